@@ -1,0 +1,43 @@
+"""The `assay` command. Each group lives in a module of its own and is imported when it is called."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import click
+
+GROUPS = {
+    "model": "init, push, publish, list and show models",
+    "node": "set up, check and run a node",
+    "hub": "run an artifact hub",
+    "index": "follow the chain into a database",
+    "api": "serve the index over HTTP",
+    "infer": "send one inference request and keep its receipt",
+    "receipt": "show and verify receipts",
+    "channel": "fund, show and withdraw escrow",
+    "network": "show the network's utility figures",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands live in `assay.cli.<name>` as an attribute `command`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(GROUPS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in GROUPS:
+            return None
+        command: Any = importlib.import_module(f"assay.cli.{cmd_name}").command
+        return command if isinstance(command, click.Command) else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(GROUPS.items()))
+
+
+@click.group(cls=LazyGroup)
+@click.version_option(package_name="assay")
+def main() -> None:
+    """Registry and settlement for verified model inference."""
