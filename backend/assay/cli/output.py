@@ -1,0 +1,74 @@
+"""What every command shares: `--json`, tables, errors as one line with an exit code, Ctrl-C without a traceback."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ParamSpec, TypeVar
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from assay.errors import AssayError, RequestError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+EXIT_INTERRUPTED = 130
+
+
+def console() -> Console:
+    """For people, on standard output."""
+    return Console(soft_wrap=False, highlight=False)
+
+
+def progress_console() -> Console:
+    """For progress and notes, on standard error, so that `--json` output stays clean."""
+    return Console(stderr=True, highlight=False)
+
+
+def emit_json(data: Any) -> None:
+    """Print one JSON document; bytes as 0x hex, amounts as the caller gave them."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, bytes):
+            return "0x" + value.hex()
+        return str(value)
+
+    click.echo(json.dumps(data, indent=2, default=plain))
+
+
+def emit_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    table = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*("" if cell is None else str(cell) for cell in row))
+    console().print(table)
+
+
+def command_errors(function: Callable[P, R]) -> Callable[P, R]:
+    """Turn an `AssayError` into one readable line (or JSON, with `--json`) and its documented exit code."""
+
+    @functools.wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except AssayError as error:
+            if kwargs.get("as_json"):
+                code = error.code if isinstance(error, RequestError) else type(error).__name__
+                emit_json({"error": str(error), "code": code})
+            else:
+                progress_console().print(f"[red]error[/red] {error}", markup=True, soft_wrap=True)
+            sys.exit(error.exit_code)
+        except KeyboardInterrupt:
+            progress_console().print("stopped")
+            sys.exit(EXIT_INTERRUPTED)
+
+    return wrapper
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="machine-readable output on standard output")
