@@ -10,7 +10,7 @@ FatalError
     ├── NonceTooLow       the nonce is used, by this transaction or another
     ├── Underpriced       replacement or base fee: raise the fee
     └── InsufficientFunds the account cannot pay gas and value
-ContractRevert            of assay.errors: `"contract: reason"` from Error(string); panics, custom errors named
+ContractRevert            of assay.errors: `"contract: reason"` from Error(string), panics and custom errors
 """
 # ruff: noqa: N818 - named after what happened, as in assay.errors
 
@@ -114,7 +114,7 @@ def parse_error(error: Any, *, method: str, endpoint: str) -> AssayError:
 def parse_revert(message: str, data: Any, code: int) -> ContractRevert | None:
     """The revert that an error object of a call or an estimate stands for, or None.
 
-    Clients put the revert data in different places: geth, Anvil and reth in `error.data` (hex), Parity's heirs
+    Clients put revert data in different places: geth, Anvil and reth in `error.data` (hex), Parity's heirs
     as `"Reverted 0x…"`, Hardhat in `error.data.data`, Ganache one level deeper under the transaction's hash.
     """
     revert_data = _find_revert_data(data)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from typing import Any
 
-from eth_utils.address import to_checksum_address
-
+from assay.commitments.identifiers import checksum_address
 from assay.errors import FatalError
 from assay.types import Address, Hash32
 
@@ -65,12 +63,6 @@ class Call:
     value: int = 0
 
 
-@functools.lru_cache(maxsize=8192)
-def checksum(address: str) -> Address:
-    """EIP-55 form of a hex address."""
-    return Address(str(to_checksum_address(address)))
-
-
 def hash32(value: str) -> Hash32:
     raw = bytes.fromhex(value.removeprefix("0x"))
     if len(raw) != 32:
@@ -100,6 +92,6 @@ def parse_tx_receipt(raw: dict[str, Any]) -> TxReceipt:
         status=int(raw["status"], 16),
         gas_used=int(raw["gasUsed"], 16),
         effective_gas_price=int(raw.get("effectiveGasPrice", "0x0"), 16),
-        contract_address=None if created is None else checksum(created),
+        contract_address=None if created is None else checksum_address(created),
         logs=tuple(raw["logs"]),
     )

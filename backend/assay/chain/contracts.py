@@ -1,0 +1,16 @@
+"""One thin typed object per contract. Views answer values (at `block`); writes answer a `Call` for `Sender`."""
+
+from assay.chain.contract import Contract, Read, read_many
+from assay.chain.registries import ModelRegistry, NodeRegistry, Token
+from assay.chain.settlement import Settlement, voucher_rows
+
+__all__ = [
+    "Contract",
+    "ModelRegistry",
+    "NodeRegistry",
+    "Read",
+    "Settlement",
+    "Token",
+    "read_many",
+    "voucher_rows",
+]
