@@ -1,0 +1,42 @@
+"""Contracts in titanoboa: deployers compiled once a process, events as plain values."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import boa
+
+CONTRACTS = Path(__file__).resolve().parents[2] / "contracts"
+ZERO = "0x" + "00" * 20
+ZERO_HASH = bytes(32)
+
+
+@functools.cache
+def deployer(name: str) -> Any:
+    """The compiled contract `contracts/<name>.vy` or `contracts/mocks/<name>.vy`; `.deploy(*arguments)` it."""
+    for folder in (CONTRACTS, CONTRACTS / "mocks"):
+        if (path := folder / f"{name}.vy").exists():
+            return boa.load_partial(str(path))
+    raise FileNotFoundError(f"no contract {name} in {CONTRACTS} or its mocks")
+
+
+def events(contract: Any) -> list[tuple[str, dict[str, Any]]]:
+    """(name, fields) of every event that `contract` logged in its last call, in order."""
+    found = []
+    for log in contract.get_logs():
+        if str(log.address) == str(contract.address):
+            found.append(
+                (type(log).__name__, {k: _plain(v) for k, v in log._asdict().items() if k != "address"})
+            )
+    return found
+
+
+def fields(struct: Any) -> dict[str, Any]:
+    """A returned struct as a dictionary."""
+    return {key: _plain(value) for key, value in struct._asdict().items()}
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if type(value).__name__ == "Address" else value
