@@ -1,4 +1,4 @@
-"""One thin typed object per contract. Views answer values (at `block`); writes answer a `Call` for `Sender`."""
+"""One thin typed object per contract: views answer values (at `block`), writes a `Call` for `Sender`."""
 
 from assay.chain.contract import Contract, Read, read_many
 from assay.chain.registries import ModelRegistry, NodeRegistry, Token

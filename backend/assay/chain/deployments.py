@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import functools
 import json
+import os
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,6 +84,36 @@ class Deployment:
         if name not in self._abis:
             self._abis[name] = ContractAbi(self.abi(name))
         return self._abis[name]
+
+
+def write_record(folder: Path | str, chain_id: int, name: str, record: dict[str, Any]) -> None:
+    """Write `<name>.json`, then name its address in `addresses.json`; each file whole or not at all."""
+    home = Path(folder) / str(chain_id)
+    home.mkdir(parents=True, exist_ok=True)
+    write_json(home / f"{name}.json", record)
+    path = home / "addresses.json"
+    summary = (
+        _read(path) if path.exists() else {"chain_id": chain_id, "block": record["block"], "addresses": {}}
+    )
+    summary["addresses"][name] = record["address"]
+    summary["block"] = min(int(summary["block"]), int(record["block"]))
+    write_json(path, summary)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Durable and atomic: a reader sees the old file or the new one, also after a power cut."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w") as file:
+            json.dump(content, file, indent=2)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
 
 
 def _read(path: Path) -> dict[str, Any]:
