@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
+import orjson
 import rfc8785
 
 from assay.commitments.parsing import FieldError, get_field
@@ -50,8 +50,8 @@ class Manifest:
     def from_bytes(cls, raw: bytes) -> Manifest:
         """Parse canonical JSON. Raises FieldError `manifest_invalid`, also if the bytes are not canonical."""
         try:
-            data = json.loads(raw)
-        except (ValueError, RecursionError):
+            data = orjson.loads(raw)
+        except ValueError:
             raise FieldError("manifest", "is not JSON", code=_CODE) from None
         manifest = cls(
             inputs=_specs_from_json(data, "inputs"),
