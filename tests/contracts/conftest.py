@@ -1,4 +1,4 @@
-"""Contracts in titanoboa. Each fixture and test runs in an anchor of its own (titanoboa's plugin), so state rolls back."""
+"""Contracts in titanoboa, whose plugin rolls the chain back after each fixture and test."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ ZERO_HASH = bytes(32)
 
 @functools.cache
 def deployer(name: str) -> Any:
-    """The compiled contract `contracts/<name>.vy` or `contracts/mocks/<name>.vy`; `.deploy(*arguments)` it."""
+    """The compiled `contracts/<name>.vy` or `contracts/mocks/<name>.vy`; `.deploy(*arguments)` it."""
     for folder in (CONTRACTS, CONTRACTS / "mocks"):
         if (path := folder / f"{name}.vy").exists():
             return boa.load_partial(str(path))
