@@ -1,0 +1,1 @@
+"""Train the demo's models on real data and export them to ONNX (`scripts/train`)."""

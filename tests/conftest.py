@@ -1,0 +1,33 @@
+"""What every suite shares: which sockets are open, what `scripts/test --deep` adds, hypothesis profiles.
+
+Tests under a `unit` folder, the stateful contract tests and the scripts' tests get no socket at all, unless
+marked `network`; all others reach 127.0.0.1 and nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+DEEP = bool(os.environ.get("ASSAY_DEEP"))
+"""Set by `scripts/test --deep`: long fuzzing, and the tests marked `deep`."""
+CLOSED_FOLDERS = frozenset(("unit", "stateful", "scripts"))
+TESTS = Path(__file__).parent
+
+hypothesis.settings.register_profile("default", deadline=None, print_blob=True)
+hypothesis.settings.register_profile("deep", deadline=None, print_blob=True, max_examples=1_000)
+hypothesis.settings.load_profile("deep" if DEEP else "default")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        folders = item.path.relative_to(TESTS).parts[:-1]
+        if CLOSED_FOLDERS.intersection(folders) and not item.get_closest_marker("network"):
+            item.add_marker(pytest.mark.disable_socket)
+        else:
+            item.add_marker(pytest.mark.allow_hosts(["127.0.0.1"]))
+        if item.get_closest_marker("deep") and not DEEP:
+            item.add_marker(pytest.mark.skip(reason="long; scripts/test --deep runs it"))
