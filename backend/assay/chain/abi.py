@@ -6,15 +6,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from eth_abi.abi import decode as abi_decode
 from eth_abi.abi import encode as abi_encode
+from eth_abi.codec import ABIDecoder
+from eth_abi.decoding import StringDecoder
 from eth_abi.exceptions import DecodingError, EncodingError
+from eth_abi.registry import BaseEquals, registry
 
 from assay.chain.values import EventData, LogReceipt, hash32
 from assay.commitments.identifiers import checksum_address, keccak
 from assay.errors import FatalError
 
 Abi = list[dict[str, Any]]
+
+
+def _lenient_decoder() -> ABIDecoder:
+    """A contract's string may hold any bytes; one that is not UTF-8 must not stop whoever reads the chain."""
+    decoders = registry.copy()
+    decoders.unregister_decoder("string")
+    decoders.register_decoder(
+        BaseEquals("string", with_sub=False), StringDecoder(handle_string_errors="replace"), label="string"
+    )
+    return ABIDecoder(decoders)
+
+
+_decoder = _lenient_decoder()
 
 
 def canonical_type(entry: dict[str, Any]) -> str:
@@ -149,7 +164,7 @@ def _encode(types: Sequence[str], args: Sequence[Any], what: str) -> bytes:
 
 def _decode(types: Sequence[str], data: bytes, what: str) -> tuple[Any, ...]:
     try:
-        values = abi_decode(types, data)
+        values = _decoder.decode(types, data)
     except (DecodingError, OverflowError, ValueError) as error:
         raise FatalError(f"{what} does not decode as ({', '.join(types)}): {error}") from error
     return tuple(_checksummed(kind, value) for kind, value in zip(types, values, strict=True))
