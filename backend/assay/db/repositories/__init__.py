@@ -1,0 +1,1 @@
+"""All queries of the index database, one module a subject."""

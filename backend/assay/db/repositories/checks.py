@@ -1,0 +1,184 @@
+"""What the batch checker reads and writes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, or_, select
+
+from assay.db.tables import Batch, BatchCheck, BatchVoucher, Node, Receipt, Signer
+from assay.types import BatchAvailability, SignedReceipt
+
+CHUNK = 500  # bound parameters in one statement
+
+
+@dataclass(frozen=True, slots=True)
+class PendingBatch:
+    """A batch due for a check; `signers` are (key, valid_from, valid_to)."""
+
+    batch_id: str
+    node: str
+    version_id: str
+    receipts_root: str
+    posted_at: int
+    block_number: int
+    log_index: int
+    endpoint: str
+    availability: str
+    attempts: int
+    signers: tuple[tuple[str, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    availability: str
+    reason: str
+    receipts: int
+    attempts: int
+    checked_at: int
+    next_attempt_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredReceipt:
+    signed: SignedReceipt
+    digest: str
+    signer: str
+
+
+class CheckStore:
+    """Queries on one connection, inside the caller's transaction."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def due(self, now: int, limit: int) -> list[PendingBatch]:
+        """Batches never looked at, or due again; in posting order."""
+        query = (
+            select(
+                Batch.batch_id,
+                Batch.node,
+                Batch.version_id,
+                Batch.receipts_root,
+                Batch.posted_at,
+                Batch.block_number,
+                Batch.log_index,
+                Node.endpoint,
+                func.coalesce(BatchCheck.availability, BatchAvailability.UNCHECKED.value),
+                func.coalesce(BatchCheck.attempts, 0),
+            )
+            .join(Node, Node.node == Batch.node)
+            .outerjoin(BatchCheck, BatchCheck.batch_id == Batch.batch_id)
+            .where(or_(BatchCheck.batch_id.is_(None), BatchCheck.next_attempt_at <= now))
+            .order_by(Batch.block_number, Batch.log_index)
+            .limit(limit)
+        )
+        rows = self._connection.execute(query).all()
+        return [PendingBatch(*row, signers=self._signers(row.node)) for row in rows]
+
+    def _signers(self, node: str) -> tuple[tuple[str, int, int], ...]:
+        query = select(Signer.signer, Signer.valid_from, Signer.valid_to).where(Signer.node == node)
+        return tuple((s, start, stop) for s, start, stop in self._connection.execute(query))
+
+    def lock(self, batch: PendingBatch) -> bool:
+        """Whether the batch is still where it was posted; keeps it so until the transaction ends."""
+        query = select(Batch.block_number, Batch.log_index).where(Batch.batch_id == batch.batch_id)
+        found = self._connection.execute(query.with_for_update(read=True)).first()
+        return found is not None and tuple(found) == (batch.block_number, batch.log_index)
+
+    def batch_of_any(self, digests: Sequence[str]) -> tuple[str, str] | None:
+        """(digest, batch_id) of the first that is stored already."""
+        for start in range(0, len(digests), CHUNK):
+            query = select(Receipt.digest, Receipt.batch_id).where(
+                Receipt.digest.in_(digests[start : start + CHUNK])
+            )
+            if found := self._connection.execute(query.limit(1)).first():
+                return found.digest, found.batch_id
+        return None
+
+    def other_states(self, batch: PendingBatch) -> set[BatchAvailability]:
+        """Availabilities of the other batches of this node and version."""
+        state = func.coalesce(BatchCheck.availability, BatchAvailability.UNCHECKED.value)
+        query = (
+            select(state)
+            .select_from(Batch)
+            .outerjoin(BatchCheck, BatchCheck.batch_id == Batch.batch_id)
+            .where(
+                Batch.node == batch.node,
+                Batch.version_id == batch.version_id,
+                Batch.batch_id != batch.batch_id,
+            )
+            .distinct()
+        )
+        return {BatchAvailability(row[0]) for row in self._connection.execute(query)}
+
+    def sequence_in(self, batch: PendingBatch, consumer: str, first: int, last: int) -> int | None:
+        """A sequence between `first` and `last` (included) that the channel has already."""
+        query = select(func.min(Receipt.sequence)).where(
+            self._channel(batch, consumer), Receipt.sequence.between(first, last)
+        )
+        return self._connection.scalar(query)
+
+    def neighbours(self, batch: PendingBatch, consumer: str, first: int, last: int) -> tuple[int, int | None]:
+        """The channel's nearest stored sequences below `first` (0 if none) and above `last`."""
+        channel = self._channel(batch, consumer)
+        below = self._connection.scalar(
+            select(func.max(Receipt.sequence)).where(channel, Receipt.sequence < first)
+        )
+        above = self._connection.scalar(
+            select(func.min(Receipt.sequence)).where(channel, Receipt.sequence > last)
+        )
+        return below or 0, above
+
+    def acknowledged(self, batch: PendingBatch) -> list[tuple[str, int]]:
+        """(consumer, cumulative count) of the vouchers that this batch took."""
+        query = (
+            select(BatchVoucher.consumer, func.max(BatchVoucher.count))
+            .where(BatchVoucher.batch_id == batch.batch_id, BatchVoucher.skipped.is_(False))
+            .group_by(BatchVoucher.consumer)
+        )
+        return [(consumer, int(count)) for consumer, count in self._connection.execute(query)]
+
+    def published(self, batch: PendingBatch, consumer: str) -> int:
+        """Receipts of the channel in available batches."""
+        query = select(func.count()).select_from(Receipt).where(self._channel(batch, consumer))
+        return self._connection.scalar(query) or 0
+
+    def _channel(self, batch: PendingBatch, consumer: str) -> ColumnElement[bool]:
+        return and_(
+            Receipt.node == batch.node,
+            Receipt.version_id == batch.version_id,
+            Receipt.consumer == consumer,
+            Receipt.batch_id != batch.batch_id,
+        )
+
+    def save(self, batch: PendingBatch, result: CheckResult, receipts: Sequence[StoredReceipt]) -> None:
+        connection = self._connection
+        connection.execute(delete(BatchCheck).where(BatchCheck.batch_id == batch.batch_id))
+        connection.execute(delete(Receipt).where(Receipt.batch_id == batch.batch_id))
+        connection.execute(insert(BatchCheck).values(batch_id=batch.batch_id, **asdict(result)))
+        rows = [_receipt_row(batch, position, stored) for position, stored in enumerate(receipts)]
+        if rows:
+            connection.execute(insert(Receipt), rows)
+
+
+def _receipt_row(batch: PendingBatch, position: int, stored: StoredReceipt) -> dict[str, object]:
+    receipt = stored.signed.receipt
+    return {
+        "digest": stored.digest,
+        "batch_id": batch.batch_id,
+        "position": position,
+        "node": receipt.node,
+        "consumer": receipt.consumer,
+        "version_id": "0x" + receipt.version_id.hex(),
+        "input_hash": "0x" + receipt.input_hash.hex(),
+        "output_hash": "0x" + receipt.output_hash.hex(),
+        "price": receipt.price,
+        "sequence": receipt.sequence,
+        "executed_at": receipt.executed_at,
+        "signature": "0x" + stored.signed.signature.hex(),
+        "signer": stored.signer,
+        "block_number": batch.block_number,
+        "log_index": batch.log_index,
+    }

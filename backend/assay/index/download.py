@@ -1,0 +1,142 @@
+"""Reads a URL that a stranger put on the chain: capped in bytes and time, no redirects, no private addresses.
+
+The address is checked after name resolution and connected to as resolved, so a name that changes between look-ups gains
+nothing. The deadline covers everything, a header sent byte by byte included.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import ssl
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpcore
+
+from assay.errors import RetryableError
+
+CHUNK = 1 << 16
+
+
+class Unreachable(RetryableError):  # noqa: N818 - names what happened
+    """The URL gave no usable answer; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Per download. `allow_private`: loopback, link-local and private addresses may be asked."""
+
+    bytes: int = 64 << 20
+    seconds: float = 30.0
+    allow_private: bool = False
+
+
+def download(url: str, limits: Limits) -> bytes:
+    """The body of a 200 answer. Raises Unreachable."""
+    check_scheme(url)
+    deadline = time.monotonic() + limits.seconds
+    backend = _GuardedBackend(deadline, limits.allow_private)
+    headers = [("accept-encoding", "identity"), ("user-agent", "assay-index"), ("connection", "close")]
+    try:
+        with (
+            httpcore.ConnectionPool(
+                network_backend=backend, ssl_context=ssl.create_default_context()
+            ) as pool,
+            pool.stream("GET", url, headers=headers) as response,
+        ):
+            if response.status != 200:
+                raise Unreachable(f"{url} answered {response.status}")
+            return _read(response, url, limits)
+    except (httpcore.TimeoutException, TimeoutError) as error:
+        raise Unreachable(f"{url} took longer than {limits.seconds:g} s") from error
+    except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.UnsupportedProtocol, OSError) as error:
+        raise Unreachable(f"{url} cannot be read: {error or type(error).__name__}") from error
+    except (ValueError, TypeError) as error:  # httpcore on malformed hosts, ports and characters
+        raise Unreachable(f"{url[:200]!r} is not a usable URL: {error}") from error
+
+
+def check_scheme(url: str) -> None:
+    """Raises Unreachable unless the URL is http or https with a host and without credentials."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and not parts.username and url.isascii()
+        _ = parts.port
+    except ValueError as error:
+        raise Unreachable(f"{url[:200]!r} is not a URL: {error}") from error
+    if not usable:
+        raise Unreachable(f"{url[:200]!r} is not an http or https URL without credentials")
+
+
+def _read(response: httpcore.Response, url: str, limits: Limits) -> bytes:
+    body = bytearray()
+    for chunk in response.iter_stream():
+        body += chunk
+        if len(body) > limits.bytes:
+            raise Unreachable(f"{url} is larger than {limits.bytes} bytes")
+    return bytes(body)
+
+
+class _GuardedBackend(httpcore.NetworkBackend):
+    def __init__(self, deadline: float, allow_private: bool) -> None:
+        self._deadline, self._allow_private = deadline, allow_private
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.NetworkStream:
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            raise httpcore.ConnectError(f"{host} does not resolve") from error
+        allowed = [str(item[4][0]) for item in found if self._allow_private or is_public(str(item[4][0]))]
+        if not allowed:
+            raise httpcore.ConnectError(f"{host} is not a public address (see --allow-private)")
+        stream = httpcore.SyncBackend().connect_tcp(allowed[0], port, remaining(self._deadline))
+        return _DeadlineStream(stream, self._deadline)
+
+
+class _DeadlineStream(httpcore.NetworkStream):
+    """Every wait ends at the deadline."""
+
+    def __init__(self, stream: httpcore.NetworkStream, deadline: float) -> None:
+        self._stream, self._deadline = stream, deadline
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._stream.read(max_bytes, remaining(self._deadline))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._stream.write(buffer, remaining(self._deadline))
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        stream = self._stream.start_tls(ssl_context, server_hostname, remaining(self._deadline))
+        return _DeadlineStream(stream, self._deadline)
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+
+def remaining(deadline: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise httpcore.ReadTimeout("deadline passed")
+    return left
+
+
+def is_public(address: str) -> bool:
+    """Whether the address is one that anybody on the internet may offer a service at."""
+    parsed = ipaddress.ip_address(address.split("%", maxsplit=1)[0])
+    mapped = getattr(parsed, "ipv4_mapped", None)
+    return (mapped or parsed).is_global and not (mapped or parsed).is_multicast
