@@ -1,1 +1,36 @@
-"""client"""
+"""The SDK for consumers: `Client.infer` pays, infers and checks the receipt; `verify_receipt` checks any receipt."""
+
+from assay.client.client import Client, Result
+from assay.client.errors import (
+    ChannelBlocked,
+    EscrowShort,
+    InputInvalid,
+    ModelUnknown,
+    NodeRefused,
+    NodeUnreachable,
+    NoNodes,
+    PriceTooHigh,
+    ReceiptRefused,
+    VersionRevoked,
+)
+from assay.client.escrow import AutoFund
+from assay.client.verify import Report, Step, verify_receipt
+
+__all__ = [
+    "AutoFund",
+    "ChannelBlocked",
+    "Client",
+    "EscrowShort",
+    "InputInvalid",
+    "ModelUnknown",
+    "NoNodes",
+    "NodeRefused",
+    "NodeUnreachable",
+    "PriceTooHigh",
+    "ReceiptRefused",
+    "Report",
+    "Result",
+    "Step",
+    "VersionRevoked",
+    "verify_receipt",
+]

@@ -1,0 +1,57 @@
+"""The REST API as an accelerator: it may name candidates, never prices, statuses or balances."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+from assay.client.errors import ModelUnknown, NodeRefused
+from assay.client.transport import NodeHttp
+from assay.commitments.parsing import parse_address
+from assay.errors import AssayError, RequestError
+from assay.types import Address, Hash32
+
+MAX_CANDIDATES = 1000
+
+
+class Accelerator:
+    """Talks to `assay api`. Raises NodeUnreachable, NodeRefused where it does not answer."""
+
+    def __init__(self, url: str, http: NodeHttp) -> None:
+        self.url, self._http = url, http
+
+    def get(self, path: str) -> Any:
+        return self._http.get_json(self.url, path, 8 << 20)
+
+    def publisher(self, alias: str, name: str) -> Address:
+        """The only publisher of a model `name`, or the one whose alias fits. Raises ModelUnknown."""
+        rows = self.get(f"/v1/models?name={quote(name)}").get("items", [])
+        found = {parse_address(row["publisher"], "publisher") for row in rows if row.get("name") == name}
+        if alias:
+            found = {
+                parse_address(row["publisher"], "publisher")
+                for row in rows
+                if row.get("name") == name and row.get("publisher_alias") == alias
+            }
+        if len(found) != 1:
+            what = f"{alias}/{name}" if alias else name
+            known = f"; {name!r} is published by {', '.join(sorted(found))}" if found else ""
+            raise ModelUnknown(f"{self.url} knows no single publisher of {what!r}{known}; write 0x…/{name}")
+        return found.pop()
+
+    def nodes_offering(self, version_id: Hash32) -> list[Address]:
+        """Candidates, to be checked on-chain; empty where the API says nothing usable."""
+        try:
+            rows = self.get(f"/v1/versions/0x{version_id.hex()}/offers").get("items", [])
+            return [parse_address(row["node"], "node") for row in rows[:MAX_CANDIDATES]]
+        except NodeRefused:
+            return []
+        except (RequestError, KeyError, TypeError, AttributeError):
+            return []
+
+    def proof(self, digest: Hash32) -> Any:
+        """`GET /v1/receipts/{digest}/proof`, or None where the API has none."""
+        try:
+            return self.get(f"/v1/receipts/0x{digest.hex()}/proof")
+        except AssayError:
+            return None

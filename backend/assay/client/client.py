@@ -1,0 +1,356 @@
+"""The SDK: numpy in, numpy out, a checked receipt with every answer.
+
+with assay.Client("alice", password=…, auto_fund=AutoFund(deposit=10**18, total=10**19)) as client:
+    result = client.infer("0xPublisher/digits", images, max_price=10**16)
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from numpy.typing import NDArray
+
+from assay.chain.client import ChainClient
+from assay.chain.contracts import ModelRegistry, NodeRegistry, Settlement, Token
+from assay.chain.deployments import Deployment
+from assay.chain.keys import load_key
+from assay.chain.outbox import Outbox
+from assay.chain.sender import Sender
+from assay.client.accelerator import Accelerator
+from assay.client.directory import Directory, Health, NodeOffer
+from assay.client.errors import (
+    ChannelBlocked,
+    EscrowShort,
+    InputInvalid,
+    NodeRefused,
+    NodeUnreachable,
+    NoNodes,
+    PriceTooHigh,
+    ReceiptRefused,
+    VersionRevoked,
+)
+from assay.client.escrow import AutoFund, Purse
+from assay.client.resolve import Manifests, ResolvedVersion, Resolver
+from assay.client.session import Answer, Session, Target, Work
+from assay.client.store import Store
+from assay.client.transport import NodeHttp, model_path
+from assay.client.wire import Arrays, match_inputs
+from assay.commitments.identifiers import checksum_address
+from assay.commitments.receipts import receipt_digest, receipt_file_to_json
+from assay.commitments.signing import SigningKey
+from assay.commitments.tensors import OIP_TO_ONNX, commit_tensors
+from assay.errors import AssayError, ConfigurationError, RequestError
+from assay.types import Address, Assurance, Domain, Hash32, SignedReceipt, TensorSpec
+
+RESOLVED_SECONDS = 30.0
+LOCAL_RPC = ("http://127.0.0.1:8545",)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """An answer whose receipt checked. `price` in base units; `attempts`: what went wrong at nodes tried before."""
+
+    outputs: Arrays = field(repr=False)
+    receipt: SignedReceipt
+    domain: Domain
+    model: str
+    """`publisher/name@number`."""
+    assurance: Assurance
+    endpoint: str
+    latency_ms: float
+    is_recovered: bool = False
+    """The answer to an earlier, interrupted request for the same inputs: paid once."""
+    attempts: tuple[AssayError, ...] = ()
+
+    @property
+    def node(self) -> Address:
+        return self.receipt.receipt.node
+
+    @property
+    def price(self) -> int:
+        return self.receipt.receipt.price
+
+    @property
+    def digest(self) -> Hash32:
+        return receipt_digest(self.domain, self.receipt.receipt)
+
+    def receipt_file(self) -> dict[str, Any]:
+        """The receipt file's content (SPEC.md §7), for `assay receipt verify`."""
+        return receipt_file_to_json(self.domain, self.receipt)
+
+    def save_receipt(self, path: Path | str) -> None:
+        Path(path).write_text(json.dumps(self.receipt_file(), indent=2) + "\n", encoding="utf-8")
+
+
+class Client:
+    """A consumer. Threads may share one; processes may share one `data` folder.
+
+    `account` is an Ape account alias or a keystore v3 path (`password`: text or a function that asks), `key` a SigningKey
+    instead; with neither, only versions offered at price 0 can be used. `rpc_urls` are tried in order.
+    `auto_fund` allows bounded deposits; without it an empty escrow is an EscrowShort error. Times in seconds.
+    """
+
+    def __init__(
+        self,
+        account: str | Path | None = None,
+        *,
+        key: SigningKey | None = None,
+        password: str | Callable[[], str] | None = None,
+        rpc_urls: Sequence[str] | str = LOCAL_RPC,
+        deployments: Path | str = "deployments",
+        chain_id: int | None = None,
+        api_url: str | None = None,
+        hub_url: str | None = None,
+        data: Path | str = "var/client",
+        auto_fund: AutoFund | None = None,
+        timeout: float = 30.0,
+        max_nodes: int = 3,
+    ) -> None:
+        self.key = key or _load(account, password)
+        self.chain = ChainClient(rpc_urls, chain_id=chain_id)
+        self.deployment = Deployment.load(deployments, self.chain.chain_id)
+        self.domain = self.deployment.domain
+        self.models = ModelRegistry(self.chain, self.deployment)
+        self.nodes = NodeRegistry(self.chain, self.deployment)
+        self.settlement = Settlement(self.chain, self.deployment)
+        self.token = Token(self.chain, self.deployment)
+        self.data = Path(data)
+        self.store = Store(self.data)
+        self.http = NodeHttp(timeout)
+        self.accelerator = Accelerator(api_url, self.http) if api_url else None
+        self.resolver = Resolver(self.models, self.accelerator)
+        self.directory = Directory(self.nodes, self.domain, self.store, self.accelerator)
+        self.health = Health(self.store)
+        self._manifests = Manifests(self.data / "manifests", self.http, hub_url)
+        self._purse = self._open_purse(auto_fund)
+        self._session = Session(
+            self.domain, self.key, self.store, self.http, self.directory.was_signer,
+            self._purse.ensure if self._purse else lambda state, price: None,
+        )  # fmt: skip
+        self._max_nodes = max_nodes
+        self._resolved: dict[str, tuple[float, ResolvedVersion]] = {}
+        self._signatures: dict[Hash32, tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Acknowledge the last receipts to their nodes, keep what was measured, close connections."""
+        self.acknowledge()
+        self.health.save()
+        self.http.close()
+        self.store.close()
+        self.chain.close()
+
+    # --- inference ----------------------------------------------------------------------------------------
+
+    def infer(
+        self,
+        model: str,
+        inputs: NDArray[Any] | Mapping[str, NDArray[Any]],
+        *,
+        max_price: int | None = None,
+        private: bool = False,
+    ) -> Result:
+        """Run `publisher/name[@version]` on `inputs` (one array, or a dict by input name) at the best node.
+
+        `max_price` bounds what one answer may cost, in base units. `private` keeps inputs and outputs off this machine's
+        disk: an answer that is lost with the process then cannot be fetched again.
+
+        If a node fails, the next best is asked, at most `max_nodes` of them. What was promised to a node that did not
+        deliver is at most one price, and counts toward the next request there.
+        Raises ModelUnknown, VersionRevoked, InputInvalid, NoNodes, PriceTooHigh, EscrowShort, ReceiptRefused.
+        """
+        version = self.resolve(model)
+        failures: list[AssayError] = []
+        for offer in self._choose(version, max_price)[: self._max_nodes]:
+            try:
+                answer = self._ask(version, offer, inputs, private)
+            except (NodeUnreachable, NodeRefused, ReceiptRefused, ChannelBlocked, EscrowShort) as error:
+                if isinstance(error, NodeRefused) and error.status in (400, 413):
+                    raise InputInvalid(str(error)) from error
+                if not isinstance(error, EscrowShort):
+                    self.health.note(offer.node, None)
+                failures.append(error)
+                continue
+            self.health.note(offer.node, answer.latency_ms)
+            return Result(
+                answer.outputs, answer.receipt, self.domain, version.reference, version.assurance, offer.endpoint,
+                answer.latency_ms, answer.recovered, tuple(failures),
+            )  # fmt: skip
+        raise _summary(version, failures)
+
+    def _ask(
+        self,
+        version: ResolvedVersion,
+        offer: NodeOffer,
+        inputs: NDArray[Any] | Mapping[str, NDArray[Any]],
+        private: bool,
+    ) -> Answer:
+        specs, outputs = self.signature(version, offer)
+        arrays = match_inputs(specs, inputs)
+        work = Work(specs, outputs, arrays, commit_tensors(arrays.values()), uuid.uuid4().hex, private)
+        target = _target(version, offer)
+        if offer.price == 0:
+            return self._session.infer_unpaid(target, work)
+        if self._purse is None:
+            raise ConfigurationError(
+                f"{version.reference} costs {offer.price} base units and no account is set; give one to pay with"
+            )
+        try:
+            return self._session.infer(target, work)
+        except NodeRefused as error:
+            if error.code not in ("escrow_short", "voucher_short"):
+                raise
+        self._purse.forget(offer.node)  # escrow or price changed: read both again, once
+        fresh = self.directory.offer(offer.node, version.version_id)
+        if fresh is None or fresh.price > offer.price:
+            self.directory.offers(version.version_id, fresh=True)
+            raise NodeRefused(
+                f"node {offer.node} changed its offer of {version.reference} meanwhile; ask again",
+                status=409,
+                code="offer_changed",
+            )
+        return self._session.infer(target, work)
+
+    def _choose(self, version: ResolvedVersion, max_price: int | None) -> list[NodeOffer]:
+        offers = self.directory.offers(version.version_id) or self.directory.offers(
+            version.version_id, fresh=True
+        )
+        if not offers:
+            raise NoNodes(
+                f"no active node offers {version.reference} on chain {self.domain.chain_id}; run one "
+                "(`assay node init`), or choose another version (`assay model show`)"
+            )
+        affordable = [offer for offer in offers if max_price is None or offer.price <= max_price]
+        if not affordable:
+            raise PriceTooHigh(
+                f"the cheapest of {len(offers)} offers of {version.reference} costs {offers[0].price} base units, "
+                f"max_price is {max_price}; raise it or wait",
+                offers[0].price,
+            )
+        return self.health.rank(affordable, self.http.probe)
+
+    def resolve(self, model: str) -> ResolvedVersion:
+        """The version on the chain, remembered for `RESOLVED_SECONDS`. Raises ModelUnknown, VersionRevoked."""
+        known = self._resolved.get(model)
+        if known is None or known[0] < time.monotonic():
+            known = self._resolved[model] = (
+                time.monotonic() + RESOLVED_SECONDS,
+                self.resolver.resolve(model),
+            )
+        return known[1]
+
+    def signature(
+        self, version: ResolvedVersion, offer: NodeOffer | None = None
+    ) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+        """Inputs and outputs in order: from the manifest (checked by its hash), else as the node states them."""
+        known = self._signatures.get(version.version_id)
+        if known is not None:
+            return known
+        manifest = self._manifests.fetch(version.version)
+        if manifest is not None:
+            known = self._signatures[version.version_id] = (manifest.inputs, manifest.outputs)
+            return known
+        if offer is None:
+            raise RequestError(
+                f"the manifest of {version.reference} is in no hub that is known; set the hub's URL",
+                status=404,
+                code="manifest_unknown",
+            )
+        metadata = self.http.get_json(offer.endpoint, model_path(version.model_name, version.number))
+        return _specs(metadata, "inputs"), _specs(metadata, "outputs")
+
+    # --- money --------------------------------------------------------------------------------------------
+
+    @property
+    def purse(self) -> Purse:
+        """Escrow and deposits. Raises ConfigurationError without an account."""
+        if self._purse is None:
+            raise ConfigurationError("this needs an account: give an Ape alias or a keystore file")
+        return self._purse
+
+    def fund(self, node: str, amount: int) -> None:
+        """Deposit `amount` base units into the escrow with `node`."""
+        self.purse.fund(checksum_address(node), amount)
+
+    def acknowledge(self) -> list[str]:
+        """Send final vouchers that count every accepted receipt; what failed stays for another time."""
+        return self._session.acknowledge()
+
+    def forgive(self, node: str, model: str) -> int:
+        """Write off what a blocked channel's node withholds; returns the base units given up."""
+        version = self.resolve(model)
+        offer = NodeOffer(checksum_address(node), self.directory.endpoint(checksum_address(node)), 0)
+        return self._session.forgive(_target(version, offer))
+
+    @contextmanager
+    def sending(self) -> Iterator[Sender]:
+        """The transaction sender of this account, alone with its outbox in the data folder."""
+        if self.key is None:
+            raise ConfigurationError("transactions need an account: give an Ape alias or a keystore file")
+        with self.store.exclusive("sending", "the transaction outbox"):
+            outbox = Outbox(self.data / "outbox.sqlite3")
+            try:
+                with Sender(self.chain, self.key, outbox) as sender:
+                    yield sender
+            finally:
+                outbox.close()
+
+    def _open_purse(self, auto_fund: AutoFund | None) -> Purse | None:
+        if self.key is None:
+            return None
+        return Purse(self.settlement, self.token, self.domain, self.key, self.store, self.sending, auto_fund)
+
+
+def _load(account: str | Path | None, password: str | Callable[[], str] | None) -> SigningKey | None:
+    if account is None:
+        return None
+    text = password() if callable(password) else password
+    if text is None:
+        raise ConfigurationError(f"account {account} is a keystore: give its password (text or a function)")
+    return load_key(str(account), text)
+
+
+def _target(version: ResolvedVersion, offer: NodeOffer) -> Target:
+    return Target(
+        offer.node, offer.endpoint, version.version_id, version.model_name, version.number, offer.price
+    )
+
+
+def _specs(metadata: Any, field_name: str) -> tuple[TensorSpec, ...]:
+    """Tensors of the Open Inference Protocol's model metadata. Raises NodeUnreachable."""
+    try:
+        specs = tuple(
+            TensorSpec(str(item["name"]), item["datatype"], tuple(int(dim) for dim in item["shape"]))
+            for item in metadata[field_name]
+        )
+    except (KeyError, TypeError, ValueError):
+        specs = ()
+    if not specs or any(spec.dtype not in OIP_TO_ONNX for spec in specs):
+        raise NodeUnreachable(f"the node's model metadata has no usable {field_name!r}", sent=False)
+    return specs
+
+
+def _summary(version: ResolvedVersion, failures: list[AssayError]) -> AssayError:
+    """One failure is itself; of several, each node's is told."""
+    if len(failures) == 1:
+        return failures[0]
+    if failures and all(isinstance(error, EscrowShort) for error in failures):
+        return failures[0]
+    if failures and all(
+        isinstance(error, NodeRefused) and error.code == "version_revoked" for error in failures
+    ):
+        return VersionRevoked(f"every node says that {version.reference} was revoked: {failures[0]}")
+    told = "; ".join(str(error) for error in failures)
+    return NoNodes(f"none of {len(failures)} nodes answered {version.reference}: {told}", tuple(failures))

@@ -1,0 +1,173 @@
+"""HTTP to nodes (SPEC.md §7). Endpoints are strangers: bounded sizes, one deadline for a whole reply, no redirects."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import httpx
+
+from assay.client.channels import Held
+from assay.client.errors import NodeRefused, NodeUnreachable
+from assay.client.wire import LENGTH_HEADER
+from assay.commitments.parsing import parse_decimal, parse_integer, parse_signature
+from assay.errors import RequestError
+from assay.types import Address, Hash32, SignedVoucher
+
+MAX_REPLY_BYTES = 256 << 20
+MAX_SMALL_REPLY_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    status: int
+    content: bytes
+    json_length: int | None
+
+    def error(self, endpoint: str) -> NodeRefused:
+        """The node's `{"error", "code"}`, or what stands in its place."""
+        try:
+            data = json.loads(self.content)
+            text, code = str(data["error"])[:500], str(data.get("code", "unknown"))[:64]
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            text, code = self.content[:200].decode(errors="replace"), "unknown"
+        return NodeRefused(f"{endpoint} answered {self.status} {code}: {text}", status=self.status, code=code)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldVoucher:
+    """What a node holds for a channel, with the signature that proves it (None: none, or not shown)."""
+
+    held: Held
+    signature: bytes | None
+
+
+def model_path(model: str, number: int) -> str:
+    return f"/v2/models/{quote(model, safe='')}/versions/{number}"
+
+
+class NodeHttp:
+    """Thread-safe; keeps connections alive. Times in seconds, for a whole exchange each."""
+
+    def __init__(self, timeout: float = 30.0, connect_timeout: float = 3.0) -> None:
+        self.timeout = timeout
+        self._http = httpx.Client(
+            timeout=httpx.Timeout(timeout, connect=connect_timeout),
+            follow_redirects=False,
+            trust_env=False,
+            headers={"Accept-Encoding": "identity"},
+        )
+
+    def close(self) -> None:
+        self._http.close()
+
+    def infer(self, endpoint: str, path: str, body: bytes, json_length: int) -> Reply:
+        """POST an inference. Raises NodeUnreachable."""
+        headers = {"Content-Type": "application/octet-stream", LENGTH_HEADER: str(json_length)}
+        return self._exchange("POST", endpoint, path + "/infer", body, headers, MAX_REPLY_BYTES)
+
+    def get(self, endpoint: str, path: str, limit: int = MAX_SMALL_REPLY_BYTES) -> Reply:
+        return self._exchange("GET", endpoint, path, None, {}, limit)
+
+    def get_json(self, endpoint: str, path: str, limit: int = MAX_SMALL_REPLY_BYTES) -> Any:
+        """Raises NodeRefused, NodeUnreachable."""
+        reply = self.get(endpoint, path, limit)
+        if reply.status != 200:
+            raise reply.error(endpoint)
+        return _json(reply, endpoint)
+
+    def channel(self, endpoint: str, version_id: Hash32, consumer: Address) -> HeldVoucher:
+        """What the node says that it holds; a channel it never saw holds nothing."""
+        reply = self.get(endpoint, f"/v1/channels/0x{version_id.hex()}/{consumer}")
+        if reply.status == 404:
+            return HeldVoucher(Held(0, 0, 0), None)
+        if reply.status != 200:
+            raise reply.error(endpoint)
+        data = _json(reply, endpoint)
+        try:
+            held = Held(
+                parse_decimal(data["amount"], "amount"),
+                parse_integer(data["count"], "count"),
+                parse_integer(data["sequence"], "sequence"),
+            )
+            signature = data.get("signature")
+            return HeldVoucher(held, None if signature is None else parse_signature(signature))
+        except (RequestError, KeyError, TypeError, AttributeError) as error:
+            raise NodeUnreachable(f"{endpoint} answered a malformed channel: {error}", sent=True) from None
+
+    def acknowledge(self, endpoint: str, signed: SignedVoucher) -> None:
+        """POST a voucher without a request. Raises NodeRefused, NodeUnreachable."""
+        voucher = signed.voucher
+        body = {
+            "version_id": "0x" + voucher.version_id.hex(),
+            "consumer": voucher.consumer,
+            "amount": str(voucher.amount),
+            "count": str(voucher.count),
+            "signature": "0x" + signed.signature.hex(),
+        }
+        headers = {"Content-Type": "application/json"}
+        reply = self._exchange(
+            "POST", endpoint, "/v1/vouchers", json.dumps(body).encode(), headers, MAX_SMALL_REPLY_BYTES
+        )
+        if reply.status != 200:
+            raise reply.error(endpoint)
+
+    def probe(self, endpoint: str) -> float | None:
+        """Milliseconds to a ready answer, or None."""
+        started = time.perf_counter()
+        try:
+            reply = self.get(endpoint, "/v2/health/ready")
+        except NodeUnreachable:
+            return None
+        return (time.perf_counter() - started) * 1000 if reply.status == 200 else None
+
+    def _exchange(
+        self, method: str, endpoint: str, path: str, body: bytes | None, headers: dict[str, str], limit: int
+    ) -> Reply:
+        if urlsplit(endpoint).scheme not in ("http", "https"):
+            raise NodeUnreachable(f"the node's endpoint {endpoint[:80]!r} is not an HTTP URL", sent=False)
+        url = endpoint.rstrip("/") + path
+        deadline = time.monotonic() + self.timeout
+        try:
+            with self._http.stream(method, url, content=body, headers=headers) as response:
+                content = b"".join(_bounded(response.iter_raw(), endpoint, limit, deadline))
+                return Reply(response.status_code, content, _length(response))
+        except (
+            httpx.ConnectError,
+            httpx.ConnectTimeout,
+            httpx.UnsupportedProtocol,
+            httpx.InvalidURL,
+        ) as error:
+            raise NodeUnreachable(f"{endpoint} cannot be reached: {error}", sent=False) from error
+        except httpx.HTTPError as error:
+            what = str(error) or type(error).__name__
+            raise NodeUnreachable(
+                f"{endpoint} gave no answer within {self.timeout:g} s: {what}", sent=True
+            ) from error
+
+
+def _bounded(chunks: Iterator[bytes], endpoint: str, limit: int, deadline: float) -> Iterator[bytes]:
+    size = 0
+    for chunk in chunks:
+        size += len(chunk)
+        if size > limit:
+            raise NodeUnreachable(f"{endpoint} answered more than {limit} bytes", sent=True)
+        if time.monotonic() > deadline:
+            raise NodeUnreachable(f"{endpoint} answers too slowly", sent=True)
+        yield chunk
+
+
+def _length(response: httpx.Response) -> int | None:
+    text = response.headers.get(LENGTH_HEADER)
+    return int(text) if text is not None and text.isascii() and text.isdigit() else None
+
+
+def _json(reply: Reply, endpoint: str) -> Any:
+    try:
+        return json.loads(reply.content)
+    except (ValueError, RecursionError):
+        raise NodeUnreachable(f"{endpoint} answered what is not JSON", sent=True) from None
