@@ -21,11 +21,11 @@ Abi = list[dict[str, Any]]
 
 def _lenient_decoder() -> ABIDecoder:
     """A contract's string may hold any bytes; one that is not UTF-8 must not stop whoever reads the chain."""
-    decoders = registry.copy()
+    decoders = registry.copy()  # type: ignore[no-untyped-call]
     decoders.unregister_decoder("string")
-    decoders.register_decoder(
-        BaseEquals("string", with_sub=False), StringDecoder(handle_string_errors="replace"), label="string"
-    )
+    is_string = BaseEquals("string", with_sub=False)  # type: ignore[no-untyped-call]
+    replacing = StringDecoder(handle_string_errors="replace")  # type: ignore[no-untyped-call]
+    decoders.register_decoder(is_string, replacing, label="string")
     return ABIDecoder(decoders)
 
 
