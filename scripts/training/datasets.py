@@ -1,8 +1,8 @@
 """The real data that ships with scikit-learn, split once for training, tests, cards and demo.
 
 Held out is the last fifth of the rows in the order in which scikit-learn ships them, never shuffled. For the
-digits that is stricter than a random split: neighbouring rows are by the same writers, so most held-out digits
-come from hands that the network has not seen.
+digits that is stricter than a random split: neighbouring rows are by the same writers, so most held-out
+digits come from hands that the network has not seen.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ SIGNIFICANT_BITS = 12
 
 @dataclass
 class Conv:
-    """Stride-1 convolution. `weight` (out, in, k, k), `bias` (out,); `pool`: a 2x2 max pool follows its ReLU."""
+    """Stride-1 convolution. `weight` (out, in, k, k), `bias` (out,); `pool`: 2x2 max pool after its ReLU."""
 
     weight: Array
     bias: Array

@@ -1,0 +1,73 @@
+"""Run the chosen benches, print one table, write or update one JSON list."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+BENCHES = ("gas", "commitments", "index", "node")
+FIELDS = ("name", "value", "unit", "reference", "ratio")
+"""`reference` is what the value is held against, in the same unit; `ratio` = value / reference."""
+
+Row = dict[str, Any]
+
+
+@click.command()
+@click.argument("names", nargs=-1, type=click.Choice([*BENCHES, "all"]))
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="write the rows to this file")
+def main(names: tuple[str, ...], json_path: Path | None) -> None:
+    """Measure gas, commitments, index and node on this machine; all of them by default."""
+    console, progress = Console(highlight=False), Console(stderr=True, highlight=False)
+    chosen = BENCHES if not names or "all" in names else tuple(dict.fromkeys(names))
+    rows: list[Row] = []
+    for name in chosen:
+        with progress.status(f"measuring {name} …"):
+            measured = check_rows(name, importlib.import_module(f"scripts.benches.{name}").run())
+        console.print(build_table(name, measured))
+        rows += measured
+        if json_path:
+            write_rows(json_path, rows)
+
+
+def check_rows(bench: str, rows: list[Row]) -> list[Row]:
+    """The rows as they came; raises ValueError if one is not what `FIELDS` says."""
+    for row in rows:
+        if tuple(row) != FIELDS:
+            raise ValueError(f"bench {bench}: a row has the fields {tuple(row)}, expected {FIELDS}")
+    return rows
+
+
+def build_table(name: str, rows: list[Row]) -> Table:
+    table = Table(title=name, title_justify="left", show_edge=False, pad_edge=False)
+    for field in FIELDS:
+        numeric = field in ("value", "reference", "ratio")
+        table.add_column(field, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(show(row[field]) for field in FIELDS))
+    return table
+
+
+def show(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.3g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def write_rows(path: Path, rows: list[Row]) -> None:
+    """Merge by name into what the file holds, so that benches can be measured one at a time."""
+    kept = json.loads(path.read_text()) if path.exists() else []
+    fresh = {row["name"] for row in rows}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps([row for row in kept if row["name"] not in fresh] + rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
