@@ -1,1 +1,1 @@
-"""node"""
+"""Serves inference with signed receipts, and settles what it is owed."""

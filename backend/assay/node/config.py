@@ -1,0 +1,173 @@
+"""`node.toml`: everything that a node is told, in its data folder. Paths in it are relative to that folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from assay.commitments.identifiers import check_model_name, checksum_address
+from assay.errors import ConfigurationError, RequestError
+from assay.types import Address
+
+FILE: Final = "node.toml"
+LOG_FILE: Final = "receipts.sqlite3"
+OUTBOX_FILE: Final = "outbox.sqlite3"
+ARTIFACTS: Final = "artifacts"
+MIB: Final = 1 << 20
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class VersionConfig(Section):
+    """A version to serve. `price` in base units is what `assay node init` offers it at."""
+
+    publisher: str
+    name: str
+    number: int = Field(ge=1)
+    price: int = Field(default=0, ge=0, lt=1 << 128)
+
+    @field_validator("publisher")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        return checksum_address(value)
+
+    @field_validator("name")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        try:
+            return check_model_name(value)
+        except RequestError as error:
+            raise ValueError(str(error)) from None
+
+    def __str__(self) -> str:
+        return f"{self.publisher}/{self.name}@{self.number}"
+
+
+class LimitsConfig(Section):
+    """What one request and all requests together may take."""
+
+    max_body_mib: int = Field(default=16, ge=1)
+    max_json_mib: int = Field(default=4, ge=1)
+    max_elements: int = Field(default=4_194_304, ge=1, description="of one input tensor")
+    max_concurrent: int = Field(default=256, ge=1)
+    max_connections: int = Field(default=1024, ge=1)
+    max_mib_in_progress: int = Field(default=256, ge=1)
+    max_unacknowledged: int = Field(default=64, ge=1)
+    run_seconds: float = Field(default=10.0, gt=0)
+    deadline_ms: int = Field(default=1000, ge=1, description="what counts as answered in time")
+    arena_mib: int = Field(default=2048, ge=64, description="memory for tensors of all running models")
+    artifact_mib: int = Field(default=512, ge=1)
+    sandbox_mib: int = Field(default=4096, ge=1024)
+    sandbox_seconds: int = Field(default=60, ge=1)
+
+
+class SettlementConfig(Section):
+    """When batches are closed. Amounts in base units."""
+
+    max_receipts: int = Field(default=10_000, ge=1, le=1 << 20)
+    max_value: int = Field(
+        default=0, ge=0, description="close when the open receipts are worth this; 0: never"
+    )
+    max_age_seconds: float = Field(default=300.0, gt=0)
+    free_receipts: bool = Field(default=False, description="post batches of unpaid receipts alone, too")
+    min_claim: int = Field(default=1, ge=1)
+    poll_seconds: float = Field(default=2.0, gt=0)
+
+
+class NodeConfig(Section):
+    """The whole file."""
+
+    operator: str
+    endpoint: str = Field(min_length=1, max_length=256)
+    host: str = "127.0.0.1"
+    port: int = Field(default=8601, ge=0, le=65535)
+    signer: str = Field(default="signer.json", description="keystore of the hot key, a path or an Ape alias")
+    password_file: str = "signer.password"
+    rpc_urls: list[str] = Field(min_length=1)
+    chain_id: int = Field(ge=1)
+    deployments: str
+    hub_url: str
+    run_threads: int = Field(default=2, ge=1, description="requests that run at the same time")
+    session_threads: int = Field(default=1, ge=1, description="threads of one run")
+    view_max_age_seconds: float = Field(default=30.0, gt=0)
+    versions: list[VersionConfig] = []
+    limits: LimitsConfig = LimitsConfig()
+    settlement: SettlementConfig = SettlementConfig()
+
+    @field_validator("operator")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        return checksum_address(value)
+
+    @property
+    def node(self) -> Address:
+        return Address(self.operator)
+
+
+def load_config(folder: Path) -> NodeConfig:
+    """Raises ConfigurationError that names the file and the field."""
+    path = folder / FILE
+    try:
+        raw = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise ConfigurationError(f"there is no {path}; run `assay node init --data {folder}` first") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} is not TOML: {error}; correct it") from None
+    return parse_config(raw, str(path))
+
+
+def parse_config(raw: dict[str, Any], where: str) -> NodeConfig:
+    """Raises ConfigurationError."""
+    try:
+        return NodeConfig.model_validate(raw)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, item['loc']))}: {item['msg']}"
+            for item in error.errors(include_input=False)[:5]
+        )
+        raise ConfigurationError(f"{where}: {problems}; correct it") from None
+
+
+def write_config(folder: Path, config: NodeConfig) -> Path:
+    """Write `node.toml` whole or not at all; values that are the default are left out of its sections."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / FILE
+    temporary = folder / f".{FILE}.{os.getpid()}"
+    temporary.write_text(render_config(config))
+    temporary.replace(path)
+    return path
+
+
+def render_config(config: NodeConfig) -> str:
+    """TOML that `load_config` reads back as the same configuration."""
+    data = config.model_dump(exclude={"versions", "limits", "settlement"})
+    lines = ["# Settings of this node; `assay node doctor` checks them.", *_assignments(data)]
+    for name in ("limits", "settlement"):
+        section = getattr(config, name).model_dump(exclude_defaults=True)
+        if section:
+            lines += ["", f"[{name}]", *_assignments(section)]
+    for version in config.versions:
+        lines += ["", "[[versions]]", *_assignments(version.model_dump())]
+    return "\n".join(lines) + "\n"
+
+
+def _assignments(data: dict[str, Any]) -> list[str]:
+    return [f"{key} = {_toml(value)}" for key, value in data.items()]
+
+
+def _toml(value: Any) -> str:
+    """Strings, numbers, booleans and lists of strings look the same in TOML and in JSON."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def resolve_path(folder: Path, value: str) -> Path:
+    """A path of the configuration: as it is if absolute, else inside the node's folder."""
+    path = Path(value).expanduser()
+    return path if path.is_absolute() else folder / path

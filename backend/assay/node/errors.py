@@ -1,0 +1,70 @@
+"""What a node refuses, with HTTP status and code (SPEC.md §7).
+
+RequestError
+├── InputError          400 `input_*`: the request does not fit the model's signature or the protocol
+├── PaymentError        402 `voucher_missing | voucher_signature | voucher_stale | voucher_short | escrow_short | unacknowledged`
+├── NotFound            404 `model_unknown`, `not_found`
+├── VersionRevoked      409
+├── TooLarge            413
+├── RunFailed           500 `run_failed`: the model refused valid input, or ran out of its limits
+├── NotReproducible     500: a repeated request gave another output; no second receipt is signed
+└── Unavailable         503 `not_ready | busy`; `retry_after` in seconds
+ArtifactRefused         an ONNX file, or what it does when loaded, breaks a rule; names operator and node
+"""
+
+from __future__ import annotations
+
+from assay.errors import AssayError, RequestError
+
+
+class InputError(RequestError):
+    def __init__(self, message: str, *, code: str) -> None:
+        super().__init__(message, status=400, code=code)
+
+
+class PaymentError(RequestError):
+    def __init__(self, message: str, *, code: str) -> None:
+        super().__init__(message, status=402, code=code)
+
+
+class NotFound(RequestError):
+    def __init__(self, message: str, *, code: str = "not_found") -> None:
+        super().__init__(message, status=404, code=code)
+
+
+class VersionRevoked(RequestError):
+    def __init__(self, message: str) -> None:
+        super().__init__(message, status=409, code="version_revoked")
+
+
+class TooLarge(RequestError):
+    def __init__(self, message: str) -> None:
+        super().__init__(message, status=413, code="too_large")
+
+
+class RunFailed(RequestError):
+    def __init__(self, message: str) -> None:
+        super().__init__(message, status=500, code="run_failed")
+
+
+class NotReproducible(RequestError):
+    def __init__(self, message: str) -> None:
+        super().__init__(message, status=500, code="not_reproducible")
+
+
+class Unavailable(RequestError):
+    def __init__(self, message: str, *, code: str = "not_ready", retry_after: int = 1) -> None:
+        super().__init__(message, status=503, code=code)
+        self.retry_after = retry_after
+
+
+class ArtifactRefused(AssayError):
+    """`code` is stable snake_case; `node` and `operator` name the graph node at fault, where there is one."""
+
+    exit_code = 8
+
+    def __init__(self, message: str, *, code: str, operator: str = "", node: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        self.operator = operator
+        self.node = node

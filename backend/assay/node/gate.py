@@ -1,0 +1,217 @@
+"""Admits paid requests: SPEC.md §7 checks (3) and (4), in that order, before any work."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Final
+
+from assay.commitments.receipts import voucher_digest
+from assay.commitments.signing import recover
+from assay.errors import RetryableError, VerificationError
+from assay.node import accounts
+from assay.node.accounts import Channel, InFlight
+from assay.node.errors import PaymentError, Unavailable
+from assay.node.follower import Account, Follower
+from assay.node.ledger import Ledger
+from assay.node.log import HeldVoucher, LoggedReceipt, ReceiptLog
+from assay.node.terms import Terms
+from assay.types import ZERO_ADDRESS, Domain, Hash32, Voucher
+
+MAX_WALLET_CHECKS: Final = 8
+REMEMBERED_WALLET_CHECKS: Final = 4096
+
+
+@dataclass(slots=True)
+class Ticket:
+    """A request that was let in. `repeated` is the receipt it already has, if it is a repetition."""
+
+    channel: Channel
+    price: int
+    voucher: HeldVoucher | None = None
+    payment: Hash32 | None = None
+    repeated: LoggedReceipt | None = None
+
+
+class Gate:
+    """Belongs to the server's event loop."""
+
+    def __init__(
+        self,
+        domain: Domain,
+        log: ReceiptLog,
+        follower: Follower,
+        ledger: Ledger,
+        *,
+        max_unacknowledged: int = 64,
+    ) -> None:
+        self._domain = domain
+        self._log = log
+        self._follower = follower
+        self._ledger = ledger
+        self._max_unacknowledged = max_unacknowledged
+        self._wallet_checks = asyncio.Semaphore(MAX_WALLET_CHECKS)
+        self._wallets: OrderedDict[tuple[str, bytes, bytes], None] = OrderedDict()
+
+    async def admit(self, terms: Terms, version_id: Hash32, price: int, input_hash: Hash32) -> Ticket:
+        """Check and reserve. Raises PaymentError, Unavailable. What it returns must go to `finish` or `give_up`."""
+        voucher = terms.voucher
+        wallet = voucher is not None and await self._check_signature(voucher, terms.signature)
+        account = self._follower.account(terms.consumer)
+        channel = self._follower.channel(account, version_id)
+        if voucher is None:
+            accounts.reserve(channel, None, 0)
+            return Ticket(channel, 0)
+        held = HeldVoucher(voucher.amount, voucher.count, terms.signature, wallet)
+        if not price:
+            return self._admit_free(channel, voucher, held)
+        payment = voucher_digest(self._domain, voucher)
+        while True:
+            repeated = await self._find_repeated(channel, voucher.amount, payment, input_hash)
+            if repeated is not None:
+                accounts.reserve(channel, None, 0)
+                return Ticket(channel, 0, payment=payment, repeated=repeated)
+            accounts.check_counts(channel, voucher, self._max_unacknowledged)
+            accounts.check_coverage(channel, voucher, price)
+            if not await self._cover(account, channel, voucher):
+                break
+        kept = held if accounts.raises_held(channel, voucher) else None
+        accounts.reserve(channel, kept, price)
+        done: asyncio.Future[LoggedReceipt] = asyncio.get_running_loop().create_future()
+        done.add_done_callback(lambda future: future.cancelled() or future.exception())
+        channel.in_flight[payment] = InFlight(input_hash, done)
+        return Ticket(channel, price, kept, payment)
+
+    def _admit_free(self, channel: Channel, voucher: Voucher, held: HeldVoucher) -> Ticket:
+        """A voucher with an unpaid request names the consumer, and acknowledges; it cannot raise what is owed."""
+        accounts.check_counts(channel, voucher, self._max_unacknowledged)
+        kept = (
+            held if voucher.amount == channel.held_amount and accounts.raises_held(channel, voucher) else None
+        )
+        accounts.reserve(channel, kept, 0)
+        return Ticket(channel, 0, kept)
+
+    async def check_acknowledgement(self, terms: Terms, version_id: Hash32) -> tuple[Channel, HeldVoucher]:
+        """A voucher without a request. Raises PaymentError, Unavailable."""
+        voucher = terms.voucher
+        assert voucher is not None
+        wallet = await self._check_signature(voucher, terms.signature)
+        account = self._follower.account(terms.consumer)
+        channel = self._follower.channel(account, version_id)
+        accounts.check_acknowledgement(channel, voucher)
+        if voucher.amount > channel.held_amount:
+            await self._cover(account, channel, voucher)
+            accounts.check_acknowledgement(channel, voucher)
+        held = HeldVoucher(voucher.amount, voucher.count, terms.signature, wallet)
+        if accounts.raises_held(channel, voucher):
+            channel.held = held
+        return channel, held
+
+    def store(self, channel: Channel, voucher: HeldVoucher) -> None:
+        """An acknowledgement is on disk."""
+        accounts.store(channel, voucher)
+
+    def finish(self, ticket: Ticket, receipt: LoggedReceipt) -> None:
+        """The ticket's receipt is on disk."""
+        paid = ticket.payment is not None
+        accounts.commit(ticket.channel, receipt, ticket.voucher, paid)
+        if ticket.payment is not None and (waiting := ticket.channel.in_flight.pop(ticket.payment, None)):
+            waiting.done.set_result(receipt)
+
+    def give_up(self, ticket: Ticket, error: BaseException | None = None) -> None:
+        """The request failed, or was a repetition: nothing is charged."""
+        accounts.release(ticket.channel, ticket.price)
+        if ticket.repeated is not None or ticket.payment is None:
+            return
+        if waiting := ticket.channel.in_flight.pop(ticket.payment, None):
+            waiting.done.set_exception(
+                error
+                if isinstance(error, Exception)
+                else Unavailable("the first of these requests was given up; repeat it")
+            )
+
+    async def _check_signature(self, voucher: Voucher, signature: bytes) -> bool:
+        """Whether the consumer is a wallet contract. Raises PaymentError `voucher_signature`."""
+        digest = voucher_digest(self._domain, voucher)
+        try:
+            if voucher.consumer != ZERO_ADDRESS and recover(digest, signature) == voucher.consumer:
+                return False
+            problem = "it recovers to another account"
+        except VerificationError as error:
+            problem = str(error)
+        if voucher.consumer != ZERO_ADDRESS and await self._wallet_accepts(voucher, digest, signature):
+            return True
+        raise PaymentError(
+            f"voucher is not signed by its consumer {voucher.consumer}: {problem}. Sign Voucher(consumer, node "
+            f"{voucher.node}, versionId 0x{voucher.version_id.hex()}, amount, count) for chain {self._domain.chain_id}, "
+            f"settlement {self._domain.settlement}",
+            code="voucher_signature",
+        )
+
+    async def _wallet_accepts(self, voucher: Voucher, digest: bytes, signature: bytes) -> bool:
+        key = (voucher.consumer, digest, signature)
+        if key in self._wallets:
+            return True
+        if self._wallet_checks.locked():
+            raise Unavailable("too many wallet signatures are being checked; try again", code="busy")
+        async with self._wallet_checks:
+            try:
+                accepted = await asyncio.to_thread(
+                    self._ledger.wallet_accepts, voucher.consumer, digest, signature
+                )
+            except RetryableError as error:
+                raise Unavailable(
+                    f"this node cannot check the wallet's signature: {error}; try again"
+                ) from None
+        if accepted:
+            self._wallets[key] = None
+            while len(self._wallets) > REMEMBERED_WALLET_CHECKS:
+                self._wallets.popitem(last=False)
+        return accepted
+
+    async def _find_repeated(
+        self, channel: Channel, amount: int, payment: Hash32, input_hash: Hash32
+    ) -> LoggedReceipt | None:
+        """The receipt that this voucher has, once it has it. Raises PaymentError if it pays for other inputs."""
+        waiting = channel.in_flight.get(payment)
+        if waiting is not None:
+            if waiting.input_hash != input_hash:
+                raise _used(None)
+            return await asyncio.shield(waiting.done)
+        if not channel.might_have_paid(amount):
+            return None
+        logged = self._log.receipt_paid_by(payment)
+        if logged is not None and logged.signed.receipt.input_hash != input_hash:
+            raise _used(logged)
+        return logged
+
+    async def _cover(self, account: Account, channel: Channel, voucher: Voucher) -> bool:
+        """SPEC.md §7 (4). True if it had to wait, so that checks (3) must be repeated. Raises PaymentError `escrow_short`."""
+        waited = False
+        if not self._follower.is_covered(account, max(voucher.amount - channel.held_amount, 0)):
+            await self._follower.refresh(account)
+            waited = True
+        if channel.is_behind_chain:
+            raise Unavailable(
+                f"the chain paid {channel.settled} on this channel, this node's log knows of {channel.held_amount}: "
+                "the log was lost, and signing on could contradict earlier receipts; use another node",
+                retry_after=3600,
+            )
+        more = max(voucher.amount - channel.held_amount, 0)
+        if not self._follower.is_covered(account, more):
+            escrow = account.escrow
+            raise PaymentError(
+                f"escrow of {account.consumer} with node {voucher.node} holds {escrow.balance}, of which "
+                f"{escrow.thawing} thaw, and {account.owed + more} would be owed; fund it, or cancel the thaw",
+                code="escrow_short",
+            )
+        return waited
+
+
+def _used(logged: LoggedReceipt | None) -> PaymentError:
+    which = f"receipt 0x{logged.digest.hex()}" if logged else "a request that is being served"
+    return PaymentError(
+        f"voucher has paid for {which} with other inputs; sign a new one with a greater amount",
+        code="voucher_stale",
+    )

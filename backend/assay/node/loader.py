@@ -1,0 +1,80 @@
+"""Brings versions into the catalogue: chain record, manifest, artifact, validation, session."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from assay.commitments import identifiers
+from assay.commitments.manifest import Manifest
+from assay.errors import AssayError, ConfigurationError
+from assay.node.artifacts import MAX_MANIFEST, ArtifactCache
+from assay.node.catalog import Served
+from assay.node.chain_ledger import ChainLedger
+from assay.node.errors import ArtifactRefused
+from assay.node.rules import MAX_ARTIFACT
+from assay.node.runtime import Model, build_session
+from assay.node.validate import Inspection, SandboxLimits, check_signature, inspect_artifact
+from assay.types import Address, Assurance, Hash32
+
+
+@dataclass(frozen=True, slots=True)
+class VersionRecord:
+    """What the chain says of a version, as far as serving needs it."""
+
+    served: Served
+    artifact: Hash32
+    manifest_hash: Hash32
+
+
+def describe_version(ledger: ChainLedger, publisher: Address, name: str, number: int) -> VersionRecord:
+    """`publisher` is the account that registered the model. Raises ConfigurationError if it is not on the chain."""
+    version_id = identifiers.version_id(identifiers.model_id(publisher, name), number)
+    version = ledger.models.version(version_id)
+    if not version.exists:
+        raise ConfigurationError(
+            f"{publisher}/{name} version {number} is not in the model registry of chain {ledger.client.chain_id}; "
+            "correct or remove it in node.toml"
+        )
+    assurance = Assurance.EXACT if version.has_program else Assurance.SIGNED
+    served = Served(version_id, publisher, name, number, assurance)
+    return VersionRecord(served, version.artifact, version.manifest_hash)
+
+
+@dataclass(frozen=True, slots=True)
+class Loader:
+    """Loads one version after another; each in a sandbox first."""
+
+    cache: ArtifactCache
+    limits: SandboxLimits
+    run_seconds: float
+    threads: int = 1
+    max_artifact: int = MAX_ARTIFACT
+
+    def fetch(self, record: VersionRecord) -> tuple[Manifest, Path]:
+        """Raises RetryableError, ArtifactRefused."""
+        manifest = self.cache.fetch(record.manifest_hash, MAX_MANIFEST).read_bytes()
+        return Manifest.from_bytes(manifest), self.cache.fetch(record.artifact, self.max_artifact)
+
+    def inspect(self, record: VersionRecord) -> tuple[Manifest, Path, Inspection]:
+        """Fetch and validate without loading it into this process. Raises RetryableError, ArtifactRefused."""
+        manifest, path = self.fetch(record)
+        found = inspect_artifact(path, self.limits)
+        check_signature(manifest, found)
+        return manifest, path, found
+
+    def load(self, record: VersionRecord) -> None:
+        """Make `record.served` ready, or say in its `problem` why not. Raises RetryableError to be tried again."""
+        served = record.served
+        try:
+            manifest, path, _ = self.inspect(record)
+            session = build_session(path.read_bytes(), threads=self.threads)
+        except ArtifactRefused as error:
+            served.problem = f"refused ({error.code}): {error}"
+            raise
+        except AssayError as error:
+            served.problem = str(error)
+            raise
+        served.inputs, served.outputs = manifest.inputs, manifest.outputs
+        served.model = Model(session, manifest.inputs, manifest.outputs, self.run_seconds)
+        served.problem = ""

@@ -1,0 +1,365 @@
+"""Open Inference Protocol v2 over HTTP: bytes in, arrays out, and back. Pure.
+
+Source: the KServe `rest_predict_v2` specification and Triton's binary tensor data extension.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any, Final
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from assay.commitments.tensors import MAX_RANK, OIP_TO_NUMPY, array_bytes
+from assay.node.errors import InputError, TooLarge
+from assay.types import TensorSpec
+
+HEADER_LENGTH: Final = "inference-header-content-length"
+_INTEGER_KINDS = "iu"
+_FLOAT_KINDS = "iuf"
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RequestedOutput:
+    name: str
+    binary: bool
+
+
+@dataclass(frozen=True, slots=True)
+class InferRequest:
+    """`inputs` in signature order; `outputs` None means all of them, in signature order, binary as `binary_default` says."""
+
+    inputs: tuple[Array, ...]
+    outputs: tuple[RequestedOutput, ...] | None = None
+    binary_default: bool = False
+    id: str | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class InferResponse:
+    """`json_length` is None where the whole body is JSON."""
+
+    body: bytes
+    json_length: int | None
+
+
+def parse_request(
+    body: bytes,
+    json_length: int | None,
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    *,
+    max_elements: int,
+) -> InferRequest:
+    """Decode and check a request against the model's signature: names, dtypes, shapes, finite values.
+
+    `json_length` is the `Inference-Header-Content-Length` header's value. Raises InputError `input_*`, and TooLarge if
+    a tensor has more than `max_elements` elements.
+    """
+    header, binary = _split(body, json_length)
+    parameters = _object(header.get("parameters", {}), "parameters")
+    arrays = _parse_inputs(header.get("inputs"), binary, inputs, max_elements)
+    default = parameters.get("binary_data_output", False) is True
+    request_id = header.get("id")
+    if request_id is not None and not isinstance(request_id, str):
+        raise InputError("id: expected a string; leave it out or quote it", code="input_json")
+    return InferRequest(
+        inputs=arrays,
+        outputs=_parse_outputs(header.get("outputs"), outputs, default),
+        binary_default=default,
+        id=request_id,
+        parameters=parameters,
+    )
+
+
+def _split(body: bytes, json_length: int | None) -> tuple[dict[str, Any], memoryview]:
+    view = memoryview(body)
+    length = len(body) if json_length is None else json_length
+    if not 0 <= length <= len(body):
+        raise InputError(
+            f"Inference-Header-Content-Length is {length}, but the body has {len(body)} bytes",
+            code="input_header",
+        )
+    try:
+        header = orjson.loads(view[:length])
+    except orjson.JSONDecodeError as error:
+        raise InputError(f"the request's JSON does not parse: {error}", code="input_json") from None
+    return _object(header, "request"), view[length:]
+
+
+def _object(value: Any, what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise InputError(f"{what}: expected a JSON object, got {type(value).__name__}", code="input_json")
+    return value
+
+
+def _parse_inputs(
+    tensors: Any, binary: memoryview, specs: Sequence[TensorSpec], max_elements: int
+) -> tuple[Array, ...]:
+    if not isinstance(tensors, list):
+        raise InputError("inputs: expected a JSON array of tensors", code="input_json")
+    expected = {spec.name: spec for spec in specs}
+    found: dict[str, Array] = {}
+    offset = 0
+    for tensor in tensors:
+        name = _object(tensor, "inputs[]").get("name")
+        spec = expected.get(name) if isinstance(name, str) else None
+        if spec is None:
+            raise InputError(
+                f"input {str(name)[:80]!r} is not of this model; it takes {', '.join(expected)}",
+                code="input_unknown",
+            )
+        if spec.name in found:
+            raise InputError(f"input {spec.name!r} is given twice", code="input_duplicate")
+        size = _binary_size(tensor, spec.name)
+        shape = _parse_shape(tensor, spec, max_elements)
+        if size is None:
+            found[spec.name] = _from_json(tensor.get("data"), spec, shape)
+        else:
+            if size > len(binary) - offset:
+                raise InputError(
+                    f"input {spec.name!r}: binary_data_size is {size}, but {len(binary) - offset} bytes are left",
+                    code="input_size",
+                )
+            found[spec.name] = from_binary(binary[offset : offset + size], spec, shape)
+            offset += size
+    if offset != len(binary):
+        raise InputError(f"{len(binary) - offset} bytes follow the last binary input", code="input_size")
+    if missing := [name for name in expected if name not in found]:
+        raise InputError(f"input {', '.join(missing)} is missing", code="input_missing")
+    return tuple(_finite(found[spec.name], spec) for spec in specs)
+
+
+def _binary_size(tensor: dict[str, Any], name: str) -> int | None:
+    size = _object(tensor.get("parameters", {}), f"input {name!r} parameters").get("binary_data_size")
+    if size is None:
+        return None
+    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+        raise InputError(
+            f"input {name!r}: binary_data_size must be a non-negative integer", code="input_size"
+        )
+    if "data" in tensor:
+        raise InputError(f"input {name!r} has both data and binary_data_size; send one", code="input_data")
+    return size
+
+
+def _parse_shape(tensor: dict[str, Any], spec: TensorSpec, max_elements: int) -> tuple[int, ...]:
+    if tensor.get("datatype") != spec.dtype:
+        raise InputError(
+            f"input {spec.name!r}: datatype is {str(tensor.get('datatype'))[:40]!r}, the model takes {spec.dtype}",
+            code="input_dtype",
+        )
+    shape = tensor.get("shape")
+    if not isinstance(shape, list) or len(shape) > MAX_RANK or any(type(dim) is not int for dim in shape):
+        raise InputError(
+            f"input {spec.name!r}: shape must be an array of at most {MAX_RANK} integers", code="input_shape"
+        )
+    fits = len(shape) == len(spec.shape) and all(
+        dim == want or (want == -1 and dim > 0) for dim, want in zip(shape, spec.shape, strict=True)
+    )
+    if not fits:
+        raise InputError(
+            f"input {spec.name!r}: shape {shape} does not fit {list(spec.shape)} (-1 is any positive number)",
+            code="input_shape",
+        )
+    if prod(shape) > max_elements:
+        raise TooLarge(
+            f"input {spec.name!r}: {prod(shape)} elements, this node takes {max_elements}; send fewer rows"
+        )
+    return tuple(shape)
+
+
+def _from_json(data: Any, spec: TensorSpec, shape: tuple[int, ...]) -> Array:
+    """An array of `spec`'s dtype and `shape` from nested or flat JSON data. Nothing is rounded to fit but floats."""
+    if not isinstance(data, list):
+        raise InputError(f"input {spec.name!r}: data must be a JSON array", code="input_data")
+    if spec.dtype == "BYTES":
+        return _strings(data, spec, shape)
+    try:
+        raw = np.array(data)
+    except (ValueError, OverflowError):
+        raise InputError(
+            f"input {spec.name!r}: data is ragged, or nested deeper than arrays can be", code="input_data"
+        ) from None
+    if raw.size != prod(shape) or raw.shape not in (shape, (prod(shape),)):
+        raise InputError(
+            f"input {spec.name!r}: data has shape {list(raw.shape)}, the request says {list(shape)}",
+            code="input_shape",
+        )
+    return _cast(raw, spec).reshape(shape)
+
+
+def _cast(raw: Array, spec: TensorSpec) -> Array:
+    dtype = OIP_TO_NUMPY[spec.dtype]
+    kinds = "b" if dtype.kind == "b" else _INTEGER_KINDS if dtype.kind in _INTEGER_KINDS else _FLOAT_KINDS
+    if raw.dtype.kind not in kinds:
+        raise InputError(
+            f"input {spec.name!r}: data holds {raw.dtype.name} values where {spec.dtype} is due",
+            code="input_data",
+        )
+    if dtype.kind in _INTEGER_KINDS:
+        limits = np.iinfo(dtype)
+        if int(raw.min()) < limits.min or int(raw.max()) > limits.max:
+            raise InputError(
+                f"input {spec.name!r}: a value is outside {spec.dtype}'s {limits.min} … {limits.max}",
+                code="input_data",
+            )
+    with np.errstate(over="ignore"):
+        return raw.astype(dtype)
+
+
+def _strings(data: list[Any], spec: TensorSpec, shape: tuple[int, ...]) -> Array:
+    flat = data
+    while len(flat) and isinstance(flat[0], list):
+        if not all(isinstance(part, list) for part in flat):
+            raise InputError(f"input {spec.name!r}: data is ragged", code="input_data")
+        flat = [element for part in flat for element in part]
+    if len(flat) != prod(shape) or not all(isinstance(element, str) for element in flat):
+        raise InputError(f"input {spec.name!r}: data must be {prod(shape)} strings", code="input_data")
+    array = np.empty(len(flat), dtype=object)
+    array[:] = flat
+    return array.reshape(shape)
+
+
+def from_binary(raw: bytes | memoryview, spec: TensorSpec, shape: tuple[int, ...]) -> Array:
+    """An array from the binary extension's bytes: row-major little-endian; BYTES as `u32 length ‖ UTF-8 bytes` each.
+
+    Raises InputError `input_size`, `input_data`.
+    """
+    if spec.dtype == "BYTES":
+        return _strings_from_binary(bytes(raw), spec, shape)
+    dtype = OIP_TO_NUMPY[spec.dtype]
+    if len(raw) != prod(shape) * dtype.itemsize:
+        raise InputError(
+            f"input {spec.name!r}: {spec.dtype} of shape {list(shape)} has {prod(shape) * dtype.itemsize} bytes, "
+            f"got {len(raw)}",
+            code="input_size",
+        )
+    array = np.frombuffer(raw, dtype=dtype).reshape(shape)
+    if not array.flags.aligned:
+        array = array.copy()
+    if dtype.kind == "b" and array.size and int(array.view(np.uint8).max()) > 1:
+        raise InputError(f"input {spec.name!r}: a BOOL byte is 0 or 1", code="input_data")
+    return array
+
+
+def _strings_from_binary(raw: bytes, spec: TensorSpec, shape: tuple[int, ...]) -> Array:
+    array = np.empty(prod(shape), dtype=object)
+    offset = 0
+    try:
+        for i in range(len(array)):
+            (length,) = struct.unpack_from("<I", raw, offset)
+            offset += 4 + length
+            if offset > len(raw):
+                raise InputError(f"input {spec.name!r}: string {i} is cut off", code="input_size")
+            array[i] = raw[offset - length : offset].decode()
+    except struct.error:
+        raise InputError(
+            f"input {spec.name!r}: holds fewer than {len(array)} strings", code="input_size"
+        ) from None
+    except UnicodeDecodeError:
+        raise InputError(f"input {spec.name!r}: a string is not UTF-8", code="input_data") from None
+    if offset != len(raw):
+        raise InputError(
+            f"input {spec.name!r}: {len(raw) - offset} bytes follow the last string", code="input_size"
+        )
+    return array.reshape(shape)
+
+
+def _finite(array: Array, spec: TensorSpec) -> Array:
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise InputError(
+            f"input {spec.name!r} holds NaN or infinite values (or numbers too great for {spec.dtype}); clean it first",
+            code="input_not_finite",
+        )
+    return array
+
+
+def _parse_outputs(
+    requested: Any, specs: Sequence[TensorSpec], default: bool
+) -> tuple[RequestedOutput, ...] | None:
+    if requested is None or requested == []:
+        return None
+    if not isinstance(requested, list):
+        raise InputError("outputs: expected a JSON array", code="input_json")
+    names = [spec.name for spec in specs]
+    result: list[RequestedOutput] = []
+    for item in requested:
+        name = _object(item, "outputs[]").get("name")
+        if name not in names:
+            raise InputError(
+                f"output {str(name)[:80]!r} is not of this model; it has {', '.join(names)}",
+                code="input_unknown",
+            )
+        parameters = _object(item.get("parameters", {}), f"output {name!r} parameters")
+        if unsupported := [key for key in ("classification", "shared_memory_region") if parameters.get(key)]:
+            raise InputError(f"output {name!r}: {unsupported[0]} is not supported", code="input_unsupported")
+        if any(name == other.name for other in result):
+            raise InputError(f"output {name!r} is asked for twice", code="input_duplicate")
+        result.append(RequestedOutput(name, parameters.get("binary_data", default) is True))
+    return tuple(result)
+
+
+def requested_outputs(
+    request: InferRequest, specs: Sequence[TensorSpec], arrays: Sequence[Array]
+) -> list[tuple[RequestedOutput, TensorSpec, Array]]:
+    """What to render, in the order asked for. Raises InputError if JSON is asked for values that it cannot carry."""
+    by_name = {spec.name: (spec, array) for spec, array in zip(specs, arrays, strict=True)}
+    wanted = request.outputs
+    if wanted is None:
+        wanted = tuple(RequestedOutput(spec.name, request.binary_default) for spec in specs)
+    result = [(output, *by_name[output.name]) for output in wanted]
+    for output, spec, array in result:
+        if not output.binary and array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise InputError(
+                f"output {spec.name!r} holds NaN or infinite values, which JSON cannot carry; ask for binary_data",
+                code="input_output_form",
+            )
+    return result
+
+
+def render_response(
+    model_name: str,
+    model_version: str,
+    request_id: str | None,
+    outputs: Sequence[tuple[RequestedOutput, TensorSpec, Array]],
+    parameters: Mapping[str, Any],
+) -> InferResponse:
+    """The body of an inference response, JSON first, then the binary tensors in order."""
+    tensors: list[dict[str, Any]] = []
+    chunks: list[bytes | memoryview] = []
+    for output, spec, array in outputs:
+        tensor: dict[str, Any] = {"name": spec.name, "datatype": spec.dtype, "shape": list(array.shape)}
+        if output.binary:
+            raw = array_bytes(array)
+            tensor["parameters"] = {"binary_data_size": len(raw)}
+            chunks.append(raw)
+        else:
+            tensor["data"] = _to_json(array)
+        tensors.append(tensor)
+    document: dict[str, Any] = {"model_name": model_name, "model_version": model_version, "outputs": tensors}
+    if request_id is not None:
+        document["id"] = request_id
+    if parameters:
+        document["parameters"] = parameters
+    head = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+    if not any(output.binary for output, _, _ in outputs):
+        return InferResponse(head, None)
+    return InferResponse(b"".join([head, *chunks]), len(head))
+
+
+def _to_json(array: Array) -> Any:
+    if array.dtype.kind == "O":
+        return [
+            element.decode() if isinstance(element, bytes) else element
+            for element in array.reshape(-1).tolist()
+        ]
+    return np.ascontiguousarray(array).reshape(-1)

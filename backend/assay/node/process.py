@@ -1,0 +1,320 @@
+"""One running node: puts the parts together, starts and stops them in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import structlog
+import uvloop
+
+from assay.chain.client import ChainClient
+from assay.chain.contracts import Settlement
+from assay.chain.deployments import Deployment
+from assay.chain.keys import load_key, read_password
+from assay.chain.outbox import Outbox
+from assay.chain.sender import Sender
+from assay.commitments.signing import SigningKey
+from assay.errors import AssayError, ConfigurationError, FatalError, RetryableError
+from assay.node.artifacts import ArtifactCache
+from assay.node.batches import BatchStore
+from assay.node.catalog import Catalog
+from assay.node.chain_ledger import ChainLedger
+from assay.node.config import (
+    ARTIFACTS,
+    LOG_FILE,
+    MIB,
+    OUTBOX_FILE,
+    NodeConfig,
+    resolve_path,
+)
+from assay.node.errors import ArtifactRefused
+from assay.node.follower import Follower
+from assay.node.gate import Gate
+from assay.node.http_protocol import Server as HttpServer
+from assay.node.http_protocol import build_server
+from assay.node.loader import Loader, VersionRecord, describe_version
+from assay.node.log import ReceiptLog
+from assay.node.metrics import Metrics
+from assay.node.runtime import limit_arena
+from assay.node.server import Limits, Server
+from assay.node.service import Service
+from assay.node.settler import Settler, SettlerRules, SettlerThread
+from assay.node.validate import SandboxLimits
+from assay.node.views import NodeInfo
+from assay.node.writer import Writer
+from assay.types import Address
+
+GRACE_SECONDS: Final = 15
+RELOAD_SECONDS: Final = 5.0
+
+_log = structlog.get_logger(__name__)
+Progress = Callable[[str], None]
+
+
+@contextlib.contextmanager
+def folder_lock(folder: Path) -> Iterator[None]:
+    """One process a data folder. Raises ConfigurationError if another one runs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigurationError(
+                f"another process serves from {folder}; stop it, or give this node another --data folder"
+            ) from None
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def open_chain(folder: Path, config: NodeConfig) -> tuple[ChainClient, Deployment]:
+    """Raises ConfigurationError, FatalError on the wrong chain."""
+    client = ChainClient(config.rpc_urls, config.chain_id)
+    return client, Deployment.load(resolve_path(folder, config.deployments), config.chain_id)
+
+
+def load_signer(folder: Path, config: NodeConfig) -> SigningKey:
+    """The hot key. Raises ConfigurationError."""
+    password = read_password(resolve_path(folder, config.password_file))
+    path = resolve_path(folder, config.signer)
+    return load_key(path if path.exists() else config.signer, password)
+
+
+def build_loader(folder: Path, config: NodeConfig) -> Loader:
+    limits = config.limits
+    return Loader(
+        cache=ArtifactCache(folder / ARTIFACTS, config.hub_url),
+        limits=SandboxLimits(limits.sandbox_mib * MIB, limits.sandbox_seconds, config.session_threads),
+        run_seconds=limits.run_seconds,
+        threads=config.session_threads,
+        max_artifact=limits.artifact_mib * MIB,
+    )
+
+
+def describe_all(ledger: ChainLedger, config: NodeConfig) -> list[VersionRecord]:
+    """Raises ConfigurationError for a version that is not on the chain."""
+    return [
+        describe_version(ledger, Address(version.publisher), version.name, version.number)
+        for version in config.versions
+    ]
+
+
+def check_registered(ledger: ChainLedger, signer: SigningKey) -> None:
+    """Raises ConfigurationError unless the node is registered with this signer."""
+    found = ledger.nodes.node(ledger.node)
+    if not found.is_registered:
+        raise ConfigurationError(
+            f"node {ledger.node} is not registered on chain {ledger.client.chain_id}; run `assay node init`"
+        )
+    if found.signer != signer.address:
+        raise ConfigurationError(
+            f"the keystore's key is {signer.address}, the chain has {found.signer} as signer of node "
+            f"{ledger.node}; use that key's keystore, or rotate with `assay node init`"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RunningSettler:
+    thread: SettlerThread
+    store: BatchStore
+    sender: Sender
+    outbox: Outbox
+    grace_seconds: int
+
+    def stop(self) -> None:
+        """End the thread; what it has under way goes on with the next start."""
+        self.thread.stop(self.grace_seconds)
+        self.sender.close()
+        if not self.thread.is_alive():
+            self.store.close()
+            self.outbox.close()
+
+
+@dataclass
+class NodeProcess:
+    """`run` serves until SIGINT or SIGTERM, or until a part fails for good."""
+
+    folder: Path
+    config: NodeConfig
+    progress: Progress = print
+    grace_seconds: int = GRACE_SECONDS
+
+    def run(self) -> None:
+        """Raises ConfigurationError, FatalError, RetryableError (the chain cannot be reached at the start)."""
+        self._failure: FatalError | None = None
+        self._http: HttpServer | None = None
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(folder_lock(self.folder))
+            signer = load_signer(self.folder, self.config)
+            client, deployment = open_chain(self.folder, self.config)
+            stack.enter_context(client)
+            ledger = ChainLedger(client, deployment, self.config.node)
+            check_registered(ledger, signer)
+            records = describe_all(ledger, self.config)
+            limit_arena(self.config.limits.arena_mib * MIB)
+            log = ReceiptLog(self.folder / LOG_FILE, deployment.domain, self.config.node)
+            stack.callback(log.close)
+            sock = self._listen()
+            stack.callback(sock.close)
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(self._serve(signer, deployment, ledger, records, log, sock))
+        if self._failure is not None:
+            raise self._failure
+
+    def _listen(self) -> socket.socket:
+        try:
+            return socket.create_server((self.config.host, self.config.port), backlog=1024)
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot listen on {self.config.host}:{self.config.port}: {error.strerror}; "
+                "stop what listens there, or change port in node.toml"
+            ) from None
+
+    def _fail(self, error: FatalError) -> None:
+        """A part ended for good: stop everything."""
+        self._failure = self._failure or error
+        if self._http is not None:
+            self._http.should_exit = True
+
+    def _fail_from(self, loop: asyncio.AbstractEventLoop) -> Callable[[FatalError], None]:
+        def fail(error: FatalError) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended: the node is stopping already
+                loop.call_soon_threadsafe(self._fail, error)
+
+        return fail
+
+    async def _serve(
+        self,
+        signer: SigningKey,
+        deployment: Deployment,
+        ledger: ChainLedger,
+        records: list[VersionRecord],
+        log: ReceiptLog,
+        sock: socket.socket,
+    ) -> None:
+        config, limits = self.config, self.config.limits
+        catalog = Catalog(record.served for record in records)
+        writer = Writer(log, signer, self._fail)
+        follower = Follower(
+            ledger,
+            log,
+            catalog.version_ids,
+            poll_seconds=config.settlement.poll_seconds,
+            max_age_seconds=config.view_max_age_seconds,
+        )
+        gate = Gate(deployment.domain, log, follower, ledger, max_unacknowledged=limits.max_unacknowledged)
+        pool = ThreadPoolExecutor(config.run_threads, thread_name_prefix="model")
+        service = Service(
+            domain=deployment.domain,
+            node=config.node,
+            signer=signer.address,
+            catalog=catalog,
+            follower=follower,
+            gate=gate,
+            log=log,
+            writer=writer,
+            pool=pool,
+            metrics=Metrics(limits.deadline_ms / 1000),
+            max_elements=limits.max_elements,
+        )
+        app = Server(
+            service,
+            NodeInfo(signer.address, config.endpoint),
+            Limits(
+                max_body=limits.max_body_mib * MIB,
+                max_json=limits.max_json_mib * MIB,
+                max_concurrent=limits.max_concurrent,
+                max_bytes_in_progress=limits.max_mib_in_progress * MIB,
+            ),
+        )
+        self._http = build_server(
+            app, max_connections=limits.max_connections, grace_seconds=self.grace_seconds
+        )
+        self._handle_signals(app)
+        await follower.start()
+        writer.start()
+        settling = await asyncio.to_thread(
+            self._start_settler, signer, deployment, ledger.client, asyncio.get_running_loop()
+        )
+        loading = asyncio.create_task(self._load_models(records))
+        try:
+            host, port = sock.getsockname()[:2]
+            self.progress(f"node {config.node} listens on http://{host}:{port}")
+            await self._http.serve(sockets=[sock])
+        finally:
+            app.stopping = True
+            self.progress("stopping: requests in progress are finished, receipts are written")
+            loading.cancel()
+            await follower.stop()
+            await asyncio.to_thread(settling.stop)
+            await writer.stop()
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _handle_signals(self, app: Server) -> None:
+        loop = asyncio.get_running_loop()
+        http = self._http
+
+        def stop() -> None:
+            app.stopping = True
+            if http is not None:
+                http.should_exit = True
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop)
+
+    def _start_settler(
+        self, signer: SigningKey, deployment: Deployment, client: ChainClient, loop: asyncio.AbstractEventLoop
+    ) -> RunningSettler:
+        rules = self.config.settlement
+        store = BatchStore(self.folder / LOG_FILE, self.config.node)
+        outbox = Outbox(self.folder / OUTBOX_FILE)
+        sender = Sender(client, signer, outbox)
+        settler = Settler(
+            store,
+            Settlement(client, deployment),
+            sender,
+            self.config.node,
+            SettlerRules(
+                max_receipts=rules.max_receipts,
+                max_value=rules.max_value,
+                max_age_seconds=rules.max_age_seconds,
+                free_receipts=rules.free_receipts,
+                min_claim=rules.min_claim,
+            ),
+        )
+        thread = SettlerThread(settler, rules.poll_seconds, self._fail_from(loop))
+        thread.start()
+        return RunningSettler(thread, store, sender, outbox, self.grace_seconds)
+
+    async def _load_models(self, records: list[VersionRecord]) -> None:
+        """Load one version after another; those that the hub does not give are tried again."""
+        loader = build_loader(self.folder, self.config)
+        waiting = list(records)
+        while waiting:
+            again = []
+            for record in waiting:
+                served = record.served
+                what = f"{served.full_name} version {served.number}"
+                try:
+                    await asyncio.to_thread(loader.load, record)
+                    self.progress(f"ready: {what}")
+                except RetryableError as error:
+                    _log.warning("model not loaded yet", version=what, error=str(error))
+                    again.append(record)
+                except AssayError as error:
+                    code = error.code if isinstance(error, ArtifactRefused) else type(error).__name__
+                    _log.error("model refused", version=what, code=code, error=str(error))
+                    self.progress(f"refused: {what}: {error}")
+            waiting = again
+            if waiting:
+                await asyncio.sleep(RELOAD_SECONDS)

@@ -1,0 +1,129 @@
+"""Runs a loaded model: ONNX Runtime sessions on a small thread pool, with a time limit on each run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import onnxruntime as ort
+
+from assay.commitments.tensors import OIP_TO_NUMPY, commit_tensors
+from assay.node.errors import ArtifactRefused, RunFailed
+from assay.node.oip import Array
+from assay.types import Hash32, TensorSpec
+
+_TYPES: Final = {
+    "tensor(float)": "FP32",
+    "tensor(double)": "FP64",
+    "tensor(float16)": "FP16",
+    "tensor(int8)": "INT8",
+    "tensor(int16)": "INT16",
+    "tensor(int32)": "INT32",
+    "tensor(int64)": "INT64",
+    "tensor(uint8)": "UINT8",
+    "tensor(uint16)": "UINT16",
+    "tensor(uint32)": "UINT32",
+    "tensor(uint64)": "UINT64",
+    "tensor(bool)": "BOOL",
+    "tensor(string)": "BYTES",
+}
+_ARENA: list[int] = []
+
+
+def limit_arena(max_bytes: int) -> None:
+    """Cap what all sessions of this process may allocate for tensors; the first call of a process decides."""
+    if _ARENA:
+        return
+    info = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    ort.create_and_register_allocator(info, ort.OrtArenaCfg({"max_mem": max_bytes}))
+    _ARENA.append(max_bytes)
+
+
+def build_session(artifact: bytes, *, threads: int = 1) -> ort.InferenceSession:
+    """A CPU session of an ONNX file. Raises ArtifactRefused `load_failed`."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    if threads == 1:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if _ARENA:
+        options.add_session_config_entry("session.use_env_allocators", "1")
+    try:
+        return ort.InferenceSession(artifact, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ArtifactRefused(
+            f"ONNX Runtime does not load the model: {str(error)[:400]}", code="load_failed"
+        ) from None
+
+
+def session_specs(session: ort.InferenceSession) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """(inputs, outputs) in signature order; a dimension without a fixed size is -1. Raises ArtifactRefused `tensor_type`."""
+    return tuple(map(_spec, session.get_inputs())), tuple(map(_spec, session.get_outputs()))
+
+
+def _spec(value: Any) -> TensorSpec:
+    if value.type not in _TYPES:
+        raise ArtifactRefused(
+            f"{value.name!r} has type {value.type}; a served model takes and gives plain tensors "
+            "(for classifiers of scikit-learn, convert with zipmap off)",
+            code="tensor_type",
+        )
+    shape = tuple(dim if isinstance(dim, int) and dim >= 0 else -1 for dim in value.shape or ())
+    return TensorSpec(value.name, _TYPES[value.type], shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    outputs: tuple[Array, ...]
+    output_hash: Hash32
+
+
+class Model:
+    """A loaded version: its session and signature. `run` is thread-safe."""
+
+    def __init__(
+        self,
+        session: ort.InferenceSession,
+        inputs: tuple[TensorSpec, ...],
+        outputs: tuple[TensorSpec, ...],
+        run_seconds: float,
+    ) -> None:
+        self.inputs = inputs
+        self.outputs = outputs
+        self._session = session
+        self._output_names = [spec.name for spec in self.outputs]
+        self._run_seconds = run_seconds
+
+    async def run(self, pool: ThreadPoolExecutor, arrays: Sequence[Array]) -> Result:
+        """Outputs and their hash. Raises RunFailed."""
+        loop = asyncio.get_running_loop()
+        options = ort.RunOptions()
+        options.log_severity_level = 4
+        timer = loop.call_later(self._run_seconds, setattr, options, "terminate", True)
+        try:
+            return await loop.run_in_executor(pool, self._run, arrays, options)
+        finally:
+            timer.cancel()
+
+    def _run(self, arrays: Sequence[Array], options: ort.RunOptions) -> Result:
+        feeds = {spec.name: array for spec, array in zip(self.inputs, arrays, strict=True)}
+        try:
+            raw = self._session.run(self._output_names, feeds, options)
+        except Exception as error:
+            if options.terminate:
+                raise RunFailed(
+                    f"the model ran longer than {self._run_seconds:g} s and was stopped; send fewer rows"
+                ) from None
+            raise RunFailed(f"the model failed on this input: {str(error)[:300]}") from None
+        outputs = tuple(_as_committed(value, spec) for value, spec in zip(raw, self.outputs, strict=True))
+        return Result(outputs, commit_tensors(outputs))
+
+
+def _as_committed(value: Any, spec: TensorSpec) -> Array:
+    array = np.asarray(value)
+    return array if spec.dtype == "BYTES" else array.astype(OIP_TO_NUMPY[spec.dtype], copy=False)

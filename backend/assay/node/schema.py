@@ -1,0 +1,135 @@
+"""The node's log: one SQLite file. Amounts are 16-byte big-endian blobs (they order as numbers), hashes raw bytes."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Final
+
+from assay.errors import FatalError
+from assay.types import Address, Domain
+
+SCHEMA_VERSION: Final = 1
+
+TABLES: Final = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+
+CREATE TABLE channels (
+    id INTEGER PRIMARY KEY,
+    version_id BLOB NOT NULL,
+    consumer TEXT NOT NULL,
+    sequence INTEGER NOT NULL DEFAULT 0,          -- receipts issued; the next one gets sequence + 1
+    unpaid INTEGER NOT NULL DEFAULT 0,            -- of these, issued without a voucher of their own
+    charged BLOB NOT NULL DEFAULT (zeroblob(16)), -- sum of their prices
+    amount BLOB NOT NULL DEFAULT (zeroblob(16)),  -- the voucher held
+    count INTEGER NOT NULL DEFAULT 0,
+    signature BLOB,
+    wallet INTEGER NOT NULL DEFAULT 0,            -- 1: the signature is for ERC-1271
+    settled BLOB NOT NULL DEFAULT (zeroblob(16)), -- the chain's channel as of the last posting
+    settled_count INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (version_id, consumer)
+) STRICT;
+CREATE INDEX channels_owing ON channels (version_id) WHERE amount > settled OR count > settled_count;
+
+CREATE TABLE batches (
+    id INTEGER PRIMARY KEY,
+    batch_id BLOB NOT NULL UNIQUE,
+    version_id BLOB NOT NULL,
+    receipts_root BLOB NOT NULL,
+    receipts INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    attempt INTEGER NOT NULL DEFAULT 0,           -- transactions for it that reverted
+    closed_at INTEGER NOT NULL,
+    posted_at INTEGER,                            -- chain time
+    tx_hash TEXT,
+    amount BLOB,                                  -- what the posting paid
+    error TEXT
+) STRICT;
+CREATE INDEX batches_by_state ON batches (state, id);
+
+CREATE TABLE receipts (
+    id INTEGER PRIMARY KEY,                       -- order of issue, hence of leaves
+    channel INTEGER NOT NULL REFERENCES channels (id),
+    sequence INTEGER NOT NULL,
+    version_id BLOB NOT NULL,
+    digest BLOB NOT NULL UNIQUE,
+    input_hash BLOB NOT NULL,
+    output_hash BLOB NOT NULL,
+    price BLOB NOT NULL,
+    executed_at INTEGER NOT NULL,
+    signature BLOB NOT NULL,
+    voucher BLOB UNIQUE,                          -- digest of the voucher that paid for it
+    batch INTEGER REFERENCES batches (id),
+    UNIQUE (channel, sequence)
+) STRICT;
+CREATE INDEX receipts_open ON receipts (channel, id) WHERE batch IS NULL;
+CREATE INDEX receipts_due ON receipts (version_id, channel, id)
+    WHERE batch IS NULL AND price > x'00000000000000000000000000000000';
+CREATE INDEX receipts_by_batch ON receipts (batch, id) WHERE batch IS NOT NULL;
+
+CREATE TABLE batch_vouchers (
+    batch INTEGER NOT NULL REFERENCES batches (id),
+    position INTEGER NOT NULL,
+    channel INTEGER NOT NULL REFERENCES channels (id),
+    amount BLOB NOT NULL,
+    count INTEGER NOT NULL,
+    signature BLOB NOT NULL,
+    wallet INTEGER NOT NULL,
+    skip_reason INTEGER,                          -- SPEC.md §6, where the contract skipped the row
+    PRIMARY KEY (batch, position)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX batch_vouchers_by_channel ON batch_vouchers (channel, batch);
+"""
+
+
+def open_database(path: Path) -> sqlite3.Connection:
+    """A connection in autocommit mode, WAL and synchronous=FULL: a commit that returned is on disk."""
+    connection = sqlite3.connect(path, isolation_level=None, timeout=30, check_same_thread=False)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+    return connection
+
+
+def prepare_database(path: Path, domain: Domain, node: Address) -> sqlite3.Connection:
+    """Open and, if new, create the log of `node` on `domain`.
+
+    Raises FatalError if the file belongs to another node, chain or settlement, or to another schema.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    connection = open_database(path)
+    expected = {
+        "schema": str(SCHEMA_VERSION),
+        "node": str(node),
+        "chain_id": str(domain.chain_id),
+        "settlement": str(domain.settlement),
+    }
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
+            for statement in TABLES.split(";\n"):
+                connection.execute(statement)
+            connection.executemany("INSERT INTO meta VALUES (?, ?)", expected.items())
+        found = dict(connection.execute("SELECT key, value FROM meta").fetchall())
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        connection.close()
+        raise
+    for key, value in expected.items():
+        if found.get(key) != value:
+            connection.close()
+            raise FatalError(
+                f"receipts log {path} was written for {key} {found.get(key)}, this node has {value}; "
+                "use that node's settings, or another data folder"
+            )
+    return connection
+
+
+def to_blob(amount: int) -> bytes:
+    """A uint128 as it is stored. Raises OverflowError outside its range."""
+    return amount.to_bytes(16, "big")
+
+
+def from_blob(raw: bytes) -> int:
+    return int.from_bytes(raw, "big")

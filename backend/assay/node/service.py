@@ -1,0 +1,192 @@
+"""One inference from bytes to bytes: SPEC.md §7's checks in their order, the run, the durable receipt, the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from assay.commitments.receipts import receipt_to_json
+from assay.commitments.tensors import commit_tensors
+from assay.node import oip
+from assay.node.catalog import Catalog, Served
+from assay.node.errors import NotFound, NotReproducible, PaymentError, Unavailable, VersionRevoked
+from assay.node.follower import Follower
+from assay.node.gate import Gate, Ticket
+from assay.node.log import Acknowledge, ChannelKey, Issue, LoggedReceipt, ReceiptLog
+from assay.node.metrics import Metrics
+from assay.node.runtime import Model, Result
+from assay.node.terms import Terms, parse_terms
+from assay.node.writer import Writer
+from assay.types import Address, Domain, VersionStatus
+
+SMALL_BODY = 65_536
+"""Bodies up to this many bytes are parsed in the event loop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A version that may be run now, and its price."""
+
+    served: Served
+    model: Model
+    price: int
+
+
+class Service:
+    """Belongs to the server's event loop; models run in `pool`."""
+
+    def __init__(
+        self,
+        *,
+        domain: Domain,
+        node: Address,
+        signer: Address,
+        catalog: Catalog,
+        follower: Follower,
+        gate: Gate,
+        log: ReceiptLog,
+        writer: Writer,
+        pool: ThreadPoolExecutor,
+        metrics: Metrics,
+        max_elements: int,
+    ) -> None:
+        self.domain = domain
+        self.node = node
+        self.signer = signer
+        self.catalog = catalog
+        self.follower = follower
+        self.metrics = metrics
+        self.log = log
+        self._gate = gate
+        self._writer = writer
+        self._pool = pool
+        self._max_elements = max_elements
+
+    def admit_version(self, served: Served) -> Admitted:
+        """Check (1). Raises NotFound, VersionRevoked, Unavailable."""
+        view = self.follower.view
+        if not view.active:
+            raise Unavailable(
+                f"node {self.node} is below the minimum stake, so its receipts could not be settled; use another node",
+                retry_after=60,
+            )
+        if view.signer != self.signer:
+            raise Unavailable(
+                f"node {self.node} signs with {self.signer}, but the chain has {view.signer} as its signer; "
+                "use another node",
+                retry_after=60,
+            )
+        if view.statuses.get(served.version_id) == VersionStatus.REVOKED:
+            raise VersionRevoked(
+                f"{served.full_name} version {served.number} was revoked by its publisher; use another version"
+            )
+        offer = view.offers.get(served.version_id)
+        if offer is None or not offer.active:
+            raise NotFound(
+                f"node {self.node} does not offer {served.full_name} version {served.number} at present; "
+                "use another node",
+                code="model_unknown",
+            )
+        if served.model is None:
+            raise Unavailable(
+                f"{served.full_name} version {served.number} is not loaded: {served.problem}", retry_after=5
+            )
+        return Admitted(served, served.model, offer.price)
+
+    async def infer(
+        self, served: Served, name: str, body: bytes, json_length: int | None
+    ) -> oip.InferResponse:
+        """Raises RequestError of every kind in `errors`."""
+        admitted = self.admit_version(served)
+        request, input_hash = await self._parse(admitted, body, json_length)
+        terms = parse_terms(request.parameters, admitted.price, self.node, served.version_id)
+        ticket = await self._gate.admit(terms, served.version_id, admitted.price, input_hash)
+        try:
+            result = await admitted.model.run(self._pool, request.inputs)
+            wanted = oip.requested_outputs(request, admitted.model.outputs, result.outputs)
+            logged = ticket.repeated or await self._issue(ticket, terms, input_hash, result)
+        except BaseException as error:
+            self._gate.give_up(ticket, error)
+            raise
+        if ticket.repeated is not None:
+            self._gate.give_up(ticket)
+            self._check_repeated(ticket.repeated, result)
+            self.metrics.repeats.inc()
+        else:
+            self._gate.finish(ticket, logged)
+            self.metrics.receipts.inc()
+        parameters = {"receipt": orjson.dumps(receipt_to_json(self.domain, logged.signed)).decode()}
+        return oip.render_response(name, str(served.number), request.id, wanted, parameters)
+
+    async def _parse(
+        self, admitted: Admitted, body: bytes, json_length: int | None
+    ) -> tuple[oip.InferRequest, Any]:
+        """Check (2), and the inputs' hash; big bodies are parsed beside the event loop."""
+        if len(body) <= SMALL_BODY:
+            return self._parse_now(admitted.model, body, json_length)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pool, self._parse_now, admitted.model, body, json_length)
+
+    def _parse_now(self, model: Model, body: bytes, json_length: int | None) -> tuple[oip.InferRequest, Any]:
+        request = oip.parse_request(
+            body, json_length, model.inputs, model.outputs, max_elements=self._max_elements
+        )
+        return request, commit_tensors(request.inputs)
+
+    async def _issue(self, ticket: Ticket, terms: Terms, input_hash: Any, result: Result) -> LoggedReceipt:
+        issue = Issue(
+            key=ChannelKey(ticket.channel.key.version_id, terms.consumer),
+            input_hash=input_hash,
+            output_hash=result.output_hash,
+            price=ticket.price,
+            voucher=ticket.voucher,
+            payment=ticket.payment,
+        )
+        try:
+            logged = await self._writer.submit(issue)
+        except sqlite3.IntegrityError:
+            raise PaymentError(
+                "voucher has paid for another request already; sign a new one with a greater amount",
+                code="voucher_stale",
+            ) from None
+        assert logged is not None
+        return logged
+
+    def _check_repeated(self, logged: LoggedReceipt, result: Result) -> None:
+        if logged.signed.receipt.output_hash != result.output_hash:
+            raise NotReproducible(
+                f"the inputs of receipt 0x{logged.digest.hex()} gave another output this time, so the stored receipt does "
+                "not fit it; nothing was charged again. GET /v1/receipts has the receipt"
+            )
+
+    async def acknowledge(self, terms: Terms) -> dict[str, Any]:
+        """A voucher without a request; durable when this returns."""
+        assert terms.voucher is not None
+        served = self.catalog.get(terms.voucher.version_id)
+        channel, held = await self._gate.check_acknowledgement(terms, served.version_id)
+        await self._writer.submit(Acknowledge(channel.key, held))
+        self._gate.store(channel, held)
+        return {
+            "version_id": "0x" + served.version_id.hex(),
+            "consumer": terms.consumer,
+            "amount": str(held.amount),
+            "count": str(held.count),
+        }
+
+    def channel(self, key: ChannelKey) -> dict[str, Any]:
+        """What is on disk for a channel, and what the chain was last seen to have paid of it."""
+        state = self.log.channel(key)
+        settled = self.follower.settled(key)
+        return {
+            "amount": str(state.amount),
+            "count": state.count,
+            "sequence": state.sequence,
+            "owed": str(max(state.amount - settled, 0)),
+            "settled": str(settled),
+            "signature": "0x" + state.voucher.signature.hex() if state.voucher else None,
+        }

@@ -1,0 +1,118 @@
+"""Decides whether an artifact is served: by its rules, by what it does in a child process, by its manifest."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from assay.commitments.manifest import Manifest
+from assay.node.errors import ArtifactRefused
+from assay.types import TensorSpec
+
+MAX_ANSWER: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxLimits:
+    """`memory` in bytes of address space (ONNX Runtime itself takes about 0.5 GiB)."""
+
+    memory: int = 4 << 30
+    seconds: int = 60
+    threads: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What the child found: the signature that ONNX Runtime sees, and the seconds of one run of one row."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    run_seconds: float
+
+
+def inspect_artifact(path: Path, limits: SandboxLimits = SandboxLimits()) -> Inspection:
+    """Parse, check, load and run an ONNX file in a limited child process. Raises ArtifactRefused."""
+    job = {
+        "path": str(path.resolve()),
+        "memory": limits.memory,
+        "cpu_seconds": limits.seconds,
+        "threads": limits.threads,
+    }
+    environment = {
+        key: os.environ[key] for key in ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH") if key in os.environ
+    }
+    try:
+        child = subprocess.run(  # noqa: S603 - our own interpreter and module
+            [sys.executable, "-m", "assay.node.sandbox"],
+            input=(json.dumps(job) + "\n").encode(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            timeout=limits.seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise _too_long(limits) from None
+    if child.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
+        raise _too_long(limits)
+    return _parse_answer(child.stdout, child.returncode)
+
+
+def _too_long(limits: SandboxLimits) -> ArtifactRefused:
+    return ArtifactRefused(
+        f"loading and running it once took more than {limits.seconds} s, or the system ended it", code="time"
+    )
+
+
+def _parse_answer(raw: bytes, status: int) -> Inspection:
+    try:
+        answer: dict[str, Any] = json.loads(raw[:MAX_ANSWER])
+    except ValueError:
+        raise ArtifactRefused(
+            f"the process that loaded it ended with status {status} and no answer (out of memory, or a crash)",
+            code="crashed",
+        ) from None
+    if "error" in answer:
+        raise ArtifactRefused(
+            answer["error"],
+            code=answer["code"],
+            operator=answer.get("operator", ""),
+            node=answer.get("node", ""),
+        )
+    return Inspection(_specs(answer["inputs"]), _specs(answer["outputs"]), float(answer["run_seconds"]))
+
+
+def _specs(rows: list[list[Any]]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(name, dtype, tuple(shape)) for name, dtype, shape in rows)
+
+
+def check_signature(manifest: Manifest, found: Inspection) -> None:
+    """The manifest must say what the file does. Raises ArtifactRefused `manifest`."""
+    pairs = (("inputs", manifest.inputs, found.inputs), ("outputs", manifest.outputs, found.outputs))
+    for kind, stated, actual in pairs:
+        if len(stated) != len(actual):
+            raise ArtifactRefused(
+                f"the manifest states {len(stated)} {kind}, the file has {len(actual)}", code="manifest"
+            )
+        for want, have in zip(stated, actual, strict=True):
+            if (want.name, want.dtype) != (have.name, have.dtype) or not _shape_fits(want.shape, have.shape):
+                raise ArtifactRefused(
+                    f"the manifest states {kind} {want.name!r} {want.dtype}{list(want.shape)}, the file has "
+                    f"{have.name!r} {have.dtype}{list(have.shape)}",
+                    code="manifest",
+                )
+
+
+def _shape_fits(stated: tuple[int, ...], actual: tuple[int, ...]) -> bool:
+    """Equal, or stated more exactly where the file leaves a dimension open."""
+    if not actual:  # ONNX Runtime reports an undeclared shape like a scalar's
+        return True
+    return len(stated) == len(actual) and all(
+        have in (-1, want) for want, have in zip(stated, actual, strict=True)
+    )

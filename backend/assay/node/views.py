@@ -1,0 +1,112 @@
+"""What a node shows of itself and of its log."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+import assay
+from assay.commitments.receipts import receipt_to_json
+from assay.errors import RequestError
+from assay.node.errors import NotFound
+from assay.node.log import batch_receipts
+from assay.node.schema import open_database
+from assay.node.service import Service
+from assay.types import Address, Domain
+
+PAGE: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class NodeInfo:
+    """The fixed part of what a node says of itself."""
+
+    signer: Address
+    endpoint: str
+
+    def server(self) -> dict[str, Any]:
+        """`GET /v2`: the server metadata of the Open Inference Protocol."""
+        return {"name": "assay", "version": assay.__version__, "extensions": ["binary_tensor_data"]}
+
+    def node(self, service: Service) -> dict[str, Any]:
+        """`GET /v1/node`."""
+        metrics = service.metrics
+        return {
+            "node": service.node,
+            "signer": self.signer,
+            "chain_id": service.domain.chain_id,
+            "settlement": service.domain.settlement,
+            "endpoint": self.endpoint,
+            "offers": list(_offers(service)),
+            "requests": {
+                "received": metrics.received,
+                "in_deadline": metrics.in_deadline,
+                "deadline_ms": round(metrics.deadline_seconds * 1000),
+            },
+        }
+
+    def metrics(self, service: Service) -> bytes:
+        """`GET /metrics`."""
+        with contextlib.closing(open_database(service.log.path)) as connection:
+            (count,) = connection.execute("SELECT count(*) FROM receipts WHERE batch IS NULL").fetchone()
+            service.metrics.open_receipts.set(count)
+            for state, number in connection.execute("SELECT state, count(*) FROM batches GROUP BY state"):
+                service.metrics.batches.labels(state).set(number)
+        return service.metrics.render()
+
+
+def _offers(service: Service) -> Iterator[dict[str, Any]]:
+    """The versions that a consumer can ask for now."""
+    for served in service.catalog:
+        try:
+            admitted = service.admit_version(served)
+        except RequestError:
+            continue
+        yield {
+            "version_id": "0x" + served.version_id.hex(),
+            "model": served.full_name,
+            "number": served.number,
+            "price": str(admitted.price),
+            "assurance": served.assurance,
+        }
+
+
+def receipt(service: Service, digest: bytes) -> dict[str, Any]:
+    """`GET /v1/receipts/{digest}`. Raises NotFound."""
+    logged = service.log.receipt(digest)
+    if logged is None:
+        raise NotFound(f"this node issued no receipt 0x{digest.hex()}")
+    return receipt_to_json(service.domain, logged.signed)
+
+
+def batch_lines(path: Path, domain: Domain, batch_id: bytes) -> Iterator[bytes]:
+    """`GET /v1/batches/{batch_id}` in pages of whole lines; nothing if there is no such batch."""
+    with contextlib.closing(open_database(path)) as connection:
+        row = connection.execute(
+            "SELECT b.version_id, b.receipts_root, b.receipts, m.value FROM batches b, meta m"
+            " WHERE b.batch_id = ? AND m.key = 'node'",
+            (batch_id,),
+        ).fetchone()
+        if row is None:
+            return
+        version_id, root, count, node = row
+        header = {
+            "batch_id": "0x" + batch_id.hex(),
+            "node": node,
+            "version_id": "0x" + version_id.hex(),
+            "receipts_root": "0x" + root.hex(),
+            "count": count,
+        }
+        yield orjson.dumps(header) + b"\n"
+        last = 0
+        while True:
+            page = list(batch_receipts(connection, node, batch_id, last, PAGE))
+            if not page:
+                return
+            last = page[-1][0]
+            yield b"".join(orjson.dumps(receipt_to_json(domain, logged.signed)) + b"\n" for _, logged in page)
