@@ -2,17 +2,12 @@
 
     deployment = deploy(chain.url, tmp_path / "deployments", dispute_window=60)
 
-Compiled artifacts are kept in `.build/contracts`, keyed by all sources' content and the compiler.
+Compiled once per content of the sources (`.build/contracts`), by the deployment script's own compiler module.
 """
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import importlib.metadata
-import json
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,56 +16,10 @@ from assay.chain.client import ChainClient
 from assay.chain.deployments import Deployment, write_record
 from assay.commitments.identifiers import checksum_address
 from assay.types import ZERO_ADDRESS, Address
+from scripts.deployment.compiler import Artifact, compile_contract
 
-ROOT = Path(__file__).resolve().parents[2]
-CONTRACTS = ROOT / "contracts"
-CACHE = ROOT / ".build" / "contracts"
 DAY = 86_400
 UNIT = 10**18
-
-
-@dataclass(frozen=True)
-class Artifact:
-    abi: list[dict[str, Any]]
-    bytecode: bytes
-    path: Path
-
-
-def compile_contract(path: str) -> Artifact:
-    """Compile `contracts/<path>` (such as `Settlement.vy`), or take it from the cache."""
-    CACHE.mkdir(parents=True, exist_ok=True)
-    cached = _cache_path(path)
-    if not cached.exists():
-        with (CACHE / "lock").open("w") as lock:  # one compiler at a time, the others find its result
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not (cached := _cache_path(path)).exists():
-                _compile(path, cached)
-    content = json.loads(cached.read_text())
-    return Artifact(content["abi"], bytes.fromhex(content["bytecode"]), CONTRACTS / path)
-
-
-def _compile(path: str, cached: Path) -> None:
-    from vyper.cli.vyper_compile import compile_files  # type: ignore[import-untyped,unused-ignore]
-
-    (output,) = compile_files([str(CONTRACTS / path)], ["abi", "bytecode"], paths=[str(ROOT)]).values()
-    temporary = cached.with_suffix(".tmp")
-    temporary.write_text(
-        json.dumps({"abi": output["abi"], "bytecode": output["bytecode"].removeprefix("0x")})
-    )
-    temporary.replace(cached)
-
-
-def _cache_path(path: str) -> Path:
-    return CACHE / f"{Path(path).stem}-{_sources_hash()}.json"
-
-
-def _sources_hash() -> str:
-    digest = hashlib.sha256()
-    for package in ("vyper", "snekmate"):
-        digest.update(f"{package} {importlib.metadata.version(package)}\n".encode())
-    for source in sorted(CONTRACTS.rglob("*.vy*")):
-        digest.update(f"{source.relative_to(ROOT)}\0".encode() + source.read_bytes() + b"\0")
-    return digest.hexdigest()[:24]
 
 
 def deploy_contract(
@@ -124,14 +73,14 @@ def deploy(
             address, artifact, receipt = deploy_contract(client, path, *args, deployer=deployer)
             names = ContractAbi(artifact.abi).constructor_names
             record = {
-                "contract": artifact.path.stem,
+                "contract": artifact.name,
                 "address": address,
                 "abi": artifact.abi,
                 "arguments": dict(zip(names, args, strict=True)),
                 "transaction": receipt["transactionHash"],
                 "block": int(receipt["blockNumber"], 16),
                 "commit": None,
-                "compiler": f"vyper {importlib.metadata.version('vyper')}",
+                "compiler": artifact.compiler,
                 "input": None,
             }
             write_record(folder, client.chain_id, name, record)

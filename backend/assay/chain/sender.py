@@ -5,7 +5,7 @@
 
 Order of events, each a step that `on_step` hears of: `prepared` → `persisted` (nonce, raw bytes and hash are
 on disk) → `broadcast` → `mined` → `recorded`. A crash between any two is continued by `resume()`, or by `send`
-with the same idempotency key: it looks hashes up first, and it sends the stored bytes again.
+with the same idempotency key: it looks hashes up first and sends the stored bytes again.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""What `scripts/deploy.py` is made of: compiler, plan, deployer, source verification."""
