@@ -67,7 +67,11 @@ def open_follower(
     deployment = Deployment.load(deployments or settings.deployments, client.chain_id)
     engine = open_engine(database_url or settings.database_url)
     upgrade(engine)
-    return engine, deployment, Follower(engine, Fetcher.of(client, deployment), deployment, max_range=max_range)
+    return (
+        engine,
+        deployment,
+        Follower(engine, Fetcher.of(client, deployment), deployment, max_range=max_range),
+    )
 
 
 @command.command("run")
@@ -80,10 +84,13 @@ def open_follower(
     default=None,
     help="ask nodes at loopback and private addresses too [default: only on a local chain]",
 )
-@click.option("--max-batch-mib", default=BATCH_MIB, show_default=True, help="largest batch file taken from a node")
+@click.option(
+    "--max-batch-mib", default=BATCH_MIB, show_default=True, help="largest batch file taken from a node"
+)
 @click.option("--max-range", default=MAX_RANGE, show_default=True, help="most blocks in one eth_getLogs")
 @command_errors
 def run_index(
+    *,
     rpc_urls: tuple[str, ...],
     deployments: Path | None,
     database_url: str | None,
@@ -110,11 +117,14 @@ def run_index(
 
 @command.command("backfill")
 @shared_options
-@click.option("--reset", is_flag=True, help="drop everything in the database and start from the deployment block")
+@click.option(
+    "--reset", is_flag=True, help="drop everything in the database and start from the deployment block"
+)
 @click.option("--max-range", default=MAX_RANGE, show_default=True, help="most blocks in one eth_getLogs")
 @json_option
 @command_errors
 def backfill(
+    *,
     rpc_urls: tuple[str, ...],
     deployments: Path | None,
     database_url: str | None,

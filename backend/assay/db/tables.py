@@ -36,6 +36,8 @@ class Cursor(Base):
     next_seq: Mapped[BigInt]
     dispute_window: Mapped[BigInt]
     min_stake: Mapped[Amount]
+    updated_at: Mapped[BigInt]
+    """Clock time at which the index last saw the chain's head."""
 
 
 class Block(Base):

@@ -6,7 +6,8 @@ holds one consistent chain, and a crash at any point leaves it at the last windo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -63,10 +64,16 @@ class Follower:
     """`step` until it says AT_HEAD, then again when there may be a new block."""
 
     def __init__(
-        self, engine: Engine, fetcher: Fetcher, deployment: Deployment, *, max_range: int = MAX_RANGE
+        self,
+        engine: Engine,
+        fetcher: Fetcher,
+        deployment: Deployment,
+        *,
+        max_range: int = MAX_RANGE,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._engine, self._fetcher, self._deployment = engine, fetcher, deployment
-        self._state = State()
+        self._state, self._clock = State(), clock
         self._max_range = max_range
         self._range = min(FIRST_RANGE, max_range)
 
@@ -187,7 +194,9 @@ class Follower:
         journal_from = max(position.journal_from, head.number - KEEP)
         try:
             with write_transaction(self._engine) as connection:
-                self._move_cursor(connection, position, last, head, finalized, journal_from)
+                self._move_cursor(
+                    connection, position, last=last, head=head, finalized=finalized, journal_from=journal_from
+                )
                 self._state.begin(connection, journal_from)
                 if ancestor is not None:
                     self._roll_back(connection, position, ancestor)
@@ -205,6 +214,7 @@ class Follower:
         self,
         connection: Connection,
         position: Position,
+        *,
         last: Header,
         head: Header,
         finalized: int,
@@ -220,6 +230,7 @@ class Follower:
                 head_number=max(head.number, last.number),
                 finalized_number=finalized,
                 journal_from=journal_from,
+                updated_at=int(self._clock()),
             )
         )
         if moved.rowcount != 1:
@@ -254,7 +265,14 @@ class Follower:
     def _apply(self, connection: Connection, window: Window) -> None:
         settlement = self._deployment.addresses["Settlement"]
         abi = self._deployment.contract_abi("Settlement")
-        payments = Payments(settlement, abi, self._fetcher, connection, window.postings, window.events)
+        payments = Payments(
+            settlement=settlement,
+            abi=abi,
+            fetcher=self._fetcher,
+            connection=connection,
+            postings=window.postings,
+            events=window.events,
+        )
         context = Context(self._state, payments)
         for event in window.events:
             self._state.begin_block(event.number)
@@ -283,7 +301,7 @@ class Follower:
             connection.execute(
                 update(Cursor)
                 .where(Cursor.hash == position.hash)
-                .values(head_number=head.number, finalized_number=finalized)
+                .values(head_number=head.number, finalized_number=finalized, updated_at=int(self._clock()))
             )
 
     def _create_cursor(self) -> None:
@@ -302,6 +320,7 @@ class Follower:
             "finalized_number": 0,
             "journal_from": parent.number + 1,
             "next_seq": 1,
+            "updated_at": 0,
             "dispute_window": fetcher.view(deployment, "Settlement", "dispute_window"),
             "min_stake": fetcher.view(deployment, "NodeRegistry", "min_stake"),
         }

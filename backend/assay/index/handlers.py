@@ -297,13 +297,12 @@ def _batch_posted(context: Context, event: ChainEvent, args: Mapping[str, Any]) 
         },
     )
     for position, payment in enumerate(payments or ()):
-        _pay(context, event, batch_id, version_id, position, payment)
+        _pay(context, event, position, payment)
 
 
-def _pay(
-    context: Context, event: ChainEvent, batch_id: str, version_id: str, position: int, payment: Payment
-) -> None:
-    node = event.args["node"]
+def _pay(context: Context, event: ChainEvent, position: int, payment: Payment) -> None:
+    node, batch_id = event.args["node"], hash_text(event.args["batch_id"])
+    version_id = hash_text(event.args["version_id"])
     escrow = context.state.get("escrows", payment.consumer, node)
     if escrow is not None and payment.paid:
         context.state.put("escrows", {**escrow, "balance": escrow["balance"] - payment.paid})

@@ -47,6 +47,7 @@ class Payments:
 
     def __init__(
         self,
+        *,
         settlement: Address,
         abi: ContractAbi,
         fetcher: Fetcher,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, insert, or_, select
 
 from assay.db.tables import Batch, BatchCheck, BatchVoucher, Node, Receipt, Signer
 from assay.types import BatchAvailability, SignedReceipt
@@ -47,6 +48,9 @@ class StoredReceipt:
     signer: str
 
 
+PENDING_COLUMNS = tuple(field.name for field in fields(PendingBatch))[:-1]
+
+
 class CheckStore:
     """Queries on one connection, inside the caller's transaction."""
 
@@ -75,7 +79,11 @@ class CheckStore:
             .limit(limit)
         )
         rows = self._connection.execute(query).all()
-        return [PendingBatch(*row, signers=self._signers(row.node)) for row in rows]
+        return [self._pending(row) for row in rows]
+
+    def _pending(self, row: Row[Any]) -> PendingBatch:
+        values = dict(zip(PENDING_COLUMNS, row, strict=True))
+        return PendingBatch(**values, signers=self._signers(row.node))
 
     def _signers(self, node: str) -> tuple[tuple[str, int, int], ...]:
         query = select(Signer.signer, Signer.valid_from, Signer.valid_to).where(Signer.node == node)

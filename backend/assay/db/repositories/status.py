@@ -7,7 +7,19 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from assay.db.tables import Base, Batch, BatchCheck, Channel, Cursor, Event, Model, Node, Receipt, Reorg, Version
+from assay.db.tables import (
+    Base,
+    Batch,
+    BatchCheck,
+    Channel,
+    Cursor,
+    Event,
+    Model,
+    Node,
+    Receipt,
+    Reorg,
+    Version,
+)
 from assay.errors import ConfigurationError
 from assay.types import BatchAvailability
 

@@ -101,6 +101,7 @@ def upgrade() -> None:
         sa.Column("next_seq", sa.BigInteger(), nullable=False),
         sa.Column("dispute_window", sa.BigInteger(), nullable=False),
         sa.Column("min_stake", columns.AmountType(length=39), nullable=False),
+        sa.Column("updated_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("chain_id"),
     )
     op.create_table(

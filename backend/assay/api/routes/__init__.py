@@ -1,0 +1,1 @@
+"""Endpoints: they parse, ask a repository and render."""
