@@ -50,6 +50,8 @@ from assay.errors import AssayError, ConfigurationError, RequestError
 from assay.types import Address, Assurance, Domain, Hash32, SignedReceipt, TensorSpec
 
 RESOLVED_SECONDS = 30.0
+ESCROW_PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, None)
+"""Seconds between tries while a node has not seen a deposit that the chain has."""
 LOCAL_RPC = ("http://127.0.0.1:8545",)
 
 
@@ -207,21 +209,28 @@ class Client:
             raise ConfigurationError(
                 f"{version.reference} costs {offer.price} base units and no account is set; give one to pay with"
             )
-        try:
-            return self._session.infer(target, work)
-        except NodeRefused as error:
-            if error.code not in ("escrow_short", "voucher_short"):
-                raise
-        self._purse.forget(offer.node)  # escrow or price changed: read both again, once
+        for pause in ESCROW_PAUSES:
+            try:
+                return self._session.infer(target, work)
+            except NodeRefused as error:
+                if error.code == "voucher_short":
+                    self._check_price(version, offer)
+                if error.code not in ("escrow_short", "voucher_short") or pause is None:
+                    raise
+            self._purse.forget(offer.node)  # the node may see a deposit a block later than we do
+            time.sleep(pause)
+        raise AssertionError("unreachable")
+
+    def _check_price(self, version: ResolvedVersion, offer: NodeOffer) -> None:
+        """Raises NodeRefused if the chain's price is not the one that was paid."""
         fresh = self.directory.offer(offer.node, version.version_id)
-        if fresh is None or fresh.price > offer.price:
+        if fresh is None or fresh.price != offer.price:
             self.directory.offers(version.version_id, fresh=True)
             raise NodeRefused(
                 f"node {offer.node} changed its offer of {version.reference} meanwhile; ask again",
                 status=409,
                 code="offer_changed",
             )
-        return self._session.infer(target, work)
 
     def _choose(self, version: ResolvedVersion, max_price: int | None) -> list[NodeOffer]:
         offers = self.directory.offers(version.version_id) or self.directory.offers(
@@ -279,6 +288,13 @@ class Client:
         if self._purse is None:
             raise ConfigurationError("this needs an account: give an Ape alias or a keystore file")
         return self._purse
+
+    @property
+    def consumer(self) -> Address:
+        """This account's address. Raises ConfigurationError without an account."""
+        if self.key is None:
+            raise ConfigurationError("this needs an account: give an Ape alias or a keystore file")
+        return self.key.address
 
     def fund(self, node: str, amount: int) -> None:
         """Deposit `amount` base units into the escrow with `node`."""
@@ -338,7 +354,7 @@ def _specs(metadata: Any, field_name: str) -> tuple[TensorSpec, ...]:
     except (KeyError, TypeError, ValueError):
         specs = ()
     if not specs or any(spec.dtype not in OIP_TO_ONNX for spec in specs):
-        raise NodeUnreachable(f"the node's model metadata has no usable {field_name!r}", sent=False)
+        raise NodeUnreachable(f"the node's model metadata has no usable {field_name!r}; has it loaded the model?", sent=False)
     return specs
 
 

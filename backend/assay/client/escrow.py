@@ -69,7 +69,8 @@ class Purse:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._settlement, self._token, self._domain = settlement, token, domain
-        self._key, self._store, self._sender, self._auto_fund = key, store, sender, auto_fund
+        self._key, self._store, self._sender = key, store, sender
+        self.auto_fund = auto_fund
         self._clock = clock
         self._snapshots: dict[Address, _Snapshot] = {}
         self._lock = threading.RLock()
@@ -121,7 +122,7 @@ class Purse:
         return snapshot
 
     def _deposit_unasked(self, node: Address, missing: int, price: int) -> None:
-        allowed = self._auto_fund
+        allowed = self.auto_fund
         if allowed is None:
             return
         amount = max(allowed.deposit, missing)

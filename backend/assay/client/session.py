@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import orjson
-import structlog
 
 from assay.client import channels
 from assay.client.channels import ChannelState, Outcome, Pending
@@ -32,7 +32,7 @@ from assay.types import (
     Voucher,
 )
 
-log = structlog.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 SAME_NODE_RETRIES = 2
 UNSERVED_CODES = frozenset({"voucher_stale", "voucher_short", "voucher_signature", "unacknowledged"})
@@ -167,7 +167,7 @@ class Session:
             except NodeUnreachable as error:
                 if not error.sent and attempt == 0:
                     raise
-                log.info("request_repeated", node=target.node, reason=str(error))
+                logger.info("request to node %s repeated: %s", target.node, error)
                 self._sleep(0.1 * (attempt + 1))
         try:
             return self._http.infer(target.endpoint, path, body, length)
@@ -280,7 +280,7 @@ class Session:
                 f"node {key.node} claims to hold a voucher of {held.amount} base units, {state.signed} is the most that"
                 f" was signed from {self._store.folder}, and it shows no signature of yours; choose another node"
             )
-        log.info("channel_adopted", node=key.node, amount=held.amount, count=held.count)
+        logger.info("channel with node %s taken over at %d for %d", key.node, held.amount, held.count)
         return channels.adopt(state, held)
 
     def _claim(
@@ -300,17 +300,20 @@ class Session:
             started = time.perf_counter()
             reply = self._send(target, request.body, request.json_length)
             if reply.status != 200:
-                reasons.append(str(reply.error(target.endpoint)))
+                error = reply.error(target.endpoint)
+                if reply.status == 429 or (reply.status >= 500 and error.code != "not_reproducible"):
+                    raise error  # not now: asked for again the next time
+                reasons.append(str(error))
                 continue
             outputs, signed = self._accepted(key, state, target, specs, request, reply)
             state = channels.accept(state, request, signed.receipt)
             if not channels.sent_requests(state):
                 state = channels.follow(state, theirs.held)
                 self._save(key, state)
-            log.info("receipt_recovered", node=key.node, sequence=signed.receipt.sequence)
+            logger.info("receipt %d of node %s recovered", signed.receipt.sequence, key.node)
             return state, Answer(outputs, signed, (time.perf_counter() - started) * 1000, recovered=True)
         if all(request.body is None for request in channels.sent_requests(state)):
-            log.warning("private_request_written_off", node=key.node)
+            logger.warning("a private request to node %s is written off: its answer was lost", key.node)
             state = channels.forgive(state, theirs.held)
             self._save(key, state)
             return state, None

@@ -112,12 +112,12 @@ def _check_signature(nodes: NodeRegistry, signed: SignedReceipt, digest: Hash32)
         return [Step("signature", False, f"the signature is no signature: {error}")]
     steps = [Step("signature", True, f"{signer} signed digest 0x{digest.hex()}")]
     info = nodes.signer_info(signer)
-    at = _time(receipt.executed_at)
+    at = time_text(receipt.executed_at)
     if info.node != receipt.node:
         detail = f"{signer} was never a signer of node {receipt.node}"
         return [*steps, Step("signer", False, detail)]
-    since = f"registered for node {receipt.node} from {_time(info.valid_from)}"
-    until = f" until {_time(info.valid_to)}" if info.valid_to else ", and still is"
+    since = f"registered for node {receipt.node} from {time_text(info.valid_from)}"
+    until = f" until {time_text(info.valid_to)}" if info.valid_to else ", and still is"
     is_valid = info.valid_from <= receipt.executed_at and (
         info.valid_to == 0 or receipt.executed_at < info.valid_to
     )
@@ -162,7 +162,7 @@ def _check_settlement(
     included = Step(
         "inclusion",
         True,
-        f"leaf {proof.index} of batch 0x{identifier.hex()}, posted {_time(batch.posted_at)} with {batch.count} paid inferences",
+        f"leaf {proof.index} of batch 0x{identifier.hex()}, posted {time_text(batch.posted_at)} with {batch.count} paid inferences",
     )
     return [
         included,
@@ -188,7 +188,7 @@ def _check_finality(
         )
     except ContractRevert as error:
         return Step("finality", False, f"the contract refused the proof: {error}")
-    ends = _time(posted_at + window)
+    ends = time_text(posted_at + window)
     match status:
         case ReceiptStatus.FINAL:
             return Step("finality", True, f"final: the dispute window ended {ends} and nothing overturned it")
@@ -204,7 +204,8 @@ def _check_finality(
             return Step("finality", False, "the contract does not find the receipt in that batch")
 
 
-def _time(seconds: int) -> str:
+def time_text(seconds: int) -> str:
+    """Unix seconds for people, in UTC."""
     try:
         return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     except (OverflowError, ValueError, OSError):

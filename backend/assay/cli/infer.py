@@ -1,0 +1,93 @@
+"""`assay infer`: one request, its outputs and its receipt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from assay.cli.connect import Connection, Money, connection_options
+from assay.cli.output import command_errors, console, emit_json, emit_table, json_option, progress_console
+from assay.cli.tensors_io import read_inputs, summary, to_plain, write_outputs
+from assay.client import AutoFund, Client, Result
+
+
+@click.command()
+@click.argument("model")
+@click.option("--input", "source", required=True, help=".npz, .npy or JSON file; - reads standard input")
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), help="write outputs: .npz, .npy or .json"
+)
+@click.option(
+    "--receipt", "receipt_path", type=click.Path(dir_okay=False, path_type=Path), help="write the receipt"
+)
+@click.option("--max-price", help="most that this answer may cost, in tokens")
+@click.option("--auto-fund", help="deposit this many tokens at a time when the escrow is short")
+@click.option("--auto-fund-total", help="never deposit more than this in all; default: one deposit")
+@click.option("--private", is_flag=True, help="keep inputs and outputs off this machine's disk")
+@connection_options
+@json_option
+@command_errors
+def command(
+    model: str,
+    source: str,
+    out: Path | None,
+    receipt_path: Path | None,
+    max_price: str | None,
+    auto_fund: str | None,
+    auto_fund_total: str | None,
+    private: bool,
+    connection: Connection,
+    as_json: bool,
+) -> None:
+    """Send FILE to the best node that offers MODEL (publisher/name or publisher/name@version).
+
+    The receipt is checked before it is acknowledged and is kept in the data folder; `assay receipt verify DIGEST`
+    explains later what became of it.
+    """
+    inputs = read_inputs(source)
+    with connection.open() as client:
+        money = Money.of(client)
+        if auto_fund is not None:
+            allowed = AutoFund(money.parse(auto_fund), money.parse(auto_fund_total or auto_fund))
+            client.purse.auto_fund = allowed
+        bound = None if max_price is None else money.parse(max_price)
+        result = client.infer(model, inputs, max_price=bound, private=private)
+        for attempt in result.attempts:
+            progress_console().print(f"[yellow]note[/yellow] {attempt}", soft_wrap=True)
+        _save(result, out, receipt_path)
+        _show(client, result, money, out, as_json)
+
+
+def _save(result: Result, out: Path | None, receipt_path: Path | None) -> None:
+    if out is not None:
+        write_outputs(out, result.outputs)
+    if receipt_path is not None:
+        result.save_receipt(receipt_path)
+
+
+def _show(client: Client, result: Result, money: Money, out: Path | None, as_json: bool) -> None:
+    if as_json:
+        data: dict[str, Any] = {
+            "model": result.model,
+            "node": result.node,
+            "price": str(result.price),
+            "assurance": result.assurance,
+            "latency_ms": round(result.latency_ms, 3),
+            "recovered": result.is_recovered,
+            "receipt": result.receipt_file(),
+        }
+        emit_json(data if out else data | {"outputs": to_plain(result.outputs)})
+        return
+    rows = [(name, array.dtype, list(array.shape), summary(array)) for name, array in result.outputs.items()]
+    emit_table(result.model, ("output", "type", "shape", "values"), rows)
+    receipt = result.receipt.receipt
+    console().print(
+        f"node {result.node} answered in {result.latency_ms:.1f} ms for {money.show(result.price)}; "
+        f"receipt {receipt.sequence} of the channel, {result.assurance}",
+        soft_wrap=True,
+    )
+    console().print(f"receipt 0x{result.digest.hex()}", soft_wrap=True)
+    if result.is_recovered:
+        console().print("an interrupted request had paid for this answer; nothing more was paid")

@@ -1,0 +1,166 @@
+"""`assay receipt`: show a receipt, and verify it from the chain alone, each step in words."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+
+from assay.cli.connect import Connection, Money, connection_options
+from assay.cli.output import command_errors, console, emit_json, emit_table, json_option
+from assay.client import Client, Report, verify_receipt
+from assay.client.proofs import find_proof, proof_from_json, proof_to_json
+from assay.client.verify import Proof
+from assay.commitments.parsing import parse_hash
+from assay.commitments.receipts import receipt_digest, receipt_file_from_json, receipt_file_to_json
+from assay.errors import AssayError, RequestError, RetryableError, VerificationError
+from assay.types import Domain, SignedReceipt
+
+_DIGEST = re.compile(r"0x[0-9a-fA-F]{64}")
+MARKS = {True: "[green]ok[/green]", False: "[red]FAILED[/red]", None: "[yellow]open[/yellow]"}
+
+
+@click.group()
+def command() -> None:
+    """Show and verify receipts.
+
+    A receipt is named by its file or by its digest (0x…); digests are looked up in the data folder, then in the API.
+    """
+
+
+@command.command()
+@click.argument("receipt")
+@connection_options
+@json_option
+@command_errors
+def show(receipt: str, connection: Connection, as_json: bool) -> None:
+    """What RECEIPT states."""
+    with connection.open(with_key=False) as client:
+        domain, signed, _ = _find(client, receipt)
+        file = receipt_file_to_json(domain, signed)
+        if as_json:
+            emit_json(file)
+            return
+        money = Money.of(client) if domain == client.domain else None
+        rows = [(name, value) for name, value in file.items() if name not in ("signature", "digest")]
+        if money:
+            rows = [(name, money.show(int(value)) if name == "price" else value) for name, value in rows]
+        emit_table(f"receipt {file['digest']}", ("field", "value"), rows)
+
+
+@command.command(name="list")
+@connection_options
+@json_option
+@command_errors
+def list_receipts(connection: Connection, as_json: bool) -> None:
+    """Receipts that this data folder holds, oldest first."""
+    with connection.open(with_key=False) as client:
+        files = [json.loads(file) for file in client.store.receipts()]
+    if as_json:
+        emit_json(files)
+        return
+    rows = [(file["digest"], file["node"], file["sequence"], file["executed_at"]) for file in files]
+    emit_table(f"{len(files)} receipts", ("digest", "node", "sequence", "executed at"), rows)
+
+
+@command.command()
+@click.argument("receipt")
+@click.option("--proof", "proof_path", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@connection_options
+@json_option
+@command_errors
+def verify(receipt: str, proof_path: Path | None, connection: Connection, as_json: bool) -> None:
+    """Check RECEIPT from the chain alone: signature, registration, version, inclusion, finality.
+
+    Where it lies in its batch is asked of the API or of its node and checked against the chain; --proof FILE gives it by
+    hand. Exit code 0: final; 3: nothing wrong, but not final yet; 6: a step failed.
+    """
+    with connection.open(with_key=False) as client:
+        domain, signed, proof_data = _find(client, receipt)
+        if proof_path is not None:
+            proof_data = _load_json(proof_path)
+        proof = _proof(client, domain, signed, proof_data)
+        report = verify_receipt(client.chain, client.deployment, domain, signed, proof)
+    _explain(report, proof, as_json)
+    if report.failed:
+        raise VerificationError(
+            f"receipt 0x{report.digest.hex()} does not verify: {report.failed[0].name} failed, {report.failed[0].detail}",
+            step=report.failed[0].name,
+        )
+    if not report.is_final:
+        raise RetryableError(
+            f"receipt 0x{report.digest.hex()} has no fault, but is not final yet; verify it again later"
+        )
+
+
+def _proof(client: Client, domain: Domain, signed: SignedReceipt, data: Any) -> Proof | None:
+    if data is not None:
+        return proof_from_json(data, signed.receipt)
+    if domain != client.domain:
+        return None
+    return find_proof(client.chain, client.deployment, signed.receipt, client.http, client.accelerator)
+
+
+def _explain(report: Report, proof: Proof | None, as_json: bool) -> None:
+    if as_json:
+        emit_json(
+            {
+                "digest": report.digest,
+                "assurance": report.assurance,
+                "final": report.is_final,
+                "verified": report.is_verified,
+                "steps": [{"name": s.name, "ok": s.ok, "detail": s.detail} for s in report.steps],
+                "proof": proof_to_json(proof) if proof else None,
+            }
+        )
+        return
+    rows = [(step.name, MARKS[step.ok], step.detail) for step in report.steps]
+    emit_table(f"receipt 0x{report.digest.hex()}", ("step", "", "what was found"), rows)
+    if report.is_verified:
+        console().print("[green]verified[/green]: final, and a wrong output could have been proven to the contracts")
+    elif report.is_final:
+        console().print("final, with assurance [bold]signed[/bold]: worth the word of a staked node")
+
+
+def _find(client: Client, text: str) -> tuple[Domain, SignedReceipt, Any]:
+    """(domain, receipt, proof data if the file carries one). Raises RequestError."""
+    if not _DIGEST.fullmatch(text):
+        data = _load_json(Path(text))
+        domain, signed = receipt_file_from_json(data)
+        return domain, signed, data.get("proof")
+    stored = client.store.receipt(text)
+    data = json.loads(stored) if stored is not None else _from_api(client, text)
+    domain, signed = receipt_file_from_json(data)
+    if receipt_digest(domain, signed.receipt) != parse_hash(text, "digest"):
+        raise VerificationError(f"the receipt that the API gave for {text} has another digest", step="digest")
+    return domain, signed, None
+
+
+def _from_api(client: Client, digest: str) -> Any:
+    data = None
+    if client.accelerator is not None:
+        try:
+            data = client.accelerator.get(f"/v1/receipts/{digest}")
+        except AssayError:
+            data = None
+    if not isinstance(data, dict):
+        raise RequestError(
+            f"receipt {digest} is neither in {client.data} nor known to the API; give its file",
+            status=404,
+            code="receipt_unknown",
+        )
+    found = data.get("receipt", data)
+    return {"chain_id": client.domain.chain_id, "settlement": client.domain.settlement} | found
+
+
+def _load_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise RequestError(
+            f"{path} is no receipt file: {error}; give the JSON file that `assay infer --receipt` wrote, or a digest",
+            code="receipt_file",
+        ) from None
