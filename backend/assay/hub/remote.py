@@ -63,12 +63,13 @@ class Remote:
     ) -> None:
         """Send an open file, in chunks if it is large, from where an earlier upload stands."""
         total = file.seek(0, os.SEEK_END)
-        if total <= CHUNK_BYTES:
-            file.seek(0)
-            self._put(digest, file.read(), {})
-            return
-        size, at = self._head(digest)
+        size, at = (None, 0) if total <= CHUNK_BYTES else self._head(digest)
         if size is not None:
+            return
+        if total <= CHUNK_BYTES or at >= total:
+            # Small; or the hub has this many bytes yet never finished them: it died, or they are wrong.
+            file.seek(0)
+            self._put(digest, file, {"Content-Length": str(total)})
             return
         resumed = at
         while at < total:
@@ -87,7 +88,7 @@ class Remote:
             if progress:
                 progress(at, total)
 
-    def _put(self, digest: Hash32, data: bytes, headers: dict[str, str]) -> None:
+    def _put(self, digest: Hash32, data: bytes | BinaryIO, headers: dict[str, str]) -> None:
         with self._errors():
             response = self._http.put(self._path(digest), content=data, headers=headers)
         self._check(response)

@@ -54,6 +54,8 @@ class Uploads:
         with self._spool.whole() as upload:
             await _receive(upload, body, ArtifactTooLargeError(self._max_bytes), self._max_bytes)
             await self._check_and_put(digest, upload)
+        if digest not in self._locks:
+            self._spool.discard(digest)
 
     async def take_chunk(self, digest: Hash32, body: AsyncIterator[bytes], chunk: ContentRange) -> bool:
         """Append a chunk; True when it completed the artifact and that is stored.
