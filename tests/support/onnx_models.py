@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
-
 from assay.commitments.manifest import Manifest
 from assay.types import Hash32, TensorSpec
+from onnx import TensorProto, helper, numpy_helper
 
 FLOAT = TensorProto.FLOAT
 
@@ -53,7 +53,7 @@ def mlp_model(sizes: Sequence[int] = (64, 128, 64, 10), seed: int = 0) -> bytes:
     """A float32 network of fully connected layers with ReLU between them."""
     random = np.random.default_rng(seed)
     nodes, initializers, last = [], [], "x"
-    for i, (rows, columns) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for i, (rows, columns) in enumerate(itertools.pairwise(sizes)):
         weights = random.normal(size=(rows, columns), scale=rows**-0.5).astype(np.float32)
         initializers += [tensor(f"w{i}", weights), tensor(f"b{i}", np.zeros(columns, np.float32))]
         is_last = i == len(sizes) - 2
@@ -82,7 +82,9 @@ def echo_model() -> bytes:
 
 def logarithm_model() -> bytes:
     """`y = log(x)`: finite inputs with outputs that are not."""
-    model = build_model([helper.make_node("Log", ["x"], ["y"])], [value("x", ["rows", 2])], [value("y", ["rows", 2])])
+    model = build_model(
+        [helper.make_node("Log", ["x"], ["y"])], [value("x", ["rows", 2])], [value("y", ["rows", 2])]
+    )
     return bytes(model.SerializeToString())
 
 

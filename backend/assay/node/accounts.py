@@ -1,8 +1,10 @@
-"""What the node holds for each channel while it runs: the log's state plus the requests in flight. Pure rules, no I/O.
+"""What the node holds for each channel while it runs: the log's state plus the requests in flight. Pure
+rules, no I/O.
 
     covered(voucher) = max(voucher.amount, held amount) ≥ charged + price
 
-`held` is the highest voucher accepted, `charged` the sum of prices of the receipts issued or in flight. A voucher pays
+`held` is the highest voucher accepted, `charged` the sum of prices of the receipts issued or in flight. A
+voucher pays
 for one request alone: it is remembered by its digest with the receipt that it paid for.
 """
 
@@ -63,7 +65,8 @@ class Channel:
 
     @property
     def is_behind_chain(self) -> bool:
-        """The chain paid for a voucher that the log does not hold: the log was lost, and its sequence with it."""
+        """The chain paid for a voucher that the log does not hold: the log was lost, and its sequence with
+        it."""
         return self.settled is not None and self.settled > self.held_amount
 
 
@@ -71,7 +74,8 @@ def check_counts(channel: Channel, voucher: Voucher, max_unacknowledged: int) ->
     """SPEC.md §7 (3), the counts. Raises PaymentError `voucher_stale`, `unacknowledged`."""
     if voucher.count > channel.issued:
         raise PaymentError(
-            f"voucher counts {voucher.count} inferences, this node issued {channel.issued} receipts on the channel; "
+            f"voucher counts {voucher.count} inferences, this node issued {channel.issued} receipts on the "
+            f"channel; "
             "count only receipts that you have",
             code="voucher_stale",
         )
@@ -97,7 +101,8 @@ def check_coverage(channel: Channel, voucher: Voucher, price: int) -> None:
         return
     stale = voucher.amount <= channel.held_amount
     raise PaymentError(
-        f"voucher's amount is {voucher.amount}, {needed} is needed: {channel.charged} for receipts issued or in work "
+        f"voucher's amount is {voucher.amount}, {needed} is needed: {channel.charged} for receipts issued "
+        f"or in work "
         f"and {price} for this request; sign a voucher for {needed} or more",
         code="voucher_stale" if stale else "voucher_short",
     )

@@ -38,7 +38,8 @@ class ArtifactCache:
     def fetch(self, digest: Hash32, max_bytes: int) -> Path:
         """The file with this sha256, fetched unless it is here and intact; a broken download is resumed.
 
-        Raises RetryableError if the hub cannot be reached or lacks it, ArtifactRefused `digest` or `too_large`.
+        Raises RetryableError if the hub cannot be reached or lacks it, ArtifactRefused `digest` or
+        `too_large`.
         """
         path = self.path(digest)
         if path.exists():
@@ -54,7 +55,8 @@ class ArtifactCache:
             except httpx.HTTPError as error:
                 if attempt == ATTEMPTS:
                     raise RetryableError(
-                        f"hub {self._hub} did not give artifact {digest.hex()}: {type(error).__name__} {error}"
+                        f"hub {self._hub} did not give artifact {digest.hex()}: {type(error).__name__} "
+                        f"{error}"
                     ) from None
         if _digest(part) != digest:
             part.unlink()
@@ -71,7 +73,7 @@ class ArtifactCache:
             source = Path(unquote(urlsplit(self._hub).path)) / digest.hex()
             if not source.exists():
                 raise RetryableError(f"artifact {digest.hex()} is not in {source.parent}; push it there")
-            _write(part, "wb", _blocks(source), 0, max_bytes, digest)
+            _write(part, _blocks(source), 0, max_bytes)
             return
         headers = {"range": f"bytes={have}-"} if have else {}
         url = f"{self._hub}/v1/artifacts/{digest.hex()}"
@@ -83,26 +85,20 @@ class ArtifactCache:
                     f"hub {self._hub} has no artifact {digest.hex()}; its publisher must push it"
                 )
             reply.raise_for_status()
-            resumed = reply.status_code == 206
-            _write(
-                part,
-                "ab" if resumed else "wb",
-                reply.iter_bytes(BLOCK),
-                have if resumed else 0,
-                max_bytes,
-                digest,
-            )
+            is_resumed = reply.status_code == 206
+            _write(part, reply.iter_bytes(BLOCK), have if is_resumed else 0, max_bytes)
 
 
-def _write(part: Path, mode: str, blocks: Iterator[bytes], size: int, max_bytes: int, digest: Hash32) -> None:
-    with part.open(mode) as file:
+def _write(part: Path, blocks: Iterator[bytes], size: int, max_bytes: int) -> None:
+    """Append after the first `size` bytes, or begin anew where that is 0."""
+    with part.open("ab" if size else "wb") as file:
         for block in blocks:
             size += len(block)
             if size > max_bytes:
                 file.close()
                 part.unlink()
                 raise ArtifactRefused(
-                    f"artifact {digest.hex()} has more than the {max_bytes} bytes that this node takes",
+                    f"artifact {part.stem} has more than the {max_bytes} bytes that this node takes",
                     code="too_large",
                 )
             file.write(block)

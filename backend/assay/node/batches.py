@@ -130,7 +130,8 @@ class BatchStore:
     def owing(self, version_id: Hash32) -> list[int]:
         """Channels whose voucher has grown since the last posting, or was not paid in full."""
         rows = self._db.execute(
-            "SELECT id, wallet FROM channels WHERE version_id = ? AND (amount > settled OR count > settled_count)"
+            "SELECT id, wallet FROM channels WHERE version_id = ? AND (amount > settled OR count > "
+            "settled_count)"
             " ORDER BY id",
             (version_id,),
         )
@@ -162,7 +163,8 @@ class BatchStore:
         """Put the oldest open receipts of `channels` into a batch with `vouchers`, in one transaction."""
         marks = ",".join("?" * len(channels))
         rows = self._db.execute(
-            f"SELECT id, digest FROM receipts WHERE batch IS NULL AND channel IN ({marks}) ORDER BY id LIMIT ?",  # noqa: S608
+            "SELECT id, digest FROM receipts WHERE batch IS NULL"  # noqa: S608
+            f" AND channel IN ({marks}) ORDER BY id LIMIT ?",
             (*channels, max_receipts),
         ).fetchall()
         root = receipts_tree(digest for _, digest in rows).root
@@ -238,7 +240,8 @@ class BatchStore:
         """`skipped`: (consumer, reason) of the rows that the contract left out."""
         self._db.execute("BEGIN IMMEDIATE")
         self._db.execute(
-            "UPDATE batches SET state = ?, posted_at = ?, amount = ?, tx_hash = coalesce(?, tx_hash), error = NULL"
+            "UPDATE batches SET state = ?, posted_at = ?, amount = ?, tx_hash = coalesce(?, tx_hash), error "
+            "= NULL"
             " WHERE id = ?",
             (BatchState.POSTED, posted_at, to_blob(amount), tx_hash, batch.id),
         )

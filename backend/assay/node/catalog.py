@@ -61,7 +61,8 @@ class Route:
 def parse_model_path(raw: bytes) -> Route | None:
     """The part of a request's raw path after `/v2/models/`.
 
-    A name is `publisher%2Fname`, `publisher/name` (how clients that leave slashes alone quote it) or a bare `name`.
+    A name is `publisher%2Fname`, `publisher/name` (how clients that leave slashes alone quote it) or a bare
+    `name`.
     """
     try:
         parts = [unquote(part, errors="strict") for part in raw.decode("ascii").split("/")]
@@ -81,7 +82,8 @@ def parse_model_path(raw: bytes) -> Route | None:
 
 
 class Catalog:
-    """Versions by id and by wire name. Names are matched without regard to the case of the publisher's digits."""
+    """Versions by id and by wire name. Names are matched without regard to the case of the publisher's
+    digits."""
 
     def __init__(self, versions: Iterable[Served] = ()) -> None:
         self._by_id: dict[Hash32, Served] = {}
@@ -131,7 +133,8 @@ class Catalog:
         return found
 
     def find(self, route: Route) -> Served:
-        """The version that a route names, the greatest served number without one. Raises NotFound `model_unknown`."""
+        """The version that a route names, the greatest served number without one. Raises NotFound
+        `model_unknown`."""
         versions = self.versions(route.name)
         number = max(versions) if route.number is None else route.number
         if number not in versions:

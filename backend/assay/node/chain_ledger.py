@@ -1,4 +1,5 @@
-"""`Ledger` over the contracts: each call is one header and one or two JSON-RPC batches, all reads at that header's block."""
+"""`Ledger` over the contracts: each call is one header and one or two JSON-RPC batches, all reads at that
+header's block."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""`node.toml`: everything that a node is told, in its data folder. Paths in it are relative to that folder."""
+"""`node.toml`: everything that a node is told, in its data folder. Paths in it are relative to that
+folder."""
 
 from __future__ import annotations
 
@@ -89,7 +90,7 @@ class NodeConfig(Section):
     host: str = "127.0.0.1"
     port: int = Field(default=8601, ge=0, le=65535)
     signer: str = Field(default="signer.json", description="keystore of the hot key, a path or an Ape alias")
-    password_file: str = "signer.password"
+    password_file: str = "signer.password"  # noqa: S105 - a file name
     rpc_urls: list[str] = Field(min_length=1)
     chain_id: int = Field(ge=1)
     deployments: str

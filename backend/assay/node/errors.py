@@ -2,7 +2,8 @@
 
 RequestError
 ├── InputError          400 `input_*`: the request does not fit the model's signature or the protocol
-├── PaymentError        402 `voucher_missing | voucher_signature | voucher_stale | voucher_short | escrow_short | unacknowledged`
+├── PaymentError        402 `voucher_missing | voucher_signature | voucher_stale | voucher_short |
+escrow_short | unacknowledged`
 ├── NotFound            404 `model_unknown`, `not_found`
 ├── VersionRevoked      409
 ├── TooLarge            413
@@ -11,6 +12,8 @@ RequestError
 └── Unavailable         503 `not_ready | busy`; `retry_after` in seconds
 ArtifactRefused         an ONNX file, or what it does when loaded, breaks a rule; names operator and node
 """
+
+# ruff: noqa: N818 - named after what happened, as in assay.errors
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Keeps a view of the chain of bounded age, so that a request in steady state costs no RPC call.
 
-A view may be a little old without risk: escrow of (consumer, node) leaves only through this node's own batches or
+A view may be a little old without risk: escrow of (consumer, node) leaves only through this node's own
+batches or
 after `escrow_thaw_period`, which is far longer than the age allowed here.
 """
 
@@ -171,7 +172,8 @@ class Follower:
         return account.owed + more <= safe_balance(account.escrow, self.view.timestamp + self._thaw_margin)
 
     async def refresh(self, account: Account) -> None:
-        """Read one account again, unless that was just done. Raises Unavailable if the chain cannot be read."""
+        """Read one account again, unless that was just done. Raises Unavailable if the chain cannot be
+        read."""
         if account.is_known and self._clock() - (account.fetched_at or 0.0) < MIN_REFRESH_SECONDS:
             return
         if account.refreshing is None:

@@ -55,7 +55,8 @@ class Gate:
         self._wallets: OrderedDict[tuple[str, bytes, bytes], None] = OrderedDict()
 
     async def admit(self, terms: Terms, version_id: Hash32, price: int, input_hash: Hash32) -> Ticket:
-        """Check and reserve. Raises PaymentError, Unavailable. What it returns must go to `finish` or `give_up`."""
+        """Check and reserve. Raises PaymentError, Unavailable. What it returns must go to `finish` or
+        `give_up`."""
         voucher = terms.voucher
         wallet = voucher is not None and await self._check_signature(voucher, terms.signature)
         account = self._follower.account(terms.consumer)
@@ -84,7 +85,8 @@ class Gate:
         return Ticket(channel, price, kept, payment)
 
     def _admit_free(self, channel: Channel, voucher: Voucher, held: HeldVoucher) -> Ticket:
-        """A voucher with an unpaid request names the consumer, and acknowledges; it cannot raise what is owed."""
+        """A voucher with an unpaid request names the consumer, and acknowledges; it cannot raise what is
+        owed."""
         accounts.check_counts(channel, voucher, self._max_unacknowledged)
         kept = (
             held if voucher.amount == channel.held_amount and accounts.raises_held(channel, voucher) else None
@@ -143,8 +145,10 @@ class Gate:
         if voucher.consumer != ZERO_ADDRESS and await self._wallet_accepts(voucher, digest, signature):
             return True
         raise PaymentError(
-            f"voucher is not signed by its consumer {voucher.consumer}: {problem}. Sign Voucher(consumer, node "
-            f"{voucher.node}, versionId 0x{voucher.version_id.hex()}, amount, count) for chain {self._domain.chain_id}, "
+            f"voucher is not signed by its consumer {voucher.consumer}: {problem}. Sign Voucher(consumer, "
+            f"node "
+            f"{voucher.node}, versionId 0x{voucher.version_id.hex()}, amount, count) for chain "
+            f"{self._domain.chain_id}, "
             f"settlement {self._domain.settlement}",
             code="voucher_signature",
         )
@@ -173,7 +177,8 @@ class Gate:
     async def _find_repeated(
         self, channel: Channel, amount: int, payment: Hash32, input_hash: Hash32
     ) -> LoggedReceipt | None:
-        """The receipt that this voucher has, once it has it. Raises PaymentError if it pays for other inputs."""
+        """The receipt that this voucher has, once it has it. Raises PaymentError if it pays for other
+        inputs."""
         waiting = channel.in_flight.get(payment)
         if waiting is not None:
             if waiting.input_hash != input_hash:
@@ -187,14 +192,16 @@ class Gate:
         return logged
 
     async def _cover(self, account: Account, channel: Channel, voucher: Voucher) -> bool:
-        """SPEC.md §7 (4). True if it had to wait, so that checks (3) must be repeated. Raises PaymentError `escrow_short`."""
+        """SPEC.md §7 (4). True if it had to wait, so that checks (3) must be repeated. Raises PaymentError
+        `escrow_short`."""
         waited = False
         if not self._follower.is_covered(account, max(voucher.amount - channel.held_amount, 0)):
             await self._follower.refresh(account)
             waited = True
         if channel.is_behind_chain:
             raise Unavailable(
-                f"the chain paid {channel.settled} on this channel, this node's log knows of {channel.held_amount}: "
+                f"the chain paid {channel.settled} on this channel, this node's log knows of "
+                f"{channel.held_amount}: "
                 "the log was lost, and signing on could contradict earlier receipts; use another node",
                 retry_after=3600,
             )
@@ -203,7 +210,8 @@ class Gate:
             escrow = account.escrow
             raise PaymentError(
                 f"escrow of {account.consumer} with node {voucher.node} holds {escrow.balance}, of which "
-                f"{escrow.thawing} thaw, and {account.owed + more} would be owed; fund it, or cancel the thaw",
+                f"{escrow.thawing} thaw, and {account.owed + more} would be owed; fund it, or cancel the "
+                f"thaw",
                 code="escrow_short",
             )
         return waited

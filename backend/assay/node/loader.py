@@ -14,7 +14,7 @@ from assay.node.chain_ledger import ChainLedger
 from assay.node.errors import ArtifactRefused
 from assay.node.rules import MAX_ARTIFACT
 from assay.node.runtime import Model, build_session
-from assay.node.validate import Inspection, SandboxLimits, check_signature, inspect_artifact
+from assay.node.validate import Inspection, SandboxLimits, check_signature, inspect_once
 from assay.types import Address, Assurance, Hash32
 
 
@@ -28,12 +28,14 @@ class VersionRecord:
 
 
 def describe_version(ledger: ChainLedger, publisher: Address, name: str, number: int) -> VersionRecord:
-    """`publisher` is the account that registered the model. Raises ConfigurationError if it is not on the chain."""
+    """`publisher` is the account that registered the model. Raises ConfigurationError if it is not on the
+    chain."""
     version_id = identifiers.version_id(identifiers.model_id(publisher, name), number)
     version = ledger.models.version(version_id)
     if not version.exists:
         raise ConfigurationError(
-            f"{publisher}/{name} version {number} is not in the model registry of chain {ledger.client.chain_id}; "
+            f"{publisher}/{name} version {number} is not in the model registry of chain "
+            f"{ledger.client.chain_id}; "
             "correct or remove it in node.toml"
         )
     assurance = Assurance.EXACT if version.has_program else Assurance.SIGNED
@@ -59,12 +61,13 @@ class Loader:
     def inspect(self, record: VersionRecord) -> tuple[Manifest, Path, Inspection]:
         """Fetch and validate without loading it into this process. Raises RetryableError, ArtifactRefused."""
         manifest, path = self.fetch(record)
-        found = inspect_artifact(path, self.limits)
+        found = inspect_once(path, self.limits)
         check_signature(manifest, found)
         return manifest, path, found
 
     def load(self, record: VersionRecord) -> None:
-        """Make `record.served` ready, or say in its `problem` why not. Raises RetryableError to be tried again."""
+        """Make `record.served` ready, or say in its `problem` why not. Raises RetryableError to be tried
+        again."""
         served = record.served
         try:
             manifest, path, _ = self.inspect(record)

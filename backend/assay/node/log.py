@@ -1,6 +1,8 @@
-"""The durable receipts log: a receipt, its signature and its voucher are on disk before the signature leaves the process.
+"""The durable receipts log: a receipt, its signature and its voucher are on disk before the signature leaves
+the process.
 
-The next sequence is read inside the transaction that writes the receipt, and (channel, sequence) is unique, so two
+The next sequence is read inside the transaction that writes the receipt, and (channel, sequence) is unique,
+so two
 receipts of one sequence cannot exist, whatever crashes and however many processes open the file.
 """
 
@@ -39,7 +41,8 @@ class HeldVoucher:
 
 @dataclass(frozen=True, slots=True)
 class Issue:
-    """A receipt to be: everything but its sequence. `payment` is the digest of the voucher that pays for it alone."""
+    """A receipt to be: everything but its sequence. `payment` is the digest of the voucher that pays for it
+    alone."""
 
     key: ChannelKey
     input_hash: Hash32
@@ -90,11 +93,24 @@ class ChannelState:
 
 
 _CHANNEL = "version_id, consumer, sequence, unpaid, charged, amount, count, signature, wallet"
-_RECEIPT = "c.consumer, r.version_id, r.input_hash, r.output_hash, r.price, r.sequence, r.executed_at, r.signature, r.digest"
+_RECEIPT = ", ".join(
+    (
+        "c.consumer",
+        "r.version_id",
+        "r.input_hash",
+        "r.output_hash",
+        "r.price",
+        "r.sequence",
+        "r.executed_at",
+        "r.signature",
+        "r.digest",
+    )
+)
 
 
 class ReceiptLog:
-    """Writes through one connection (one thread at a time: `writer.Writer`), reads through another (any one thread)."""
+    """Writes through one connection (one thread at a time: `writer.Writer`), reads through another (any one
+    thread)."""
 
     def __init__(
         self, path: Path, domain: Domain, node: Address, clock: Callable[[], float] = time.time

@@ -10,7 +10,8 @@ _BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0
 
 
 class Metrics:
-    """Infer requests that reached the node, and what became of them. `deadline_seconds` bounds `in_deadline`."""
+    """Infer requests that reached the node, and what became of them. `deadline_seconds` bounds
+    `in_deadline`."""
 
     def __init__(self, deadline_seconds: float) -> None:
         self.deadline_seconds = deadline_seconds
@@ -46,7 +47,8 @@ class Metrics:
         self._ok = self._requests.labels("200")
 
     def record(self, status: int, code: str, seconds: float) -> None:
-        """One infer request ended. Busy and not-ready answers, and failures of the node, are not within any deadline."""
+        """One infer request ended. Busy and not-ready answers, and failures of the node, are not within any
+        deadline."""
         self.received += 1
         self.in_deadline += status < 500 and seconds <= self.deadline_seconds
         self._seconds.observe(seconds)

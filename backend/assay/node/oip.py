@@ -34,7 +34,8 @@ class RequestedOutput:
 
 @dataclass(frozen=True, slots=True)
 class InferRequest:
-    """`inputs` in signature order; `outputs` None means all of them, in signature order, binary as `binary_default` says."""
+    """`inputs` in signature order; `outputs` None means all of them, in signature order, binary as
+    `binary_default` says."""
 
     inputs: tuple[Array, ...]
     outputs: tuple[RequestedOutput, ...] | None = None
@@ -61,7 +62,8 @@ def parse_request(
 ) -> InferRequest:
     """Decode and check a request against the model's signature: names, dtypes, shapes, finite values.
 
-    `json_length` is the `Inference-Header-Content-Length` header's value. Raises InputError `input_*`, and TooLarge if
+    `json_length` is the `Inference-Header-Content-Length` header's value. Raises InputError `input_*`, and
+    TooLarge if
     a tensor has more than `max_elements` elements.
     """
     header, binary = _split(body, json_length)
@@ -126,7 +128,8 @@ def _parse_inputs(
         else:
             if size > len(binary) - offset:
                 raise InputError(
-                    f"input {spec.name!r}: binary_data_size is {size}, but {len(binary) - offset} bytes are left",
+                    f"input {spec.name!r}: binary_data_size is {size}, but {len(binary) - offset} bytes are "
+                    f"left",
                     code="input_size",
                 )
             found[spec.name] = from_binary(binary[offset : offset + size], spec, shape)
@@ -154,7 +157,8 @@ def _binary_size(tensor: dict[str, Any], name: str) -> int | None:
 def _parse_shape(tensor: dict[str, Any], spec: TensorSpec, max_elements: int) -> tuple[int, ...]:
     if tensor.get("datatype") != spec.dtype:
         raise InputError(
-            f"input {spec.name!r}: datatype is {str(tensor.get('datatype'))[:40]!r}, the model takes {spec.dtype}",
+            f"input {spec.name!r}: datatype is {str(tensor.get('datatype'))[:40]!r}, the model takes "
+            f"{spec.dtype}",
             code="input_dtype",
         )
     shape = tensor.get("shape")
@@ -178,7 +182,8 @@ def _parse_shape(tensor: dict[str, Any], spec: TensorSpec, max_elements: int) ->
 
 
 def _from_json(data: Any, spec: TensorSpec, shape: tuple[int, ...]) -> Array:
-    """An array of `spec`'s dtype and `shape` from nested or flat JSON data. Nothing is rounded to fit but floats."""
+    """An array of `spec`'s dtype and `shape` from nested or flat JSON data. Nothing is rounded to fit but
+    floats."""
     if not isinstance(data, list):
         raise InputError(f"input {spec.name!r}: data must be a JSON array", code="input_data")
     if spec.dtype == "BYTES":
@@ -230,7 +235,8 @@ def _strings(data: list[Any], spec: TensorSpec, shape: tuple[int, ...]) -> Array
 
 
 def from_binary(raw: bytes | memoryview, spec: TensorSpec, shape: tuple[int, ...]) -> Array:
-    """An array from the binary extension's bytes: row-major little-endian; BYTES as `u32 length ‖ UTF-8 bytes` each.
+    """An array from the binary extension's bytes: row-major little-endian; BYTES as `u32 length ‖ UTF-8
+    bytes` each.
 
     Raises InputError `input_size`, `input_data`.
     """
@@ -239,7 +245,8 @@ def from_binary(raw: bytes | memoryview, spec: TensorSpec, shape: tuple[int, ...
     dtype = OIP_TO_NUMPY[spec.dtype]
     if len(raw) != prod(shape) * dtype.itemsize:
         raise InputError(
-            f"input {spec.name!r}: {spec.dtype} of shape {list(shape)} has {prod(shape) * dtype.itemsize} bytes, "
+            f"input {spec.name!r}: {spec.dtype} of shape {list(shape)} has {prod(shape) * dtype.itemsize} "
+            f"bytes, "
             f"got {len(raw)}",
             code="input_size",
         )
@@ -277,7 +284,8 @@ def _strings_from_binary(raw: bytes, spec: TensorSpec, shape: tuple[int, ...]) -
 def _finite(array: Array, spec: TensorSpec) -> Array:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise InputError(
-            f"input {spec.name!r} holds NaN or infinite values (or numbers too great for {spec.dtype}); clean it first",
+            f"input {spec.name!r} holds NaN or infinite values (or numbers too great for {spec.dtype}); "
+            f"clean it first",
             code="input_not_finite",
         )
     return array
@@ -311,7 +319,8 @@ def _parse_outputs(
 def requested_outputs(
     request: InferRequest, specs: Sequence[TensorSpec], arrays: Sequence[Array]
 ) -> list[tuple[RequestedOutput, TensorSpec, Array]]:
-    """What to render, in the order asked for. Raises InputError if JSON is asked for values that it cannot carry."""
+    """What to render, in the order asked for. Raises InputError if JSON is asked for values that it cannot
+    carry."""
     by_name = {spec.name: (spec, array) for spec, array in zip(specs, arrays, strict=True)}
     wanted = request.outputs
     if wanted is None:
@@ -320,7 +329,8 @@ def requested_outputs(
     for output, spec, array in result:
         if not output.binary and array.dtype.kind == "f" and not np.isfinite(array).all():
             raise InputError(
-                f"output {spec.name!r} holds NaN or infinite values, which JSON cannot carry; ask for binary_data",
+                f"output {spec.name!r} holds NaN or infinite values, which JSON cannot carry; ask for "
+                f"binary_data",
                 code="input_output_form",
             )
     return result

@@ -150,7 +150,8 @@ class NodeProcess:
     grace_seconds: int = GRACE_SECONDS
 
     def run(self) -> None:
-        """Raises ConfigurationError, FatalError, RetryableError (the chain cannot be reached at the start)."""
+        """Raises ConfigurationError, FatalError, RetryableError (the chain cannot be reached at the
+        start)."""
         self._failure: FatalError | None = None
         self._http: HttpServer | None = None
         with contextlib.ExitStack() as stack:
@@ -167,7 +168,7 @@ class NodeProcess:
             sock = self._listen()
             stack.callback(sock.close)
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(self._serve(signer, deployment, ledger, records, log, sock))
+                runner.run(self._serve(signer, ledger, records, log, sock))
         if self._failure is not None:
             raise self._failure
 
@@ -196,13 +197,12 @@ class NodeProcess:
     async def _serve(
         self,
         signer: SigningKey,
-        deployment: Deployment,
         ledger: ChainLedger,
         records: list[VersionRecord],
         log: ReceiptLog,
         sock: socket.socket,
     ) -> None:
-        config, limits = self.config, self.config.limits
+        config, limits, deployment = self.config, self.config.limits, ledger.deployment
         catalog = Catalog(record.served for record in records)
         writer = Writer(log, signer, self._fail)
         follower = Follower(

@@ -1,7 +1,9 @@
 """What an ONNX file may contain to be served. Pure: bytes in, a parsed model or a typed refusal out.
 
-A file is hostile until it passed: operators only of known domains and only those that finish and repeat (no control
-flow, no random numbers, no training), no data outside the file, no functions of its own, bounded size and shapes.
+A file is hostile until it passed: operators only of known domains and only those that finish and repeat (no
+control
+flow, no random numbers, no training), no data outside the file, no functions of its own, bounded size and
+shapes.
 """
 
 from __future__ import annotations
@@ -65,7 +67,8 @@ def check_artifact(data: bytes) -> onnx.ModelProto:
         )
     if model.functions:
         raise ArtifactRefused(
-            f"the model defines functions of its own ({model.functions[0].name!r}); export it with them inlined",
+            f"the model defines functions of its own ({model.functions[0].name!r}); export it with them "
+            f"inlined",
             code="functions",
         )
     if model.training_info:
@@ -109,7 +112,8 @@ def _check_value(value: onnx.ValueInfoProto) -> None:
     dims = [dim.dim_value for dim in tensor.shape.dim if dim.HasField("dim_value")]
     if len(tensor.shape.dim) > MAX_RANK or any(dim < 1 for dim in dims) or prod(dims) > MAX_ELEMENTS:
         raise ArtifactRefused(
-            f"{value.name!r} has a shape that is not served: rank at most {MAX_RANK}, fixed dimensions from 1, "
+            f"{value.name!r} has a shape that is not served: rank at most {MAX_RANK}, fixed dimensions from "
+            f"1, "
             f"at most {MAX_ELEMENTS} elements",
             code="shape",
         )
@@ -124,7 +128,8 @@ def _check_tensor(tensor: onnx.TensorProto, where: str, node: str = "") -> None:
         )
     if any(dim < 0 for dim in tensor.dims) or prod(tensor.dims) > MAX_ELEMENTS:
         raise ArtifactRefused(
-            f"{where} {tensor.name!r} declares dims {list(tensor.dims)[:16]}, at most {MAX_ELEMENTS} elements are taken",
+            f"{where} {tensor.name!r} declares dims {list(tensor.dims)[:16]}, at most {MAX_ELEMENTS} "
+            f"elements are taken",
             code="shape",
             node=node,
         )

@@ -62,7 +62,8 @@ def build_session(artifact: bytes, *, threads: int = 1) -> ort.InferenceSession:
 
 
 def session_specs(session: ort.InferenceSession) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """(inputs, outputs) in signature order; a dimension without a fixed size is -1. Raises ArtifactRefused `tensor_type`."""
+    """(inputs, outputs) in signature order; a dimension without a fixed size is -1. Raises ArtifactRefused
+    `tensor_type`."""
     return tuple(map(_spec, session.get_inputs())), tuple(map(_spec, session.get_outputs()))
 
 

@@ -1,6 +1,7 @@
 """The child process that is first to parse, load and run an artifact: `python -m assay.node.sandbox`.
 
-Reads `{"path", "memory", "cpu_seconds", "threads"}` (one JSON line) from standard input, limits itself, and writes one
+Reads `{"path", "memory", "cpu_seconds", "threads"}` (one JSON line) from standard input, limits itself, and
+writes one
 JSON line: `{"inputs", "outputs", "run_seconds"}` or `{"error", "code", "operator", "node"}`.
 """
 

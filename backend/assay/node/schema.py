@@ -1,4 +1,5 @@
-"""The node's log: one SQLite file. Amounts are 16-byte big-endian blobs (they order as numbers), hashes raw bytes."""
+"""The node's log: one SQLite file. Amounts are 16-byte big-endian blobs (they order as numbers), hashes raw
+bytes."""
 
 from __future__ import annotations
 

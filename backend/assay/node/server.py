@@ -30,6 +30,7 @@ Send = Callable[[Message], Awaitable[None]]
 JSON: Final = b"application/json"
 BINARY: Final = b"application/octet-stream"
 NDJSON: Final = b"application/x-ndjson"
+METRICS: Final = b"text/plain; version=0.0.4; charset=utf-8"
 _LENGTH_HEADER: Final = HEADER_LENGTH.encode()
 _DIGITS: Final = re.compile(rb"[0-9]{1,12}")
 
@@ -56,7 +57,8 @@ class Reply:
 
 
 class Server:
-    """`await server(scope, receive, send)` (ASGI 3, HTTP and lifespan-less). `ready` says whether requests are served."""
+    """`await server(scope, receive, send)` (ASGI 3, HTTP and lifespan-less). `ready` says whether requests
+    are served."""
 
     def __init__(self, service: Service, info: views.NodeInfo, limits: Limits) -> None:
         self._service = service
@@ -67,6 +69,13 @@ class Server:
         self._bytes = 0
         self._routes: dict[bytes, Route] = {}
         self.stopping = False
+        self._fixed: dict[bytes, Callable[[], Reply]] = {
+            b"/v2": lambda: _json_reply(info.server()),
+            b"/v2/health/live": lambda: _json_reply({"live": True}),
+            b"/v2/health/ready": self._ready,
+            b"/v1/node": lambda: _json_reply(info.node(service)),
+            b"/metrics": lambda: Reply(200, info.metrics(service), METRICS),
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -140,7 +149,8 @@ class Server:
         json_length = _json_length(scope)
         if (json_length or len(body)) > self._limits.max_json:
             raise TooLarge(
-                f"the JSON part has more than {self._limits.max_json} bytes; send tensors with the binary extension"
+                f"the JSON part has more than {self._limits.max_json} bytes; send tensors with the binary "
+                f"extension"
             )
         served = self._service.catalog.find(route)
         response = await self._service.infer(served, route.name, body, json_length)
@@ -185,26 +195,17 @@ class Server:
             _check_method(scope, "POST")
             return await self._acknowledge(receive)
         _check_method(scope, "GET")
-        service = self._service
         if route is not None:
             return self._model(route)
-        if path == b"/v1/node":
-            return _json_reply(self._info.node(service))
+        if path in self._fixed:
+            return self._fixed[path]()
         if path.startswith(b"/v1/channels/"):
             version_id, consumer = _segments(path, 2)
             key = ChannelKey(parse_hash(version_id, "version_id"), parse_address(consumer, "consumer"))
-            return _json_reply(service.channel(key))
+            return _json_reply(self._service.channel(key))
         if path.startswith(b"/v1/receipts/"):
             (digest,) = _segments(path, 1)
-            return _json_reply(views.receipt(service, parse_hash(digest, "digest")))
-        if path == b"/v2":
-            return _json_reply(self._info.server())
-        if path == b"/v2/health/live":
-            return _json_reply({"live": True})
-        if path == b"/v2/health/ready":
-            return self._ready()
-        if path == b"/metrics":
-            return Reply(200, self._info.metrics(service), b"text/plain; version=0.0.4; charset=utf-8")
+            return _json_reply(views.receipt(self._service, parse_hash(digest, "digest")))
         raise NotFound(
             f"there is nothing at {path[:200].decode('ascii', 'replace')}; see GET /v1/node and GET /v2"
         )
@@ -222,6 +223,8 @@ class Server:
         if route.action == "ready":
             self._service.admit_version(served)
             return _json_reply({"name": route.name, "ready": True})
+        if served.model is None:
+            raise Unavailable(f"{served.full_name} version {served.number} is not loaded: {served.problem}")
         numbers = sorted(self._service.catalog.versions(route.name))
         return _json_reply(served.metadata(route.name, [str(number) for number in numbers]))
 

@@ -1,4 +1,5 @@
-"""One inference from bytes to bytes: SPEC.md §7's checks in their order, the run, the durable receipt, the answer."""
+"""One inference from bytes to bytes: SPEC.md §7's checks in their order, the run, the durable receipt, the
+answer."""
 
 from __future__ import annotations
 
@@ -72,7 +73,8 @@ class Service:
         view = self.follower.view
         if not view.active:
             raise Unavailable(
-                f"node {self.node} is below the minimum stake, so its receipts could not be settled; use another node",
+                f"node {self.node} is below the minimum stake, so its receipts could not be settled; use "
+                f"another node",
                 retry_after=60,
             )
         if view.signer != self.signer:
@@ -83,7 +85,8 @@ class Service:
             )
         if view.statuses.get(served.version_id) == VersionStatus.REVOKED:
             raise VersionRevoked(
-                f"{served.full_name} version {served.number} was revoked by its publisher; use another version"
+                f"{served.full_name} version {served.number} was revoked by its publisher; use another "
+                f"version"
             )
         offer = view.offers.get(served.version_id)
         if offer is None or not offer.active:
@@ -160,7 +163,8 @@ class Service:
     def _check_repeated(self, logged: LoggedReceipt, result: Result) -> None:
         if logged.signed.receipt.output_hash != result.output_hash:
             raise NotReproducible(
-                f"the inputs of receipt 0x{logged.digest.hex()} gave another output this time, so the stored receipt does "
+                f"the inputs of receipt 0x{logged.digest.hex()} gave another output this time, so the "
+                f"stored receipt does "
                 "not fit it; nothing was charged again. GET /v1/receipts has the receipt"
             )
 

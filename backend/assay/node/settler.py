@@ -1,9 +1,12 @@
 """Turns receipts into money: closes batches, posts them, collects after the dispute window, claims.
 
-A batch is on disk, and served at `/v1/batches/…`, before its transaction exists; the transaction is sent under the
-batch's id as idempotency key. So after a crash between any two steps the next run goes on where this one stopped:
+A batch is on disk, and served at `/v1/batches/…`, before its transaction exists; the transaction is sent
+under the
+batch's id as idempotency key. So after a crash between any two steps the next run goes on where this one
+stopped:
 
-    close → `closed` → send → `post_sent` → mark → `posted` → send → `collect_sent` → mark → `collected` → `claim_sent`
+    close → `closed` → send → `post_sent` → mark → `posted` → send → `collect_sent` → mark → `collected` →
+    `claim_sent`
 """
 
 from __future__ import annotations
@@ -182,7 +185,8 @@ class Settler:
         self._on_step("posted")
 
     def _send_post(self, batch: Batch, vouchers: Sequence[ChannelVoucher]) -> TxReceipt | None:
-        """The posting's transaction, sent now unless it was; None if the batch is on-chain by another's hand."""
+        """The posting's transaction, sent now unless it was; None if the batch is on-chain by another's
+        hand."""
         key = f"post:{batch.batch_id.hex()}:{batch.attempt}"
         if self._settlement.batch(batch.batch_id).exists:
             intent = self._sender.outbox.find(self._client.chain_id, self._sender.address, key)
@@ -276,7 +280,8 @@ def _room(vouchers: Sequence[ChannelVoucher]) -> dict[bool, int]:
 
 
 class SettlerThread(threading.Thread):
-    """Runs `Settler.step` every `poll_seconds` until `stop`. A FatalError ends it and is told to `on_failure`."""
+    """Runs `Settler.step` every `poll_seconds` until `stop`. A FatalError ends it and is told to
+    `on_failure`."""
 
     def __init__(
         self, settler: Settler, poll_seconds: float, on_failure: Callable[[FatalError], None]

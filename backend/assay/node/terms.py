@@ -40,7 +40,8 @@ def parse_terms(parameters: Mapping[str, Any], price: int, node: Address, versio
 def parse_voucher(
     data: Mapping[str, Any], names: tuple[str, str, str, str], node: Address, version_id: Hash32
 ) -> Terms:
-    """A voucher from fields called `names` (consumer, amount, count, signature). Raises FieldError, PaymentError."""
+    """A voucher from fields called `names` (consumer, amount, count, signature). Raises FieldError,
+    PaymentError."""
     if missing := [name for name in names if name not in data]:
         raise PaymentError(
             f"{', '.join(missing)} is missing beside the voucher's other fields", code="voucher_missing"

@@ -1,4 +1,5 @@
-"""Group commit: one thread writes to the log whatever requests are waiting, in one transaction, then wakes them all."""
+"""Group commit: one thread writes to the log whatever requests are waiting, in one transaction, then wakes
+them all."""
 
 from __future__ import annotations
 
@@ -26,9 +27,11 @@ _log = structlog.get_logger(__name__)
 
 
 class Writer:
-    """Owns the log's write connection from `start` to `stop`. `submit` belongs to the event loop that called `start`.
+    """Owns the log's write connection from `start` to `stop`. `submit` belongs to the event loop that called
+    `start`.
 
-    A write that fails for any reason but a voucher used twice is fatal: `on_failure` is called once, in the loop, and
+    A write that fails for any reason but a voucher used twice is fatal: `on_failure` is called once, in the
+    loop, and
     every later `submit` is refused.
     """
 
