@@ -83,7 +83,9 @@ def _packages_folder() -> Path:
     """Where snekmate, a namespace package, is installed."""
     snekmate = importlib.util.find_spec("snekmate")
     if snekmate is None or not snekmate.submodule_search_locations:
-        raise ModuleNotFoundError("snekmate is not installed; run scripts/test once, it installs what is locked")
+        raise ModuleNotFoundError(
+            "snekmate is not installed; run scripts/test once, it installs what is locked"
+        )
     return Path(next(iter(snekmate.submodule_search_locations))).resolve().parent
 
 
