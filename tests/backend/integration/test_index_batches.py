@@ -1,0 +1,328 @@
+"""Batches fetched from nodes that serve them well, badly or not at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, func, select
+
+from assay.commitments.receipts import receipt_digest
+from assay.db.engine import read_session
+from assay.db.tables import BatchCheck, Receipt
+from assay.index.batches import MAX_GAP_WAITS, NEVER, BatchChecker
+from assay.index.download import Limits
+from assay.types import Hash32, SignedReceipt
+from tests.support.batch_server import (
+    BatchServer,
+    batch_server,
+    body_of,
+    dripping,
+    flooding,
+    redirecting,
+)
+from tests.support.index_tables import follow, new_database, new_follower
+from tests.support.index_world import PostedBatch, TestNode, World, index_world
+
+LIMITS = Limits(bytes=1 << 20, seconds=1.0, allow_private=True)
+
+
+@dataclass
+class Setting:
+    world: World
+    server: BatchServer
+    engine: Engine
+    node: TestNode
+    version: Hash32
+    now: float = 2_000_000_000.0
+
+    def index(self) -> None:
+        follow(new_follower(self.engine, self.world.rpc, self.world.deployment))
+
+    def check(self, rounds: int = 1, limits: Limits = LIMITS) -> None:
+        checker = BatchChecker(self.engine, self.world.deployment.domain, limits, clock=lambda: self.now)
+        for _ in range(rounds):
+            checker.step()
+            self.now += 6 * 3600
+
+    def state(self, batch: PostedBatch) -> tuple[str, str, int]:
+        with read_session(self.engine) as session:
+            row = session.get(BatchCheck, batch.batch_id)
+            stored = session.scalar(
+                select(func.count()).select_from(Receipt).where(Receipt.batch_id == batch.batch_id)
+            )
+        assert row is not None
+        return row.availability, row.reason, stored or 0
+
+    def serve(self, consumer: int = 1, count: int = 3, publish: bool = True) -> PostedBatch:
+        batch = self.world.serve(self.node, self.version, self.world.consumer(consumer), count)
+        if publish:
+            self.server.publish(batch.batch_id, batch.body)
+        return batch
+
+    def resign(self, signed: SignedReceipt, **changes: int) -> SignedReceipt:
+        receipt = replace(signed.receipt, **changes)  # type: ignore[arg-type]
+        digest = receipt_digest(self.world.deployment.domain, receipt)
+        return SignedReceipt(receipt, self.node.signer.sign(digest))
+
+    def post(self, receipts: list[SignedReceipt], acknowledged: int = 0) -> PostedBatch:
+        vouchers = []
+        if acknowledged:
+            consumer = self.world.consumer(1)
+            vouchers = [self.world.voucher(self.node, self.version, consumer, 0, acknowledged)]
+        batch = self.world.post(self.node, self.version, receipts, vouchers)
+        self.server.publish(batch.batch_id, batch.body)
+        return batch
+
+
+@pytest.fixture
+def setting(tmp_path: Path) -> Iterator[Setting]:
+    with index_world(tmp_path) as world, batch_server() as server:
+        version = world.publish()
+        node = world.add_node(server.url, {version: 10})
+        yield Setting(world, server, new_database(tmp_path), node, version)
+
+
+def test_step__honest_batches_of_two_consumers__are_available(setting: Setting) -> None:
+    batches = [setting.serve(1, 3), setting.serve(2, 1), setting.serve(1, 2)]
+    setting.index()
+    setting.check()
+    assert [setting.state(batch) for batch in batches] == [("available", "", n) for n in (3, 1, 2)]
+
+
+Spoil = Callable[[PostedBatch], bytes]
+
+
+def _without_last(batch: PostedBatch) -> bytes:
+    return b"\n".join([_header(batch, count=2), *batch.lines[1:-1]])
+
+
+def _header(batch: PostedBatch, **changes: object) -> bytes:
+    return json.dumps({**json.loads(batch.lines[0]), **changes}).encode()
+
+
+def _swapped(batch: PostedBatch) -> bytes:
+    return b"\n".join([batch.lines[0], batch.lines[2], batch.lines[1], batch.lines[3]])
+
+
+def _repeated(batch: PostedBatch) -> bytes:
+    return b"\n".join([batch.lines[0], batch.lines[1], batch.lines[1], batch.lines[3]])
+
+
+def _field(name: str, value: object) -> Spoil:
+    def spoil(batch: PostedBatch) -> bytes:
+        line = json.dumps({**json.loads(batch.lines[1]), name: value}).encode()
+        return b"\n".join([batch.lines[0], line, *batch.lines[2:]])
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    ("spoil", "step"),
+    [
+        (_without_last, "root"),
+        (_swapped, "root"),
+        (_repeated, "duplicate"),
+        (_field("price", "11"), "receipt"),
+        (_field("signature", "0x" + "01" * 64 + "1b"), "signer"),
+        (_field("signature", "0x" + "00" * 64 + "1b"), "signature"),
+        (_field("signature", "0x" + "ff" * 64 + "1b"), "signature"),
+        (_field("sequence", 2**80), "receipt"),
+        (_field("node", "x"), "receipt"),
+        (lambda batch: _header(batch, count=4) + b"\n" + b"\n".join(batch.lines[1:]), "count"),
+        (lambda batch: _header(batch, node="0x00") + b"\n" + b"\n".join(batch.lines[1:]), "header"),
+        (lambda batch: b"", "format"),
+        (lambda batch: batch.lines[0], "format"),
+        (lambda batch: b"\xff\xfe\n\x00", "format"),
+        (lambda batch: b"[" * 4000 + b"\n" + b"[" * 4000, "format"),
+        (lambda batch: batch.lines[0] + b"\n" + b" " * 5000 + b"{}", "count"),
+        (lambda batch: b"{" + b" " * 5000 + b"}\n{}", "format"),
+    ],
+)
+def test_step__wrong_batch_data__is_inconsistent_and_stores_nothing(
+    setting: Setting, spoil: Spoil, step: str
+) -> None:
+    batch = setting.serve(publish=False)
+    setting.server.publish(batch.batch_id, spoil(batch))
+    setting.index()
+    setting.check()
+    availability, reason, stored = setting.state(batch)
+    assert (availability, reason.partition(":")[0], stored) == ("inconsistent", step, 0)
+
+
+def test_step__wrong_file_mended_later__becomes_available(setting: Setting) -> None:
+    batch = setting.serve(publish=False)
+    setting.server.publish(batch.batch_id, b"\n".join(batch.lines[:-1]))
+    setting.index()
+    setting.check()
+    assert setting.state(batch)[0] == "inconsistent"
+    setting.server.publish(batch.batch_id, batch.body)
+    setting.check()
+    assert setting.state(batch) == ("available", "", 3)
+
+
+def test_step__batch_with_gap_in_itself__is_inconsistent_for_good(setting: Setting) -> None:
+    one, _, three = setting.world.receipts(setting.node, setting.version, setting.world.consumer(1).address, 3)
+    batch = setting.post([one, three])
+    setting.index()
+    setting.check()
+    availability, reason, _ = setting.state(batch)
+    assert (availability, "jump from 1 to 3" in reason) == ("inconsistent", True)
+    with read_session(setting.engine) as session:
+        assert session.scalars(select(BatchCheck.next_attempt_at)).one() == NEVER
+
+
+def test_step__two_receipts_of_one_sequence__is_equivocation(setting: Setting) -> None:
+    (one,) = setting.world.receipts(setting.node, setting.version, setting.world.consumer(1).address, 1)
+    batch = setting.post([one, setting.resign(one, price=11)])
+    setting.index()
+    setting.check()
+    assert "equivocation" in setting.state(batch)[1]
+
+
+def test_step__gap_between_batches__waits_then_is_inconsistent(setting: Setting) -> None:
+    consumer = setting.world.consumer(1).address
+    one, _, three = setting.world.receipts(setting.node, setting.version, consumer, 3)
+    first, second = setting.post([one]), setting.post([three])
+    setting.index()
+    setting.check()
+    assert setting.state(first)[0] == "available"
+    availability, reason, _ = setting.state(second)
+    assert (availability, "receipts 2 to 2" in reason) == ("inconsistent", True)
+
+
+def test_step__gap_filled_by_batch_posted_later__both_become_available(setting: Setting) -> None:
+    consumer = setting.world.consumer(1).address
+    one, two, three = setting.world.receipts(setting.node, setting.version, consumer, 3)
+    late = setting.post([three])
+    early = setting.post([one, two])
+    setting.index()
+    setting.check()
+    assert setting.state(late)[0] == "unchecked"
+    setting.check()
+    assert {setting.state(late)[0], setting.state(early)[0]} == {"available"}
+
+
+def test_step__two_batches_with_gaps__do_not_wait_for_each_other_for_ever(setting: Setting) -> None:
+    consumer = setting.world.consumer(1).address
+    receipts = setting.world.receipts(setting.node, setting.version, consumer, 9)
+    batches = [setting.post([receipts[4]]), setting.post([receipts[8]])]
+    setting.index()
+    setting.check(MAX_GAP_WAITS + 2)
+    assert "unchecked" not in {setting.state(batch)[0] for batch in batches}
+
+
+def test_step__earlier_batch_unavailable__later_one_is_not_blamed(setting: Setting) -> None:
+    first, second = setting.serve(count=2, publish=False), setting.serve(count=2)
+    setting.index()
+    setting.check(2)
+    assert setting.state(first)[:1] + setting.state(second)[:1] == ("unavailable", "available")
+
+
+def test_step__receipt_of_an_earlier_batch__is_a_duplicate(setting: Setting) -> None:
+    receipts = setting.world.receipts(setting.node, setting.version, setting.world.consumer(1).address, 2)
+    first, second = setting.post(receipts), setting.post(receipts[:1])
+    setting.index()
+    setting.check()
+    assert setting.state(first)[0] == "available"
+    assert "already in batch" in setting.state(second)[1]
+
+
+def test_step__more_acknowledged_than_published__is_inconsistent(setting: Setting) -> None:
+    receipts = setting.world.receipts(setting.node, setting.version, setting.world.consumer(1).address, 2)
+    batch = setting.post(receipts, acknowledged=3)
+    setting.index()
+    setting.check()
+    assert "acknowledged 3 inferences, 2 receipts" in setting.state(batch)[1]
+
+
+def test_step__signed_by_rotated_key_after_its_time__is_inconsistent(setting: Setting) -> None:
+    world, old = setting.world, setting.node.signer
+    world.send(setting.node.operator, world.nodes.rotate_signer(world.key("new").address))
+    world.chain.increase_time(5)
+    batch = setting.serve(count=1)
+    setting.index()
+    setting.check()
+    availability, reason, _ = setting.state(batch)
+    assert availability == "inconsistent" and f"signed by {old.address}" in reason
+
+
+def test_step__signed_by_old_key_while_it_was_valid__is_available(setting: Setting) -> None:
+    world = setting.world
+    receipts = world.receipts(setting.node, setting.version, world.consumer(1).address, 2)
+    world.chain.increase_time(5)
+    world.send(setting.node.operator, world.nodes.rotate_signer(world.key("new").address))
+    batch = setting.post(receipts)
+    setting.index()
+    setting.check()
+    assert setting.state(batch)[0] == "available"
+
+
+def test_step__executed_in_the_future__is_inconsistent(setting: Setting) -> None:
+    (one,) = setting.world.receipts(setting.node, setting.version, setting.world.consumer(1).address, 1)
+    batch = setting.post([setting.resign(one, executed_at=2**64 - 1)])
+    setting.index()
+    setting.check()
+    assert setting.state(batch)[1].startswith("time:")
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (None, "answered 404"),
+        (body_of(b"", 500), "answered 500"),
+        (dripping(10), "longer than 1 s"),
+        (flooding(2 << 20), "larger than 1048576 bytes"),
+        (redirecting("http://127.0.0.1:1/"), "answered 302"),
+    ],
+)
+def test_step__node_that_does_not_give_the_data__is_unavailable_then_retried(
+    setting: Setting, answer: object, reason: str
+) -> None:
+    batch = setting.serve(publish=False)
+    if answer is not None:
+        setting.server.answers[f"/v1/batches/{batch.batch_id}"] = answer  # type: ignore[assignment]
+    setting.index()
+    setting.check()
+    availability, found, _ = setting.state(batch)
+    assert availability == "unavailable" and reason in found
+    setting.server.publish(batch.batch_id, batch.body)
+    setting.check()
+    assert setting.state(batch)[0] == "available"
+
+
+def test_step__loopback_endpoint_when_private_is_not_allowed__is_never_asked(setting: Setting) -> None:
+    batch = setting.serve()
+    setting.index()
+    setting.check(limits=replace(LIMITS, allow_private=False))
+    assert "not a public address" in setting.state(batch)[1]
+    assert setting.server.asked == []
+
+
+@pytest.mark.parametrize("endpoint", ["file:///etc/passwd", "ftp://x", "http://u:p@127.0.0.1", "http://[", "nonsense"])
+def test_step__endpoint_that_is_no_http_url__is_unavailable(setting: Setting, endpoint: str) -> None:
+    setting.world.send(setting.node.operator, setting.world.nodes.set_endpoint(endpoint))
+    batch = setting.serve()
+    setting.index()
+    setting.check()
+    assert setting.state(batch)[0] == "unavailable"
+
+
+def test_follow__reorg_takes_a_checked_batch__its_receipts_and_check_go(setting: Setting) -> None:
+    kept = setting.serve(count=1)
+    setting.index()
+    snapshot = setting.world.chain.snapshot()
+    gone = setting.serve(count=2)
+    setting.index()
+    setting.check()
+    assert setting.state(gone)[2] == 2
+    setting.world.chain.revert(snapshot)
+    setting.world.chain.increase_time(9)
+    setting.world.chain.mine(5)
+    setting.index()
+    with read_session(setting.engine) as session:
+        assert list(session.scalars(select(BatchCheck.batch_id))) == [kept.batch_id]
+        assert set(session.scalars(select(Receipt.batch_id))) == {kept.batch_id}

@@ -1,0 +1,104 @@
+"""A node's HTTP side in tests: serves batches, health and `/v1/node`, well or badly as told."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+Answer = Callable[[BaseHTTPRequestHandler], None]
+
+
+@dataclass
+class BatchServer:
+    """`answers`: path to what to do. Paths that are not there get 404."""
+
+    url: str
+    answers: dict[str, Answer] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+
+    def publish(self, batch_id: str, body: bytes) -> None:
+        self.answers[f"/v1/batches/{batch_id}"] = body_of(body)
+
+    def describe(self, node: dict[str, Any]) -> None:
+        """Be ready, and be this node."""
+        self.answers["/v2/health/ready"] = body_of(b"{}")
+        self.answers["/v1/node"] = body_of(json.dumps(node).encode())
+
+
+def body_of(body: bytes, status: int = 200) -> Answer:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(status)
+        handler.send_header("content-length", str(len(body)))
+        handler.end_headers()
+        with contextlib.suppress(OSError):
+            handler.wfile.write(body)
+
+    return answer
+
+
+def dripping(seconds: float, chunk: bytes = b"{") -> Answer:
+    """One small chunk after another, without an end."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        deadline = time.monotonic() + seconds
+        with contextlib.suppress(OSError):
+            while time.monotonic() < deadline:
+                handler.wfile.write(chunk)
+                handler.wfile.flush()
+                time.sleep(0.05)
+
+    return answer
+
+
+def flooding(size: int) -> Answer:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        with contextlib.suppress(OSError):
+            for _ in range(size >> 16):
+                handler.wfile.write(b"x" * (1 << 16))
+
+    return answer
+
+
+def redirecting(target: str) -> Answer:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(302)
+        handler.send_header("location", target)
+        handler.send_header("content-length", "0")
+        handler.end_headers()
+
+    return answer
+
+
+@contextlib.contextmanager
+def batch_server() -> Iterator[BatchServer]:
+    state = BatchServer("")
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            state.asked.append(self.path)
+            state.answers.get(self.path, body_of(b'{"error": "not here"}', 404))(self)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    state.url = f"http://127.0.0.1:{server.server_address[1]}"
+    try:
+        yield state
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(5)
