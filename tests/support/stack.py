@@ -1,8 +1,8 @@
 """A small network of real processes for tests: Anvil, contracts, a folder as hub, nodes that can be killed.
 
-    with running_stack(tmp_path, nodes=2) as stack:
-        client = stack.client(tmp_path / "client")
-        client.infer(stack.model, np.ones((1, 4), np.float32))
+with running_stack(tmp_path, nodes=2) as stack:
+    client = stack.client(tmp_path / "client")
+    client.infer(stack.model, np.ones((1, 4), np.float32))
 """
 
 from __future__ import annotations
@@ -66,7 +66,9 @@ class RunningNode:
     def start(self) -> None:
         """Returns when the node is ready."""
         log = (self.folder / "node.log").open("ab")
-        self.process = subprocess.Popen([sys.executable, "-c", RUN_NODE, str(self.folder)], stdout=log, stderr=log)
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", RUN_NODE, str(self.folder)], stdout=log, stderr=log
+        )
         log.close()
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
@@ -143,7 +145,9 @@ class Stack:
         self.send(self.publisher, call)
         return f"{self.publisher}/{name}", version_id(identifier, 1)
 
-    def register(self, operator: str, signer: Address, endpoint: str, price: int) -> None:
+    def register(
+        self, operator: str, signer: Address, endpoint: str, price: int, version_id: Hash32 | None = None
+    ) -> None:
         """Register, stake and offer, as `assay node init` does."""
         stake = 1_000 * UNIT
         self.mint(operator, stake)
@@ -151,7 +155,7 @@ class Stack:
             self.registry.register(signer, endpoint),
             self.token.approve(self.registry.address, stake),
             self.registry.stake(Address(operator), stake),
-            self.registry.offer(self.version_id, price),
+            self.registry.offer(version_id or self.version_id, price),
         ):
             self.send(operator, call)
 
@@ -184,6 +188,14 @@ class Stack:
         self.nodes.append(node)
         node.start()
         return node
+
+    def new_consumer(self, tokens: int = 10 * UNIT) -> SigningKey:
+        """A fresh account with coins for gas and tokens."""
+        key = SigningKey.generate()
+        self.chain.set_balance(key.address, UNIT)
+        if tokens:
+            self.mint(key.address, tokens)
+        return key
 
     def client(self, data: Path, **options: Any) -> Client:
         """A client of the consumer on this chain."""

@@ -6,10 +6,10 @@ from typing import Any
 
 import click
 
-from assay.chain.errors import LogRangeTooLarge
 from assay.cli.connect import Connection, Money, connection_options
 from assay.cli.output import command_errors, console, emit_json, emit_table, json_option
 from assay.client import Client
+from assay.client.logs import scan_logs
 from assay.client.verify import time_text
 from assay.commitments.parsing import parse_address
 from assay.errors import RequestError
@@ -64,7 +64,11 @@ def show(node: str | None, connection: Connection, as_json: bool) -> None:
         console().print("no escrow yet; `assay channel fund NODE AMOUNT` makes one")
         return
     rows = [
-        (row["node"], *(money.show(int(row[name])) for name in ("balance", "free", "thawing")), row["thaw_text"])
+        (
+            row["node"],
+            *(money.show(int(row[name])) for name in ("balance", "free", "thawing")),
+            row["thaw_text"],
+        )
         for row in escrows
     ]
     emit_table("escrow", ("node", "balance", "free", "thawing", "withdrawable from"), rows)
@@ -95,12 +99,16 @@ def withdraw(node: str, amount: str | None, cancel: bool, connection: Connection
         step, detail = _withdraw(client, money, address, amount, cancel)
         escrow = client.purse.escrow(address)
     if as_json:
-        emit_json({"node": address, "step": step, "balance": str(escrow.balance), "thawing": str(escrow.thawing)})
+        emit_json(
+            {"node": address, "step": step, "balance": str(escrow.balance), "thawing": str(escrow.thawing)}
+        )
     else:
         console().print(detail, soft_wrap=True)
 
 
-def _withdraw(client: Client, money: Money, node: Address, amount: str | None, cancel: bool) -> tuple[str, str]:
+def _withdraw(
+    client: Client, money: Money, node: Address, amount: str | None, cancel: bool
+) -> tuple[str, str]:
     """(machine's word, sentence) for the step that is due."""
     escrow = client.purse.escrow(node)
     if cancel:
@@ -163,20 +171,8 @@ def _funded_nodes(client: Client) -> list[Address]:
     """Nodes that this consumer ever funded, from the chain's events."""
     settlement, consumer = client.settlement, client.consumer
     topics = [settlement.abi.topic("Funded"), "0x" + consumer[2:].lower().rjust(64, "0")]
-    start, head, step = client.deployment.block, client.chain.block_number(), 50_000
-    found: dict[Address, None] = {}
-    while start <= head:
-        end = min(head, start + step - 1)
-        try:
-            logs = client.chain.get_logs(start, end, [settlement.address], topics)
-        except LogRangeTooLarge:
-            if step == 1:
-                raise
-            step = max(1, step // 8)
-            continue
-        found |= dict.fromkeys(Address(settlement.decode_log(log).args["node"]) for log in logs)
-        start = end + 1
-    return list(found)
+    logs = scan_logs(settlement, topics, client.deployment.block)
+    return list(dict.fromkeys(Address(settlement.decode_log(log).args["node"]) for log in logs))
 
 
 def _escrow_row(client: Client, node: Address) -> dict[str, Any]:

@@ -20,7 +20,9 @@ from assay.errors import ConfigurationError
 def command(connection: Connection, as_json: bool) -> None:
     """Verified inferences, and accessibility × verifiability × scalability, from the API."""
     if connection.api_url is None:
-        raise ConfigurationError("the network's figures come from the API: set ASSAY_API_URL or --api, not --no-api")
+        raise ConfigurationError(
+            "the network's figures come from the API: set ASSAY_API_URL or --api, not --no-api"
+        )
     http = NodeHttp()
     try:
         figures = Accelerator(connection.api_url, http).get("/v1/network")

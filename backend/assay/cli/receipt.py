@@ -120,7 +120,9 @@ def _explain(report: Report, proof: Proof | None, as_json: bool) -> None:
     rows = [(step.name, MARKS[step.ok], step.detail) for step in report.steps]
     emit_table(f"receipt 0x{report.digest.hex()}", ("step", "", "what was found"), rows)
     if report.is_verified:
-        console().print("[green]verified[/green]: final, and a wrong output could have been proven to the contracts")
+        console().print(
+            "[green]verified[/green]: final, and a wrong output could have been proven to the contracts"
+        )
     elif report.is_final:
         console().print("final, with assurance [bold]signed[/bold]: worth the word of a staked node")
 

@@ -37,6 +37,7 @@ from assay.client.errors import (
     VersionRevoked,
 )
 from assay.client.escrow import AutoFund, Purse
+from assay.client.logs import scan_logs
 from assay.client.resolve import Manifests, ResolvedVersion, Resolver
 from assay.client.session import Answer, Session, Target, Work
 from assay.client.store import Store
@@ -130,7 +131,7 @@ class Client:
         self.resolver = Resolver(self.models, self.accelerator)
         self.directory = Directory(self.nodes, self.domain, self.store, self.accelerator)
         self.health = Health(self.store)
-        self._manifests = Manifests(self.data / "manifests", self.http, hub_url)
+        self.manifests = Manifests(self.data / "manifests", self.http, hub_url)
         self._purse = self._open_purse(auto_fund)
         self._session = Session(
             self.domain, self.key, self.store, self.http, self.directory.was_signer,
@@ -267,7 +268,7 @@ class Client:
         known = self._signatures.get(version.version_id)
         if known is not None:
             return known
-        manifest = self._manifests.fetch(version.version)
+        manifest = self.manifests.fetch(version.version)
         if manifest is not None:
             known = self._signatures[version.version_id] = (manifest.inputs, manifest.outputs)
             return known
@@ -279,6 +280,11 @@ class Client:
             )
         metadata = self.http.get_json(offer.endpoint, model_path(version.model_name, version.number))
         return _specs(metadata, "inputs"), _specs(metadata, "outputs")
+
+    def registered_models(self) -> list[dict[str, Any]]:
+        """Arguments of every `ModelRegistered` event, oldest first: model_id, publisher, name, metadata_uri."""
+        logs = scan_logs(self.models, [self.models.abi.topic("ModelRegistered")], self.deployment.block)
+        return [self.models.decode_log(entry).args for entry in logs]
 
     # --- money --------------------------------------------------------------------------------------------
 
@@ -354,7 +360,9 @@ def _specs(metadata: Any, field_name: str) -> tuple[TensorSpec, ...]:
     except (KeyError, TypeError, ValueError):
         specs = ()
     if not specs or any(spec.dtype not in OIP_TO_ONNX for spec in specs):
-        raise NodeUnreachable(f"the node's model metadata has no usable {field_name!r}; has it loaded the model?", sent=False)
+        raise NodeUnreachable(
+            f"the node's model metadata has no usable {field_name!r}; has it loaded the model?", sent=False
+        )
     return specs
 
 

@@ -9,15 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from assay.chain.contracts import NodeRegistry, read_many
-from assay.chain.errors import LogRangeTooLarge
 from assay.client.accelerator import Accelerator
+from assay.client.logs import scan_logs
 from assay.client.store import Store
 from assay.errors import AssayError
 from assay.types import Address, Domain, Hash32
 
 OFFERS_SECONDS = 15.0
 REORG_BLOCKS = 64
-FIRST_STEP_BLOCKS = 50_000
 DOWN_SECONDS = 20
 PROBED_AT_MOST = 16
 
@@ -109,20 +108,9 @@ class Directory:
         if start > head + 1:  # a local chain that was started anew
             start = 0
         start = max(start, self._nodes.deployment.block)
-        found = dict.fromkeys(nodes)
-        step = FIRST_STEP_BLOCKS
         topics = [self._nodes.abi.topic("OfferSet"), None, "0x" + version_id.hex()]
-        while start <= head:
-            end = min(head, start + step - 1)
-            try:
-                logs = self._nodes.client.get_logs(start, end, [self._nodes.address], topics)
-            except LogRangeTooLarge:
-                if step == 1:
-                    raise
-                step = max(1, step // 8)
-                continue
-            found |= dict.fromkeys(self._nodes.decode_log(entry).args["node"] for entry in logs)
-            start = end + 1
+        logs = scan_logs(self._nodes, topics, start, head)
+        found = dict.fromkeys((*nodes, *(self._nodes.decode_log(entry).args["node"] for entry in logs)))
         self._store.save_scan(self._domain, version_id, list(found), max(0, head + 1 - REORG_BLOCKS))
         return list(found)
 

@@ -8,8 +8,8 @@ from typing import Any
 from assay.chain.client import ChainClient
 from assay.chain.contracts import NodeRegistry, Settlement
 from assay.chain.deployments import Deployment
-from assay.chain.errors import LogRangeTooLarge
 from assay.client.accelerator import Accelerator
+from assay.client.logs import scan_logs
 from assay.client.transport import NodeHttp
 from assay.client.verify import Proof
 from assay.commitments.identifiers import batch_id
@@ -22,7 +22,6 @@ from assay.types import BatchKey, Hash32, Receipt
 CLOCK_SKEW_SECONDS = 600
 MAX_BATCH_BYTES = 512 << 20
 MAX_BATCHES = 1000
-STEP_BLOCKS = 50_000
 
 
 def proof_from_json(data: Any, receipt: Receipt) -> Proof:
@@ -89,24 +88,10 @@ def _posted_batches(settlement: Settlement, receipt: Receipt) -> list[BatchKey]:
         "0x" + receipt.node[2:].lower().rjust(64, "0"),
         "0x" + receipt.version_id.hex(),
     ]
-    start, head, step = settlement.deployment.block, settlement.client.block_number(), STEP_BLOCKS
-    keys = []
-    while start <= head:
-        end = min(head, start + step - 1)
-        try:
-            logs = settlement.client.get_logs(start, end, [settlement.address], topics)
-        except LogRangeTooLarge:
-            if step == 1:
-                raise
-            step = max(1, step // 8)
-            continue
-        keys += [
-            BatchKey(
-                receipt.node, receipt.version_id, Hash32(settlement.decode_log(log).args["receipts_root"])
-            )
-            for log in logs
-        ]
-        start = end + 1
+    keys = [
+        BatchKey(receipt.node, receipt.version_id, Hash32(settlement.decode_log(log).args["receipts_root"]))
+        for log in scan_logs(settlement, topics, settlement.deployment.block)
+    ]
     batches = settlement.batches([batch_id(key) for key in keys]) if keys else []
     earliest = receipt.executed_at - CLOCK_SKEW_SECONDS
     late_enough = [key for key, batch in zip(keys, batches, strict=True) if batch.posted_at >= earliest]

@@ -97,8 +97,7 @@ class Session:
         self.domain, self._key, self._store, self._http = domain, key, store, http
         self._was_signer, self._ensure_escrow = was_signer, ensure_escrow
         self._clock, self._sleep = clock, sleep
-        self.used: set[ChannelKey] = set()
-        self.endpoints: dict[Address, str] = {}
+        self._used: dict[ChannelKey, tuple[Target, Sequence[TensorSpec]]] = {}
 
     # --- unpaid -------------------------------------------------------------------------------------------
 
@@ -244,7 +243,7 @@ class Session:
         """The channel with nothing pending, and the answer to an interrupted request if one was fetched."""
         known = self._store.load(key)
         state = known or ChannelState(key.consumer, key.node, key.version_id)
-        self._note(key, target.endpoint)
+        self._used[key] = (target, specs)
         if state.blocked:
             raise ChannelBlocked(_blocked_text(state))
         if known is not None and known.pending is None and not force:
@@ -338,27 +337,31 @@ class Session:
     # --- acknowledging ------------------------------------------------------------------------------------
 
     def acknowledge(self) -> list[str]:
-        """Tell every node used that its receipts are accepted. Returns what failed; it is retried another time."""
+        """Fetch what was paid for and not yet received, and tell every node used that its receipts are accepted.
+
+        Returns what failed; it is done another time.
+        """
         failures = []
-        for key in sorted(self.used, key=lambda k: k.text):
+        for key, (target, specs) in sorted(self._used.items(), key=lambda item: item[0].text):
             try:
                 with self._store.lock(key):
-                    self._acknowledge(key)
-            except (NodeRefused, NodeUnreachable) as error:
+                    self._acknowledge(key, target, specs)
+            except (NodeRefused, NodeUnreachable, ChannelBlocked, ReceiptRefused) as error:
                 failures.append(str(error))
         return failures
 
-    def _acknowledge(self, key: ChannelKey) -> None:
+    def _acknowledge(self, key: ChannelKey, target: Target, specs: Sequence[TensorSpec]) -> None:
         state = self._store.load(key)
+        if state is not None and state.pending is not None and not state.blocked:
+            state, _ = self._reconciled(key, target, specs, force=True)
         if state is None or state.acknowledgement() is None:
             return
-        endpoint = self.endpoints[key.node]
         holds = 0
         if state.outstanding:
-            holds = self._http.channel(endpoint, key.version_id, key.consumer).held.amount
+            holds = self._http.channel(target.endpoint, key.version_id, key.consumer).held.amount
         voucher = state.acknowledgement(holds)
         assert voucher is not None
-        self._http.acknowledge(endpoint, SignedVoucher(voucher, self._sign(voucher)))
+        self._http.acknowledge(target.endpoint, SignedVoucher(voucher, self._sign(voucher)))
         self._save(key, channels.acknowledge(state, voucher.count))
 
     # --- small things -------------------------------------------------------------------------------------
@@ -366,10 +369,6 @@ class Session:
     def _channel_key(self, node: Address, version_id: Hash32) -> ChannelKey:
         assert self._key is not None
         return ChannelKey(self.domain, self._key.address, node, version_id)
-
-    def _note(self, key: ChannelKey, endpoint: str) -> None:
-        self.used.add(key)
-        self.endpoints[key.node] = endpoint
 
     def _sign(self, voucher: Voucher) -> bytes:
         assert self._key is not None

@@ -1,0 +1,156 @@
+"""Receipts that do not check are refused, kept as evidence, and cost one price at most."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from assay.client import ChannelBlocked, Client, ReceiptRefused
+from assay.commitments.signing import SigningKey
+from assay.types import Address, Receipt
+from tests.support.onnx_models import linear_model, manifest_of
+from tests.support.peer import INPUT, OUTPUT, Peer, PeerServer
+from tests.support.stack import PRICE, Stack
+
+X = np.array([[1.5, -2.0]], np.float32)
+
+
+@dataclass
+class Liar:
+    server: PeerServer
+    model: str
+
+    @property
+    def peer(self) -> Peer:
+        return self.server.peer
+
+
+@pytest.fixture(scope="module")
+def liar_at(stack: Stack) -> Iterator[Liar]:
+    """A registered, staked node that offers a version alone; its server is ours."""
+    model, version_id = stack.publish("liar", linear_model(2, 2), manifest_of([INPUT], [OUTPUT]))
+    operator, signer = Address(stack.chain.accounts[8]), SigningKey.generate()
+    peer = Peer(stack.deployment.domain, operator, signer, version_id, PRICE, lambda: int(time.time()))
+    with PeerServer(peer) as server:
+        stack.register(operator, signer.address, server.url, PRICE, version_id)
+        yield Liar(server, model)
+
+
+@pytest.fixture
+def liar(liar_at: Liar) -> Iterator[Liar]:
+    """The same node, honest until told otherwise."""
+    honest = replace(liar_at.peer, channels={}, vouchers_seen=[])
+    liar_at.server.peer = honest
+    liar_at.server.intercept = lambda path: None
+    yield liar_at
+
+
+def change(**changes: Any) -> Callable[[Receipt], Receipt]:
+    return lambda receipt: replace(receipt, **changes)
+
+
+LIES: dict[str, dict[str, Any]] = {
+    "output_hash": {"corrupt": lambda raw: bytes([raw[0] ^ 1]) + raw[1:]},
+    "input_hash": {"bend": change(input_hash=b"\x01" * 32)},
+    "signer": {"signer": SigningKey(b"\x09" * 32)},
+    "executed_at": {"bend": lambda receipt: replace(receipt, executed_at=receipt.executed_at - 3600)},
+    "sequence": {"bend": lambda receipt: replace(receipt, sequence=receipt.sequence + 1)},
+    "price": {"bend": change(price=0)},
+    "consumer": {"bend": change(consumer=Address("0x" + "00" * 20))},
+    "version": {"bend": change(version_id=b"\x02" * 32)},
+}
+
+
+@pytest.mark.parametrize("step", list(LIES))
+def test_infer__node_lies__refused_with_evidence_and_blocked(
+    liar: Liar, open_client: Callable[..., Client], step: str
+) -> None:
+    client = open_client()
+    for name, value in LIES[step].items():
+        setattr(liar.peer, name, value)
+
+    with pytest.raises(ReceiptRefused) as caught:
+        client.infer(liar.model, X)
+    assert caught.value.step == step
+    assert caught.value.evidence is not None
+    evidence = json.loads(caught.value.evidence.read_text())
+    assert evidence["step"] == step
+    assert "receipt" in evidence["reply_header"]["parameters"]
+
+    with pytest.raises(ChannelBlocked):
+        client.infer(liar.model, X)
+    assert client.acknowledge() == []
+    assert [(voucher.amount, voucher.count) for voucher in liar.peer.vouchers_seen] == [(PRICE, 0)]
+
+
+def test_forgive__blocked_channel__goes_on_one_price_poorer(
+    liar: Liar, open_client: Callable[..., Client]
+) -> None:
+    client = open_client()
+    liar.peer.corrupt = lambda raw: bytes(len(raw))
+    with pytest.raises(ReceiptRefused):
+        client.infer(liar.model, X)
+    liar.peer.corrupt = lambda raw: raw
+    assert client.forgive(liar.peer.node, liar.model) == PRICE
+    result = client.infer(liar.model, X)
+    assert np.array_equal(result.outputs["y"], 2 * X)
+    assert result.receipt.receipt.sequence == 2
+    assert [(voucher.amount, voucher.count) for voucher in liar.peer.vouchers_seen] == [
+        (PRICE, 0),
+        (2 * PRICE, 0),
+    ]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        (200, b"", None),
+        (200, b"{}", None),
+        (200, b'{"outputs": []}', 15),
+        (200, b'{"outputs": [{"name": "y", "datatype": "FP32", "shape": [9], "data": [1]}]}', None),
+        (200, b"\xff" * 100, 7),
+    ],
+)
+def test_infer__reply_is_garbage__refused_with_evidence(
+    liar: Liar, open_client: Callable[..., Client], reply: tuple[int, bytes, int | None]
+) -> None:
+    client = open_client()
+    liar.server.intercept = lambda path: reply if path.endswith("/infer") else None
+    with pytest.raises(ReceiptRefused) as caught:
+        client.infer(liar.model, X)
+    assert caught.value.evidence is not None
+
+
+def test_infer__node_claims_a_voucher_that_was_never_signed__blocked(
+    liar: Liar, open_client: Callable[..., Client]
+) -> None:
+    client = open_client()
+    claim = {
+        "amount": str(50 * PRICE),
+        "count": 9,
+        "sequence": 50,
+        "owed": "0",
+        "settled": "0",
+        "signature": None,
+    }
+    liar.server.intercept = lambda path: (
+        (200, json.dumps(claim).encode(), None) if path.startswith("/v1/channels/") else None
+    )
+    with pytest.raises(ChannelBlocked, match="no signature of yours"):
+        client.infer(liar.model, X)
+    assert liar.peer.vouchers_seen == []
+
+
+def test_infer__node_answers_with_a_redirect__not_followed(
+    liar: Liar, open_client: Callable[..., Client]
+) -> None:
+    client = open_client()
+    liar.server.intercept = lambda path: (302, b"", None) if path.endswith("/infer") else None
+    with pytest.raises(Exception, match="302"):
+        client.infer(liar.model, X)
