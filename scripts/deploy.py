@@ -1,4 +1,4 @@
-"""Deploy the contracts: `ape run deploy --network ethereum:local:foundry` or a testnet; a second run continues."""
+"""Deploy the contracts: `ape run deploy --network ethereum:local:foundry`. A second run continues."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ class DeployCommand(ConnectedProviderCommand):
                 return ConnectedProviderCommand.invoke(self, ctx)
             except ApeException as error:
                 raise ConfigurationError(
-                    f"the network cannot be used: {error} Check --network; RPC URLs of public networks are taken "
-                    "from SEPOLIA_RPC_URL and BASE_SEPOLIA_RPC_URL, or named in --network ethereum:sepolia:URL"
+                    f"the network cannot be used: {error} Check --network; public networks' RPC URLs come from "
+                    "SEPOLIA_RPC_URL and BASE_SEPOLIA_RPC_URL, or as in --network ethereum:sepolia:URL"
                 ) from error
 
         return connect_and_run(as_json=bool(ctx.params.get("as_json")))

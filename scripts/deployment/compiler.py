@@ -1,7 +1,8 @@
-"""Compile a contract with the locked Vyper into ABI, creation code and the standard JSON input that verifies it.
+"""Compile a contract with the locked Vyper: ABI, creation code, and the standard JSON that verifies it.
 
 Results are kept in `.build/contracts`, keyed by the content of all sources and the compiler's version.
 """
+# mypy: disable-error-code="import-untyped"
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ CACHE = ROOT / ".build" / "contracts"
 
 @dataclass(frozen=True)
 class Artifact:
-    """`bytecode` is creation code without constructor arguments; `identifier` is `path:name` as verifiers say."""
+    """`bytecode` is creation code without constructor arguments; `identifier` is `path:name`."""
 
     name: str
     abi: list[dict[str, Any]]

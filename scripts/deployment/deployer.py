@@ -1,4 +1,4 @@
-"""Deploys step by step; after each step the folder says what is there, so that any run continues any other."""
+"""Deploys step by step; after each step the folder says what is there, so that any run continues another."""
 
 from __future__ import annotations
 
@@ -116,7 +116,8 @@ class Deployer:
             )
         if known is None:
             block = self.client.block_number()
-            record = {"contract": None, "address": token, "abi": ERC20_ABI, "arguments": {}, "block": block}
+            facts: dict[str, Any] = {"contract": None, "abi": ERC20_ABI, "arguments": {}}
+            record = facts | {"address": token, "block": block}
             write_record(self.folder, self.client.chain_id, TOKEN, record)
 
     def _record(self, name: str) -> dict[str, Any] | None:
@@ -148,9 +149,8 @@ class Deployer:
                 f"{name} at {address} was deployed with other arguments ({told}); contracts cannot be changed: "
                 "give the same options, or another --deployments folder"
             )
-        write_record(
-            self.folder, self.client.chain_id, name, record
-        )  # a crash may have left addresses.json out
+        # A crash may have come between the record and addresses.json.
+        write_record(self.folder, self.client.chain_id, name, record)
         self.report.reused.append(name)
         self.notify(f"{name} is there: {address}")
         return address
@@ -163,15 +163,13 @@ class Deployer:
         if earlier is not None and earlier.call.data != data:
             raise ConfigurationError(
                 f"an earlier run already sent {name} with other options or sources (transaction "
-                f"{hex_bytes(earlier.newest.hash)}); repeat that run's options, or use another --deployments folder"
+                f"{hex_bytes(earlier.newest.hash)}); repeat its options, or use another --deployments folder"
             )
         self.notify(f"deploying {name} …")
         receipt = sender.send(Call(None, data, f"deploy {name}"), key=key, confirmations=self.confirmations)
         address = receipt.contract_address
         if address is None or not self.client.get_code(address):
-            raise ConfigurationError(
-                f"{name} was mined at {address} but has no code; is the RPC endpoint sound?"
-            )
+            raise ConfigurationError(f"{name} was mined at {address} but has no code; is the RPC sound?")
         write_json(self.home / f"{name}.input.json", artifact.standard_input)
         record = {
             **self._facts(artifact, arguments),

@@ -1,4 +1,4 @@
-"""What is deployed, in which order, with which arguments; refuses terms that the contracts or common sense refuse."""
+"""What is deployed, in which order, with which arguments; refuses terms that cannot be meant."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ EXPLORERS = {
 
 @dataclass(frozen=True)
 class Terms:
-    """Everything that the contracts are constructed with. `token` None: deploy the mock. Periods in seconds."""
+    """What the contracts are constructed with. `token` None: deploy the mock. Periods in seconds."""
 
     token: Address | None
     owner: Address
@@ -55,8 +55,10 @@ STEPS = (
     Step(
         "Settlement",
         "Settlement.vy",
-        ("token", "models", "nodes", "dispute_game", "owner", "treasury", "fee_bps", "dispute_window")
-        + ("escrow_thaw_period",),
+        (
+            *("token", "models", "nodes", "dispute_game", "owner", "treasury"),
+            *("fee_bps", "dispute_window", "escrow_thaw_period"),
+        ),
     ),
 )
 
@@ -86,9 +88,7 @@ def check_terms(terms: Terms, *, is_local: bool) -> None:
 def check_token(client: ChainClient, token: Address) -> None:
     """Raises `ConfigurationError` unless something there answers like an ERC-20."""
     if not client.get_code(token):
-        raise ConfigurationError(
-            f"--token {token} has no code on chain {client.chain_id}; is it another chain's?"
-        )
+        raise ConfigurationError(f"--token {token} has no code on chain {client.chain_id}; another chain's?")
     try:
         answer = client.call(token, bytes.fromhex("18160ddd"))  # totalSupply()
     except (RpcError, AssayError) as error:

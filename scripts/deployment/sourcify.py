@@ -1,4 +1,4 @@
-"""Source verification on Sourcify (API v2, https://docs.sourcify.dev). Never fatal: a deployment stands without it."""
+"""Source verification on Sourcify (API v2, https://docs.sourcify.dev); a failure is told, never fatal."""
 
 from __future__ import annotations
 
