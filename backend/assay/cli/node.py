@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from assay.cli.output import command_errors, progress_console
+from assay.cli.output import (
+    command_errors,
+    console,
+    emit_json,
+    emit_table,
+    json_option,
+    progress_console,
+)
+from assay.errors import RequestError
 from assay.settings import Settings
+
+if TYPE_CHECKING:
+    from assay.node.config import VersionConfig
+
+EXIT_UNHEALTHY = 1
+_SERVE = re.compile(r"(0x[0-9a-fA-F]{40})/([a-z0-9\-_.]{1,64})@([1-9][0-9]{0,8})=([0-9][0-9_]*(?:\.[0-9]+)?)")
 
 data_option = click.option(
     "--data",
@@ -27,6 +44,76 @@ def command() -> None:
 
 @command.command()
 @data_option
+@click.option("--account", help="operator: Ape account alias or keystore v3 file; default ASSAY_ACCOUNT")
+@click.option(
+    "--password-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="file with the operator's password; default ASSAY_PASSWORD_FILE, else it is asked for",
+)
+@click.option("--endpoint", help="public URL of this node, as consumers reach it")
+@click.option("--host", help="address to listen on; default 127.0.0.1")
+@click.option("--port", type=click.IntRange(1, 65535), help="port to listen on; default 8601")
+@click.option("--rpc", "rpc_urls", multiple=True, help="RPC URL, repeatable; default ASSAY_RPC_URLS")
+@click.option("--deployments", type=click.Path(path_type=Path), help="folder of contract addresses")
+@click.option("--hub", "hub_url", help="artifact hub; default ASSAY_HUB_URL")
+@click.option("--stake", help="stake in tokens, as in 1.5; default the minimum")
+@click.option(
+    "--signer-gas", default="0.05", show_default=True, help="ether sent to the signer when it is low"
+)
+@click.option(
+    "--serve",
+    multiple=True,
+    metavar="PUBLISHER/NAME@NUMBER=PRICE",
+    help="a version to offer at a price in tokens an inference; repeatable",
+)
+@click.option("--rotate-signer", is_flag=True, help="make this folder's key the signer of a registered node")
+@click.option("--yes", is_flag=True, help="ask nothing")
+@json_option
+@command_errors
+def init(data: Path | None, as_json: bool, **options: Any) -> None:
+    """Set up a node: folder, signer key, registration, stake, offers. Running it again changes only what
+    differs."""
+    from assay.cli.node_setup import initialise
+
+    progress = progress_console()
+    steps = []
+    for step in initialise(node_folder(data), options):
+        steps.append({"step": step.name, "changed": step.changed, "detail": step.detail})
+        progress.print(f"{'done' if step.changed else 'kept'}  {step.name}: {step.detail}", markup=False)
+    if as_json:
+        emit_json({"folder": str(node_folder(data)), "steps": steps})
+    else:
+        console().print(f"Now run: assay node run --data {node_folder(data)}", markup=False)
+
+
+@command.command()
+@data_option
+@json_option
+@command_errors
+def doctor(data: Path | None, as_json: bool) -> None:
+    """Check everything that the node needs; names each missing thing and its cure. Exit code 1 if one is
+    missing."""
+    from assay.node.doctor import Doctor
+
+    findings = []
+    for finding in Doctor(node_folder(data)).examine():
+        findings.append(finding)
+        if not as_json:
+            mark = "[green]✓[/green]" if finding.ok else "[red]✗[/red]"
+            console().print(mark, end=" ")
+            console().print(f"{finding.name}: {finding.detail}", markup=False)
+            if not finding.ok:
+                console().print(f"  → {finding.cure}", markup=False)
+    healthy = all(finding.ok for finding in findings)
+    if as_json:
+        rows = [{"name": f.name, "ok": f.ok, "detail": f.detail, "cure": f.cure} for f in findings]
+        emit_json({"ok": healthy, "checks": rows})
+    if not healthy:
+        sys.exit(EXIT_UNHEALTHY)
+
+
+@command.command()
+@data_option
 @command_errors
 def run(data: Path | None) -> None:
     """Serve until Ctrl-C or SIGTERM; requests in progress are finished, receipts are written."""
@@ -36,5 +123,52 @@ def run(data: Path | None) -> None:
 
     folder = node_folder(data)
     configure_logs(as_json=Settings().log_json)
-    console = progress_console()
-    NodeProcess(folder, load_config(folder), progress=lambda text: console.print(text, markup=False)).run()
+    NodeProcess(folder, load_config(folder), progress=lambda text: click.echo(text, err=True)).run()
+
+
+@command.command()
+@data_option
+@json_option
+@command_errors
+def status(data: Path | None, as_json: bool) -> None:
+    """Show how the node stands: on the chain, in its log, and what it is owed."""
+    from assay.node.chain_ledger import ChainLedger
+    from assay.node.config import load_config
+    from assay.node.process import open_chain
+    from assay.node.status import fetch_status
+
+    folder = node_folder(data)
+    config = load_config(folder)
+    client, deployment = open_chain(folder, config)
+    with client:
+        found = fetch_status(folder, config, ChainLedger(client, deployment, config.node))
+    if as_json:
+        emit_json(found)
+    else:
+        emit_table(
+            f"Node {found['node']}",
+            ("", ""),
+            [(key.replace("_", " "), value) for key, value in found.items()],
+        )
+
+
+def parse_served(text: str, decimals: int) -> VersionConfig:
+    """`PUBLISHER/NAME@NUMBER=PRICE`. Raises RequestError."""
+    from assay.cli.connect import parse_amount
+    from assay.node.config import VersionConfig
+
+    found = _SERVE.fullmatch(text)
+    if found is None:
+        raise RequestError(
+            f"{text!r} is not PUBLISHER/NAME@NUMBER=PRICE, as in 0x…/digits@1=0.001", code="version_invalid"
+        )
+    publisher, name, number, price = found.groups()
+    return VersionConfig(
+        publisher=publisher, name=name, number=int(number), price=parse_amount(price, decimals)
+    )
+
+
+def merge_versions(known: list[VersionConfig], given: list[VersionConfig]) -> list[VersionConfig]:
+    """Those given take the place of the same versions known."""
+    merged = {(v.publisher, v.name, v.number): v for v in [*known, *given]}
+    return list(merged.values())

@@ -1,0 +1,202 @@
+"""What `assay node doctor` looks at: each thing that a node needs, what was found, and the cure where it is
+missing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from assay.chain.client import ChainClient
+from assay.chain.deployments import Deployment
+from assay.commitments.signing import SigningKey
+from assay.errors import AssayError, RetryableError
+from assay.node.chain_ledger import ChainLedger
+from assay.node.config import MIB, NodeConfig, load_config, resolve_path
+from assay.node.loader import describe_version
+from assay.node.process import build_loader, folder_lock, load_signer
+from assay.types import Address
+
+MAX_SKEW_SECONDS: Final = 120
+MIN_FREE_BYTES: Final = 512 * MIB
+MIN_POSTINGS: Final = 20
+GAS_PER_POSTING: Final = 150_000
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check. `cure` is what to type or change; empty where all is well."""
+
+    name: str
+    ok: bool
+    detail: str
+    cure: str = ""
+
+
+class Doctor:
+    """Runs the checks in order; a check whose ground is missing is left out. Raises nothing but bugs."""
+
+    def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
+        self._folder = folder
+        self._clock = clock
+
+    def examine(self) -> Iterator[Finding]:
+        try:
+            config = load_config(self._folder)
+        except AssayError as error:
+            yield Finding("configuration", False, str(error), f"assay node init --data {self._folder}")
+            return
+        yield Finding("configuration", True, str(self._folder / "node.toml"))
+        yield self._disk()
+        yield from self._port(config)
+        signer, finding = self._signer(config)
+        yield finding
+        client, finding = self._rpc(config)
+        yield finding
+        if client is None:
+            return
+        with client:
+            deployment, finding = self._contracts(client, config)
+            yield finding
+            if deployment is None:
+                return
+            ledger = ChainLedger(client, deployment, config.node)
+            try:
+                yield self._clock_skew(client)
+                yield from self._node(ledger, signer)
+                if signer is not None:
+                    yield self._gas(client, signer.address)
+                yield from self._versions(ledger, config)
+            except RetryableError as error:
+                yield Finding("RPC", False, str(error), "check rpc_urls in node.toml, or try again")
+
+    def _disk(self) -> Finding:
+        free = shutil.disk_usage(self._folder).free
+        if not os.access(self._folder, os.W_OK):
+            return Finding(
+                "disk", False, f"{self._folder} is not writable", f"give this user the folder {self._folder}"
+            )
+        if free < MIN_FREE_BYTES:
+            cure = "free space, or move the folder: no signature leaves without a durable receipt"
+            return Finding("disk", False, f"{free // MIB} MiB free at {self._folder}", cure)
+        return Finding("disk", True, f"{free // MIB} MiB free")
+
+    def _port(self, config: NodeConfig) -> Iterator[Finding]:
+        try:
+            with folder_lock(self._folder):
+                pass
+        except AssayError:
+            yield Finding("port", True, f"this node runs (it holds {self._folder / 'lock'})")
+            return
+        try:
+            socket.create_server((config.host, config.port)).close()
+        except OSError as error:
+            yield Finding(
+                "port",
+                False,
+                f"{config.host}:{config.port}: {error.strerror}",
+                "stop what listens there, or change host and port in node.toml",
+            )
+        else:
+            yield Finding("port", True, f"{config.host}:{config.port} is free")
+
+    def _signer(self, config: NodeConfig) -> tuple[SigningKey | None, Finding]:
+        try:
+            key = load_signer(self._folder, config)
+        except AssayError as error:
+            cure = "correct signer and password_file in node.toml, or run `assay node init`"
+            return None, Finding("signer key", False, str(error), cure)
+        password_file = resolve_path(self._folder, config.password_file)
+        if password_file.stat().st_mode & 0o077:
+            cure = f"chmod 600 {password_file}"
+            return key, Finding("signer key", False, f"others can read {password_file}", cure)
+        return key, Finding("signer key", True, key.address)
+
+    def _rpc(self, config: NodeConfig) -> tuple[ChainClient | None, Finding]:
+        client = ChainClient(config.rpc_urls, config.chain_id, timeout=5.0, attempts=2)
+        try:
+            block = client.block_number()
+        except AssayError as error:
+            client.close()
+            return None, Finding("RPC", False, str(error), "check rpc_urls and chain_id in node.toml")
+        return client, Finding("RPC", True, f"chain {config.chain_id}, block {block}")
+
+    def _contracts(self, client: ChainClient, config: NodeConfig) -> tuple[Deployment | None, Finding]:
+        try:
+            deployment = Deployment.load(resolve_path(self._folder, config.deployments), config.chain_id)
+            absent = [name for name, address in deployment.addresses.items() if not client.get_code(address)]
+        except AssayError as error:
+            return None, Finding("contracts", False, str(error), "correct deployments in node.toml")
+        if absent:
+            detail = f"no code on this chain at {', '.join(absent)} of {deployment.folder}"
+            return None, Finding(
+                "contracts", False, detail, "deploy there, or correct deployments in node.toml"
+            )
+        return deployment, Finding("contracts", True, f"settlement {deployment.address('Settlement')}")
+
+    def _clock_skew(self, client: ChainClient) -> Finding:
+        """A clock behind the chain's dates receipts out of reach; the chain's may lag when no block is
+        mined."""
+        ahead = client.get_block("latest").timestamp - self._clock()
+        if ahead > MAX_SKEW_SECONDS:
+            detail = f"this clock is {ahead:.0f} s behind the chain's latest block"
+            return Finding(
+                "clock", False, detail, "set the clock (NTP): clients refuse receipts dated wrongly"
+            )
+        return Finding("clock", True, f"{max(ahead, 0):.0f} s behind the chain")
+
+    def _node(self, ledger: ChainLedger, signer: SigningKey | None) -> Iterator[Finding]:
+        found = ledger.nodes.node(ledger.node)
+        if not found.is_registered:
+            cure = f"assay node init --data {self._folder}"
+            yield Finding("registration", False, f"node {ledger.node} is not registered", cure)
+            return
+        yield Finding("registration", True, f"{ledger.node} at {found.endpoint}")
+        if signer is not None:
+            matches = found.signer == signer.address
+            detail = f"the chain has {found.signer}" + ("" if matches else f", the keystore {signer.address}")
+            cure = "" if matches else "use that key, or `assay node init --rotate-signer`"
+            yield Finding("signer", matches, detail, cure)
+        minimum = ledger.nodes.min_stake()
+        enough = found.stake >= minimum
+        cure = "" if enough else f"assay node init --data {self._folder} (adds stake)"
+        yield Finding("stake", enough, f"{found.stake} of at least {minimum}", cure)
+
+    def _gas(self, client: ChainClient, signer: Address) -> Finding:
+        balance = client.get_balance(signer)
+        price = client.get_block("latest").base_fee or 10**9
+        needed = 2 * price * GAS_PER_POSTING * MIN_POSTINGS
+        if balance < needed:
+            detail = f"signer has {balance} wei, {MIN_POSTINGS} batches may cost {needed}"
+            return Finding("gas", False, detail, f"send {signer} at least {needed - balance} wei")
+        return Finding(
+            "gas", True, f"{balance} wei, enough for about {balance // (2 * price * GAS_PER_POSTING)} batches"
+        )
+
+    def _versions(self, ledger: ChainLedger, config: NodeConfig) -> Iterator[Finding]:
+        if not config.versions:
+            cure = "assay node init --serve PUBLISHER/NAME@NUMBER=PRICE"
+            yield Finding("versions", False, "node.toml names no version to serve", cure)
+        loader = build_loader(self._folder, config)
+        for version in config.versions:
+            name = f"version {version}"
+            try:
+                record = describe_version(ledger, Address(version.publisher), version.name, version.number)
+                offer = ledger.nodes.offer_of(ledger.node, record.served.version_id)
+                _, _, found = loader.inspect(record)
+            except AssayError as error:
+                yield Finding(
+                    name, False, str(error), "correct or remove it in node.toml, or push it to the hub"
+                )
+                continue
+            if not offer.active:
+                cure = f"assay node init --data {self._folder} (offers it)"
+                yield Finding(name, False, "loads, but is not offered on the chain", cure)
+            else:
+                detail = f"loads, runs in {found.run_seconds * 1000:.1f} ms, offered at {offer.price}"
+                yield Finding(name, True, detail)

@@ -1,0 +1,106 @@
+"""What `assay node status` tells: the chain's view of the node beside its own log."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from assay.errors import ConfigurationError
+from assay.node.chain_ledger import ChainLedger
+from assay.node.config import LOG_FILE, NodeConfig
+from assay.node.schema import from_blob, open_database
+
+
+@dataclass(frozen=True, slots=True)
+class LogFigures:
+    """Sums over the log; amounts in base units, times Unix seconds."""
+
+    receipts: int = 0
+    open_receipts: int = 0
+    last_receipt_at: int | None = None
+    last_receipt: str | None = None
+    unsettled: int = 0
+    batches: dict[str, int] | None = None
+    posted_amount: int = 0
+    collectable_amount: int = 0
+    collectable_batches: int = 0
+
+
+def read_log(folder: Path, chain_time: int, dispute_window: int) -> LogFigures:
+    """Figures of the log at `chain_time`; zeros before the node first ran."""
+    path = folder / LOG_FILE
+    if not path.exists():
+        return LogFigures(batches={})
+    with contextlib.closing(open_database(path)) as db:
+        (receipts,) = db.execute("SELECT coalesce(max(id), 0) FROM receipts").fetchone()
+        (open_receipts,) = db.execute("SELECT count(*) FROM receipts WHERE batch IS NULL").fetchone()
+        last = db.execute("SELECT executed_at, digest FROM receipts ORDER BY id DESC LIMIT 1").fetchone()
+        owed = db.execute("SELECT amount, settled FROM channels WHERE amount > settled").fetchall()
+        states = dict(db.execute("SELECT state, count(*) FROM batches GROUP BY state").fetchall())
+        posted = db.execute("SELECT amount, posted_at FROM batches WHERE state = 'posted'").fetchall()
+    ripe = [from_blob(amount) for amount, at in posted if chain_time >= at + dispute_window]
+    return LogFigures(
+        receipts=receipts,
+        open_receipts=open_receipts,
+        last_receipt_at=last[0] if last else None,
+        last_receipt="0x" + last[1].hex() if last else None,
+        unsettled=sum(from_blob(amount) - from_blob(settled) for amount, settled in owed),
+        batches=states,
+        posted_amount=sum(from_blob(amount) for amount, _ in posted),
+        collectable_amount=sum(ripe),
+        collectable_batches=len(ripe),
+    )
+
+
+def fetch_status(folder: Path, config: NodeConfig, ledger: ChainLedger) -> dict[str, Any]:
+    """Everything that the command prints. Amounts are decimal strings. Raises RetryableError without a
+    chain."""
+    block = ledger.client.get_block("latest")
+    node = ledger.nodes.node(config.node, block.number)
+    if not node.is_registered:
+        raise ConfigurationError(
+            f"node {config.node} is not registered; run `assay node init --data {folder}`"
+        )
+    minimum = ledger.nodes.min_stake(block.number)
+    figures = read_log(folder, block.timestamp, ledger.settlement.dispute_window(block.number))
+    running = _ask_self(config)
+    return {
+        "node": config.node,
+        "endpoint": node.endpoint,
+        "running": running is not None,
+        "ready": bool(running),
+        "block": block.number,
+        "block_age_seconds": max(0, round(time.time() - block.timestamp)),
+        "registered": True,
+        "signer": node.signer,
+        "stake": str(node.stake),
+        "min_stake": str(minimum),
+        "staked": node.stake >= minimum,
+        "thawing": str(node.thawing),
+        "frozen": node.frozen,
+        "signer_wei": str(ledger.client.get_balance(node.signer, block.number)),
+        "receipts": figures.receipts,
+        "open_receipts": figures.open_receipts,
+        "last_receipt": figures.last_receipt,
+        "last_receipt_at": figures.last_receipt_at,
+        "unsettled": str(figures.unsettled),
+        "batches": figures.batches,
+        "pending": str(figures.posted_amount - figures.collectable_amount),
+        "collectable": str(figures.collectable_amount),
+        "collectable_batches": figures.collectable_batches,
+        "claimable": str(ledger.settlement.claimable(config.node, block.number)),
+    }
+
+
+def _ask_self(config: NodeConfig) -> bool | None:
+    """Whether the node's process is ready; None if nothing answers."""
+    try:
+        answer = httpx.get(f"http://{config.host}:{config.port}/v2/health/ready", timeout=2.0)
+    except httpx.HTTPError:
+        return None
+    return answer.status_code == 200
