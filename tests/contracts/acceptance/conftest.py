@@ -1,7 +1,7 @@
 """The real contracts, compiled and deployed by Ape onto a real Anvil process.
 
-Ape's own pytest plugin stays off; its Python API is imported inside fixtures, on a copy of the contracts, with
-a data folder of its own, so that neither the person's accounts nor other tests are touched.
+Ape's own pytest plugin stays off; its Python API is imported inside fixtures, on a copy of the contracts, and
+with a data folder of its own, so that neither the person's accounts nor other tests are touched.
 """
 
 from __future__ import annotations
