@@ -15,6 +15,7 @@ from assay.hub.digests import MAX_ARTIFACT_BYTES
 from assay.hub.store import open_store
 
 DEFAULT_PORT = 8600
+BACKLOG = 2048
 
 
 def build_app(location: str, *, data: Path, max_bytes: int = MAX_ARTIFACT_BYTES) -> FastAPI:
@@ -33,6 +34,7 @@ def serve(app: FastAPI, host: str, port: int, announce: Callable[[str], None]) -
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         raise ConfigurationError(

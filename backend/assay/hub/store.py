@@ -114,7 +114,11 @@ def open_store(location: str | Path) -> ArtifactStore:
             return _open_folder(Path(text).expanduser().absolute())
         if scheme == "memory":
             return ArtifactStore(MemoryStore(), "memory")
-        return ArtifactStore(from_url(text, client_options={"timeout": REQUEST_TIMEOUT}), text)
+        # Options given here replace those of the environment as a whole, so the one it may have is repeated.
+        plain = os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true")
+        return ArtifactStore(
+            from_url(text, client_options={"timeout": REQUEST_TIMEOUT, "allow_http": plain}), text
+        )
     except (exceptions.BaseError, ValueError, OSError) as error:
         raise ConfigurationError(
             f"cannot open artifact store {text}: {_first_line(error)}; give a folder or s3://bucket/prefix"
