@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import boa
-
 from assay.commitments.identifiers import batch_id, keccak
 from assay.commitments.receipts import receipt_digest, voucher_digest
 from assay.commitments.signing import SigningKey, compact

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-
 from assay.commitments.signing import SigningKey
+
 from tests.contracts.conftest import MIN_STAKE
 from tests.support.contracts import deployer
 from tests.support.market import DISPUTE_WINDOW, ESCROW_THAW, FEE_BPS, UNIT, Market, key

@@ -7,8 +7,8 @@ from typing import Any
 
 import boa
 import pytest
-
 from assay.commitments.signing import SigningKey
+
 from tests.support.contracts import events
 from tests.support.market import DISPUTE_WINDOW, UNIT, Market
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import boa
 import pytest
-
 from assay.commitments.signing import SigningKey
+
 from tests.support.contracts import ZERO, ZERO_HASH, events, fields
 from tests.support.market import UNIT, Market, as_tuple
 

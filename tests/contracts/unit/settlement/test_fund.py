@@ -5,8 +5,8 @@ from typing import Any
 
 import boa
 import pytest
-
 from assay.commitments.signing import SigningKey
+
 from tests.support.contracts import ZERO, events, fields
 from tests.support.market import UNIT, Market
 

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import boa
+from assay.commitments.signing import SigningKey
 from eth_account import Account
 from eth_account.messages import encode_typed_data
 
-from assay.commitments.signing import SigningKey
 from tests.support.market import Market, key
 
 FOREVER = 2**256 - 1

@@ -7,9 +7,9 @@ from typing import Any
 
 import boa
 import pytest
-
 from assay.commitments.receipts import domain_separator
 from assay.types import Address, Domain
+
 from tests.support.contracts import ZERO, events
 from tests.support.market import DISPUTE_WINDOW, ESCROW_THAW, FEE_BPS
 

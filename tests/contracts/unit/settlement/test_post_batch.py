@@ -5,10 +5,10 @@ from typing import Any
 
 import boa
 import pytest
-
 from assay.commitments.identifiers import batch_id
 from assay.commitments.signing import SigningKey
 from assay.types import SkipReason
+
 from tests.contracts.conftest import MIN_STAKE
 from tests.support.contracts import ZERO_HASH, events, fields
 from tests.support.market import FEE_BPS, UNIT, Market

@@ -1,7 +1,7 @@
 """What is no signature of the consumer must not move its money.
 
-EOA rows carry EIP-2098's `(r, vs)`: v is one bit, so 0, 1, 29 or 255 cannot be said, and no row is shorter or longer
-than 64 bytes. The 65-byte form exists off-chain (tests of `assay.commitments.signing`) and inside wallets.
+EOA rows carry EIP-2098's `(r, vs)`: v is one bit, so 0, 1, 29 or 255 cannot be said, and no row is shorter or
+longer than 64 bytes. The 65-byte form exists off-chain (tests of `assay.commitments.signing`) and inside wallets.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Any
 
 import boa
 import pytest
+from assay.commitments.signing import CURVE_ORDER, SigningKey, compact
+from assay.types import Address, SkipReason
 from eth_abi import encode
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assay.commitments.signing import CURVE_ORDER, SigningKey, compact
-from assay.types import Address, SkipReason
 from tests.contracts.unit.settlement.test_post_batch import channel, reasons
 from tests.support.contracts import ZERO, deployer
 from tests.support.market import UNIT, Market, key

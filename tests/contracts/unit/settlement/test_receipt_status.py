@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import boa
 import pytest
-
 from assay.commitments.merkle import MerkleTree
 from assay.commitments.receipts import voucher_digest
 from assay.commitments.signing import SigningKey
 from assay.types import Receipt, ReceiptStatus
+
 from tests.support.contracts import ZERO_HASH
 from tests.support.market import DISPUTE_WINDOW, UNIT, Market, as_tuple
 

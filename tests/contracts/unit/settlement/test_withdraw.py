@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import boa
-
 from assay.commitments.signing import SigningKey
+
 from tests.support.contracts import events, fields
 from tests.support.market import ESCROW_THAW, UNIT, Market
 

@@ -1,0 +1,237 @@
+"""What SPEC.md §5 and §6 say, in plain Python: no chain, no packing, no signatures."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+MAX_AMOUNT = 2**96 - 1
+MAX_COUNT_GROWTH = 2**32 - 1
+
+Pair = tuple[str, str]
+"""(consumer, node)"""
+
+
+@dataclass
+class Batch:
+    key: tuple[str, bytes, bytes]
+    amount: int
+    count: int
+    posted_at: int
+    fee_bps: int
+    holds: int = 0
+    collected: bool = False
+
+
+@dataclass
+class Stake:
+    stake: int = 0
+    thawing: int = 0
+    thaw_at: int = 0
+    frozen: int = 0
+    put_in: int = 0
+    withdrawn: int = 0
+    slashed: int = 0
+
+
+@dataclass
+class Row:
+    """One voucher as it stands in a batch; `valid`: its signature is the consumer's."""
+
+    consumer: str
+    amount: int
+    count: int
+    valid: bool
+
+
+@dataclass
+class Model:
+    """Every method returns the reason it must fail for, or does its work and returns what it yields."""
+
+    window: int
+    escrow_thaw: int
+    stake_thaw: int
+    min_stake: int
+    treasury: str
+    terms: dict[bytes, tuple[str, int, bool]]
+    """version -> (royalty payee, royalty bps, has a program)"""
+    now: int
+    fee_bps: int = 0
+    paused: bool = False
+    escrow: defaultdict[Pair, int] = field(default_factory=lambda: defaultdict(int))
+    thaws: dict[Pair, tuple[int, int]] = field(default_factory=dict)
+    channels: defaultdict[tuple[str, str, bytes], tuple[int, int]] = field(
+        default_factory=lambda: defaultdict(lambda: (0, 0))
+    )
+    batches: dict[bytes, Batch] = field(default_factory=dict)
+    claimable: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
+    settled_count: defaultdict[bytes, int] = field(default_factory=lambda: defaultdict(int))
+    verified_count: defaultdict[bytes, int] = field(default_factory=lambda: defaultdict(int))
+    void: set[bytes] = field(default_factory=set)
+    stakes: defaultdict[str, Stake] = field(default_factory=lambda: defaultdict(Stake))
+    paid_in: int = 0
+    paid_out: int = 0
+
+    # Settlement
+
+    def liabilities(self) -> int:
+        pending = sum(batch.amount for batch in self.batches.values() if not batch.collected)
+        return sum(self.escrow.values()) + pending + sum(self.claimable.values())
+
+    def fund(self, pair: Pair, amount: int) -> None:
+        self.escrow[pair] += amount
+        self.paid_in += amount
+
+    def begin_thaw(self, pair: Pair, amount: int) -> str | None:
+        if amount == 0:
+            return "settlement: nothing to thaw"
+        if amount > self.escrow[pair]:
+            return "settlement: amount is over the balance"
+        self.thaws[pair] = (amount, self.now + self.escrow_thaw)
+        return None
+
+    def cancel_thaw(self, pair: Pair) -> str | None:
+        return None if self.thaws.pop(pair, None) else "settlement: no thaw to cancel"
+
+    def withdraw(self, pair: Pair) -> str | int:
+        if pair not in self.thaws:
+            return "settlement: nothing is thawing"
+        amount, thaw_at = self.thaws[pair]
+        if self.now < thaw_at:
+            return "settlement: escrow is still thawing"
+        del self.thaws[pair]
+        paid = min(amount, self.escrow[pair])
+        self.escrow[pair] -= paid
+        self.paid_out += paid
+        return paid
+
+    def post(self, batch_id: bytes, key: tuple[str, bytes, bytes], rows: list[Row]) -> str | list[int]:
+        """The skipped rows' reasons, in order (0: paid), or why the whole call fails."""
+        node, version, _ = key
+        if self.paused:
+            return "settlement: posting is paused"
+        if self.stakes[node].stake < self.min_stake:
+            return "settlement: node is not active"
+        if batch_id in self.batches:
+            return "settlement: batch is already posted"
+        batch = Batch(key, 0, 0, self.now, self.fee_bps)
+        reasons = [self._settle(batch, node, version, row) for row in rows]
+        self.batches[batch_id] = batch
+        return reasons
+
+    def _settle(self, batch: Batch, node: str, version: bytes, row: Row) -> int:
+        settled, count = self.channels[row.consumer, node, version]
+        if row.amount < settled or row.count < count or (row.amount, row.count) == (settled, count):
+            return 1
+        if not row.valid:
+            return 2
+        available = min(self.escrow[row.consumer, node], MAX_AMOUNT - settled)
+        if row.amount > settled and available == 0:
+            return 3
+        if row.count - count > MAX_COUNT_GROWTH:
+            return 4
+        paid = min(row.amount - settled, available)
+        self.escrow[row.consumer, node] -= paid
+        self.channels[row.consumer, node, version] = (settled + paid, row.count)
+        batch.amount += paid
+        batch.count += row.count - count
+        return 0
+
+    def is_final(self, batch: Batch) -> bool:
+        return batch.holds == 0 and self.now >= batch.posted_at + self.window
+
+    def collect(self, batch_id: bytes) -> str | int:
+        batch = self.batches[batch_id]
+        if batch.collected:
+            return "settlement: batch is already collected"
+        if batch.holds:
+            return "settlement: batch is held"
+        if not self.is_final(batch):
+            return "settlement: dispute window is open"
+        node, version, _ = batch.key
+        payee, royalty_bps, has_program = self.terms[version]
+        fee = -(-batch.amount * batch.fee_bps // 10_000)
+        royalty = batch.amount * royalty_bps // 10_000
+        self.claimable[self.treasury] += fee
+        self.claimable[payee] += royalty
+        self.claimable[node] += batch.amount - fee - royalty
+        self.settled_count[version] += batch.count
+        self.verified_count[version] += batch.count * has_program
+        batch.collected = True
+        return batch.amount
+
+    def claim(self, account: str) -> str | int:
+        amount = self.claimable.pop(account, 0)
+        self.paid_out += amount
+        return amount or "settlement: nothing to claim"
+
+    def hold(self, batch_id: bytes) -> str | None:
+        if self.is_final(self.batches[batch_id]):
+            return "settlement: batch is final"
+        self.batches[batch_id].holds += 1
+        return None
+
+    def release(self, batch_id: bytes) -> str | None:
+        if not self.batches[batch_id].holds:
+            return "settlement: batch is not held"
+        self.batches[batch_id].holds -= 1
+        return None
+
+    def void_receipt(self, batch_id: bytes, digest: bytes, pair: Pair, price: int) -> str | None:
+        if digest in self.void:
+            return "settlement: receipt is already void"
+        batch = self.batches[batch_id]
+        if self.is_final(batch):
+            return "settlement: batch is final"
+        refund = min(price, batch.amount)
+        batch.amount -= refund
+        batch.count -= min(1, batch.count)
+        self.escrow[pair] += refund
+        self.void.add(digest)
+        return None
+
+    # NodeRegistry
+
+    def stake(self, node: str, amount: int) -> None:
+        self.stakes[node].stake += amount
+        self.stakes[node].put_in += amount
+
+    def begin_unstake(self, node: str, amount: int) -> str | None:
+        held = self.stakes[node]
+        if amount == 0:
+            return "nodes: amount is zero"
+        if amount > held.stake:
+            return "nodes: amount is above the stake"
+        held.stake -= amount
+        held.thawing += amount
+        held.thaw_at = self.now + self.stake_thaw
+        return None
+
+    def cancel_unstake(self, node: str) -> str | None:
+        held = self.stakes[node]
+        if not held.thawing:
+            return "nodes: nothing is thawing"
+        held.stake += held.thawing
+        held.thawing = held.thaw_at = 0
+        return None
+
+    def withdraw_stake(self, node: str) -> str | int:
+        held = self.stakes[node]
+        if not held.thawing:
+            return "nodes: nothing is thawing"
+        if self.now < held.thaw_at:
+            return "nodes: stake is still thawing"
+        if held.frozen:
+            return "nodes: a dispute is open"
+        paid, held.thawing, held.thaw_at = held.thawing, 0, 0
+        held.withdrawn += paid
+        return paid
+
+    def slash(self, node: str, amount: int) -> int:
+        held = self.stakes[node]
+        from_stake = min(amount, held.stake)
+        from_thawing = min(amount - from_stake, held.thawing)
+        held.stake -= from_stake
+        held.thawing -= from_thawing
+        held.slashed += from_stake + from_thawing
+        return from_stake + from_thawing
