@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, insert, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, or_, select
 
 from assay.db.tables import Batch, BatchCheck, BatchVoucher, Node, Receipt, Signer
 from assay.types import BatchAvailability, SignedReceipt
@@ -81,9 +81,9 @@ class CheckStore:
         rows = self._connection.execute(query).all()
         return [self._pending(row) for row in rows]
 
-    def _pending(self, row: Row[Any]) -> PendingBatch:
+    def _pending(self, row: Sequence[Any]) -> PendingBatch:
         values = dict(zip(PENDING_COLUMNS, row, strict=True))
-        return PendingBatch(**values, signers=self._signers(row.node))
+        return PendingBatch(**values, signers=self._signers(values["node"]))
 
     def _signers(self, node: str) -> tuple[tuple[str, int, int], ...]:
         query = select(Signer.signer, Signer.valid_from, Signer.valid_to).where(Signer.node == node)
