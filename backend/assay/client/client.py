@@ -53,6 +53,8 @@ from assay.types import Address, Assurance, Domain, Hash32, SignedReceipt, Tenso
 RESOLVED_SECONDS = 30.0
 ESCROW_PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, None)
 """Seconds between tries while a node has not seen a deposit that the chain has."""
+Signature = tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]
+"""Inputs and outputs of a version, in order."""
 LOCAL_RPC = ("http://127.0.0.1:8545",)
 
 
@@ -139,7 +141,7 @@ class Client:
         )  # fmt: skip
         self._max_nodes = max_nodes
         self._resolved: dict[str, tuple[float, ResolvedVersion]] = {}
-        self._signatures: dict[Hash32, tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]] = {}
+        self._signatures: dict[tuple[Hash32, Address | None], Signature] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -263,14 +265,15 @@ class Client:
 
     def signature(
         self, version: ResolvedVersion, offer: NodeOffer | None = None
-    ) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    ) -> Signature:
         """Inputs and outputs in order: from the manifest (checked by its hash), else as the node states them."""
-        known = self._signatures.get(version.version_id)
+        key = (version.version_id, offer.node if offer else None)
+        known = self._signatures.get((version.version_id, None)) or self._signatures.get(key)
         if known is not None:
             return known
         manifest = self.manifests.fetch(version.version)
         if manifest is not None:
-            known = self._signatures[version.version_id] = (manifest.inputs, manifest.outputs)
+            known = self._signatures[version.version_id, None] = (manifest.inputs, manifest.outputs)
             return known
         if offer is None:
             raise RequestError(
@@ -279,7 +282,8 @@ class Client:
                 code="manifest_unknown",
             )
         metadata = self.http.get_json(offer.endpoint, model_path(version.model_name, version.number))
-        return _specs(metadata, "inputs"), _specs(metadata, "outputs")
+        known = self._signatures[key] = (_specs(metadata, "inputs"), _specs(metadata, "outputs"))
+        return known
 
     def registered_models(self) -> list[dict[str, Any]]:
         """Arguments of every `ModelRegistered` event, oldest first: model_id, publisher, name, metadata_uri."""

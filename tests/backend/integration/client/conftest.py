@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from assay.client import AutoFund, Client
+
 from tests.support.stack import PRICE, Stack, running_stack
 
 

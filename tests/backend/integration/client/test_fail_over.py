@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
-
 from assay.client import Client, NodeUnreachable
+
 from tests.backend.integration.client.test_infer import ROWS, held_by, state_of
 from tests.support.stack import PRICE, Stack
 

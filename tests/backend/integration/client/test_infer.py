@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from assay.client import Client, EscrowShort, InputInvalid, ModelUnknown, PriceTooHigh
 from assay.client.channels import ChannelState
 from assay.client.store import ChannelKey
 from assay.types import Assurance
+
 from tests.support.onnx_models import linear_model
 from tests.support.stack import PRICE, RunningNode, Stack
 

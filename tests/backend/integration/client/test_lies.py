@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from assay.client import ChannelBlocked, Client, ReceiptRefused
 from assay.commitments.signing import SigningKey
 from assay.types import Address, Receipt
+
 from tests.support.onnx_models import linear_model, manifest_of
 from tests.support.peer import INPUT, OUTPUT, Peer, PeerServer
 from tests.support.stack import PRICE, Stack
@@ -25,6 +25,7 @@ X = np.array([[1.5, -2.0]], np.float32)
 class Liar:
     server: PeerServer
     model: str
+    honest: Peer
 
     @property
     def peer(self) -> Peer:
@@ -39,14 +40,13 @@ def liar_at(stack: Stack) -> Iterator[Liar]:
     peer = Peer(stack.deployment.domain, operator, signer, version_id, PRICE, lambda: int(time.time()))
     with PeerServer(peer) as server:
         stack.register(operator, signer.address, server.url, PRICE, version_id)
-        yield Liar(server, model)
+        yield Liar(server, model, peer)
 
 
 @pytest.fixture
 def liar(liar_at: Liar) -> Iterator[Liar]:
     """The same node, honest until told otherwise."""
-    honest = replace(liar_at.peer, channels={}, vouchers_seen=[])
-    liar_at.server.peer = honest
+    liar_at.server.peer = replace(liar_at.honest, channels={}, vouchers_seen=[])
     liar_at.server.intercept = lambda path: None
     yield liar_at
 
