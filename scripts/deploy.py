@@ -59,7 +59,7 @@ class DeployCommand(ConnectedProviderCommand):
                 return ConnectedProviderCommand.invoke(self, ctx)
             except ApeException as error:
                 raise ConfigurationError(
-                    f"the network cannot be used: {error} Check --network; public networks' RPC URLs come from "
+                    f"the network cannot be used: {error} Check --network; public networks' RPC URLs are in "
                     "SEPOLIA_RPC_URL and BASE_SEPOLIA_RPC_URL, or as in --network ethereum:sepolia:URL"
                 ) from error
 
@@ -122,7 +122,7 @@ def _url_of(provider: ProviderAPI) -> str:
 def _load_account(
     account: str | None, password_file: Path | None, is_local: bool, provider: ProviderAPI
 ) -> SigningKey:
-    """Ape's test accounts on local chains; else a keystore, its password from file, Ape's variable or prompt."""
+    """Ape's test accounts on local chains; else a keystore (password: file, Ape's variable or prompt)."""
     if account is None and is_local:
         account = "TEST::0"
     if account is None:

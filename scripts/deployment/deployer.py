@@ -146,7 +146,7 @@ class Deployer:
                 f"{k}: {record['arguments'].get(k)} there, {arguments[k]} here" for k in differing
             )
             raise ConfigurationError(
-                f"{name} at {address} was deployed with other arguments ({told}); contracts cannot be changed: "
+                f"{name} at {address} was deployed with other arguments ({told}) and cannot be changed: "
                 "give the same options, or another --deployments folder"
             )
         # A crash may have come between the record and addresses.json.

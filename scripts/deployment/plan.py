@@ -80,8 +80,8 @@ def check_terms(terms: Terms, *, is_local: bool) -> None:
         raise ConfigurationError("--owner and --treasury must not be the zero address")
     if terms.token is None and not is_local:
         raise ConfigurationError(
-            "this is a public network: name an existing ERC-20 with --token; the mock token, which anyone can "
-            "mint, is deployed on local chains alone"
+            "this is a public network: name an existing ERC-20 with --token; the mock token, which "
+            "anyone can mint, is deployed on local chains alone"
         )
 
 
@@ -94,9 +94,7 @@ def check_token(client: ChainClient, token: Address) -> None:
     except (RpcError, AssayError) as error:
         raise ConfigurationError(f"--token {token} does not answer totalSupply(): {error}") from error
     if len(answer) != 32:
-        raise ConfigurationError(
-            f"--token {token} is not an ERC-20: totalSupply() answers {len(answer)} bytes"
-        )
+        raise ConfigurationError(f"--token {token} is no ERC-20: totalSupply() answers {len(answer)} bytes")
 
 
 def arguments_of(step: Step, terms: Terms, addresses: dict[str, Address]) -> dict[str, object]:

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from assay.chain.outbox import Attempt, Intent, IntentState, Outbox
+from assay.chain.transactions import Fees
+from assay.chain.values import Call
+from assay.errors import ConfigurationError, FatalError
+from assay.types import Address, Hash32
+
+SENDER = Address("0x" + "11" * 20)
+
+
+def attempt(number: int) -> Attempt:
+    return Attempt(Hash32(number.to_bytes(32, "big")), b"raw", Fees(2**200, 1), 1.5)
+
+
+def intent(key: str, nonce: int) -> Intent:
+    call = Call(None, b"\x01", "label", 2**100)
+    return Intent(0, key, nonce, call, 21_000, IntentState.PENDING, (attempt(nonce + 1),))
+
+
+def test_add__then_reopened__same_intent(tmp_path: Path) -> None:
+    with Outbox(tmp_path / "o.sqlite3") as outbox:
+        stored = outbox.add(1, SENDER, intent("a", 0))
+    with Outbox(tmp_path / "o.sqlite3") as outbox:
+        assert outbox.find(1, SENDER, "a") == stored
+        assert outbox.find(1, SENDER, "b") is None
+        assert outbox.find(2, SENDER, "a") is None
+        assert (outbox.next_nonce(1, SENDER), outbox.next_nonce(2, SENDER)) == (1, 0)
+
+
+@pytest.mark.parametrize(("key", "nonce"), [("a", 1), ("b", 0)])
+def test_add__key_or_nonce_used__refused_whole(tmp_path: Path, key: str, nonce: int) -> None:
+    with Outbox(tmp_path / "o.sqlite3") as outbox:
+        outbox.add(1, SENDER, intent("a", 0))
+        with pytest.raises(sqlite3.IntegrityError):
+            outbox.add(1, SENDER, intent(key, nonce))
+        assert len(outbox.pending(1, SENDER)) == 1
+
+
+def test_add_attempt__replacement__newest_last_nonce_kept(tmp_path: Path) -> None:
+    with Outbox(tmp_path / "o.sqlite3") as outbox:
+        stored = outbox.add(1, SENDER, intent("a", 0))
+        bumped = outbox.add_attempt(stored.id, attempt(77))
+        assert [a.hash[-1] for a in bumped.attempts] == [1, 77] and bumped.nonce == 0
+        assert outbox.add_attempt(stored.id, attempt(78), nonce=5).nonce == 5
+
+
+def test_reopen_from__counter_went_down__mined_ones_above_are_pending(tmp_path: Path) -> None:
+    with Outbox(tmp_path / "o.sqlite3") as outbox:
+        for nonce in range(3):
+            outbox.record_mined(outbox.add(1, SENDER, intent(str(nonce), nonce)).id, {"blockNumber": "0x1"})
+        assert outbox.pending(1, SENDER) == []
+        assert outbox.reopen_from(1, SENDER, 1) == 2
+        assert [i.nonce for i in outbox.pending(1, SENDER)] == [1, 2]
+
+
+def test_bind_chain__another_genesis__fatal(tmp_path: Path) -> None:
+    with Outbox(tmp_path / "o.sqlite3") as outbox:
+        outbox.bind_chain(1, Hash32(b"\x01" * 32))
+        outbox.bind_chain(1, Hash32(b"\x01" * 32))
+        with pytest.raises(FatalError, match="another chain"):
+            outbox.bind_chain(1, Hash32(b"\x02" * 32))
+
+
+def test_sender_lock__held__second_refused_until_released(tmp_path: Path) -> None:
+    with Outbox(tmp_path / "o.sqlite3") as outbox:
+        with outbox.sender_lock(1, SENDER):
+            with pytest.raises(ConfigurationError, match="already sends"), outbox.sender_lock(1, SENDER):
+                pass
+            with outbox.sender_lock(2, SENDER):
+                pass
+        with outbox.sender_lock(1, SENDER):
+            pass
+
+
+def test_outbox__durability__wal_and_full_sync(tmp_path: Path) -> None:
+    with Outbox(tmp_path / "o.sqlite3") as outbox:
+        assert outbox._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert outbox._db.execute("PRAGMA synchronous").fetchone() == (2,)
+
+
+def test_outbox__not_a_database__configuration_error(tmp_path: Path) -> None:
+    (tmp_path / "o.sqlite3").write_bytes(b"garbage" * 1000)
+    with pytest.raises(ConfigurationError, match="damaged"):
+        Outbox(tmp_path / "o.sqlite3")
