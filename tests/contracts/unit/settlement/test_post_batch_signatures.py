@@ -1,7 +1,7 @@
 """What is no signature of the consumer must not move its money.
 
 EOA rows carry EIP-2098's `(r, vs)`: v is one bit, so 0, 1, 29 or 255 cannot be said, and no row is shorter or
-longer than 64 bytes. The 65-byte form exists off-chain (tests of `assay.commitments.signing`) and inside wallets.
+longer than 64 bytes. The 65-byte form exists off-chain (tests of `assay.commitments.signing`) and in wallets.
 """
 
 from __future__ import annotations
@@ -187,8 +187,8 @@ def test_wallet__misbehaves__costs_its_own_row_and_bounded_gas(
     row = funded.wallet_row(wallet, bob, UNIT, 1)
     refuse(funded, wallets=[row])
     posted = funded.post(funded.row(alice, 5, 1), wallets=[row])
+    assert (200_000 if behaviour > 1 else 0) < funded.settlement.call_trace().gas_used < 500_000
     assert funded.settlement.batches(posted).amount == 5
-    assert funded.settlement.call_trace().gas_used < 500_000
 
 
 @pytest.mark.parametrize(
