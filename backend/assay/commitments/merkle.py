@@ -17,6 +17,7 @@ NODE = b"\x01"
 MAX_DEPTH = 32
 """A tree has at most 2^32 leaves."""
 _BLOCK_DEPTH = 12
+_BLOCK_LEAVES = 1 << _BLOCK_DEPTH
 
 
 def leaf_hash(data: bytes | memoryview) -> Hash32:
@@ -45,16 +46,27 @@ def depth_of(leaf_count: int) -> int:
     return (leaf_count - 1).bit_length()
 
 
+def _leaf_blocks(leaf_datas: Iterable[bytes | memoryview]) -> Iterator[bytes]:
+    """The leaf hashes in runs of 2^12, which stay in the processor's cache; the last may be shorter."""
+    leaves = iter(leaf_datas)
+    while block := b"".join([sha256(b"\x00" + data).digest() for data in islice(leaves, _BLOCK_LEAVES)]):
+        yield block
+
+
 def hash_leaves(leaf_datas: Iterable[bytes | memoryview]) -> bytes:
     """The leaf hashes of `leaf_datas`, concatenated."""
-    return b"".join([sha256(b"\x00" + data).digest() for data in leaf_datas])
+    return b"".join(_leaf_blocks(leaf_datas))
 
 
 def _parents(level: bytes, height: int) -> bytes:
     """The level above `level`, whose nodes stand at `height` (leaves: 0)."""
     if len(level) % 64:
         level += PADDING[height]
-    return b"".join([sha256(b"\x01" + level[i : i + 64]).digest() for i in range(0, len(level), 64)])
+    step, end = 64 * _BLOCK_LEAVES, len(level)
+    blocks = (range(start, min(start + step, end), 64) for start in range(0, end, step))
+    return b"".join(
+        b"".join([sha256(b"\x01" + level[i : i + 64]).digest() for i in block]) for block in blocks
+    )
 
 
 def _fold(level: bytes, start: int, stop: int) -> bytes:
@@ -67,13 +79,6 @@ def _fold(level: bytes, start: int, stop: int) -> bytes:
 def root_of_leaves(leaf_hashes: bytes) -> Hash32:
     """Root over concatenated leaf hashes. Raises ValueError if there is none."""
     return Hash32(_fold(leaf_hashes, 0, depth_of(len(leaf_hashes) // 32)))
-
-
-def _leaf_blocks(leaf_datas: Iterable[bytes | memoryview]) -> Iterator[bytes]:
-    """The leaf hashes in runs of 2^12; the last may be shorter."""
-    leaves = iter(leaf_datas)
-    while block := hash_leaves(islice(leaves, 1 << _BLOCK_DEPTH)):
-        yield block
 
 
 def merkle_root(leaf_datas: Iterable[bytes | memoryview]) -> Hash32:
