@@ -184,7 +184,7 @@ def list_models(publisher: str | None, connection: Connection, as_json: bool) ->
         rows = [
             {"model_id": event["model_id"], "publisher": event["publisher"], "name": event["name"],
              "versions": client.models.model(event["model_id"]).version_count}
-            for event in client.registered_models()
+            for event in client.resolver.registered()
             if publisher is None or event["publisher"].lower() == publisher.lower()
         ]  # fmt: skip
     if as_json:

@@ -31,20 +31,30 @@ def command(connection: Connection, as_json: bool) -> None:
     if as_json:
         emit_json(figures)
         return
-    for title, rows in _tables(figures):
-        emit_table(title, ("figure", "value"), rows)
-        console().print()
+    _show(figures)
 
 
-def _tables(figures: dict[str, Any]) -> list[tuple[str, list[tuple[str, Any]]]]:
-    """Plain values first, then one table for each nested object."""
-    plain = [(name, value) for name, value in figures.items() if not isinstance(value, dict | list)]
-    nested = [(name, value) for name, value in figures.items() if isinstance(value, dict)]
-    lists = [(name, value) for name, value in figures.items() if isinstance(value, list)]
-    tables = [("network", plain)] if plain else []
-    tables += [(name.replace("_", " "), list(value.items())) for name, value in nested]
-    for name, rows in lists:
-        lines = [(str(i + 1), ", ".join(f"{k} {v}" for k, v in row.items()) if isinstance(row, dict) else row)
-                 for i, row in enumerate(rows)]  # fmt: skip
-        tables.append((name.replace("_", " "), lines))
-    return tables
+SHARES = ("accessibility", "verifiability", "scalability", "utility")
+COUNTS = (
+    "verified_inferences",
+    "settled_inferences",
+    "settled_signed_only",
+    "active_versions",
+    "live_versions",
+    "staked_nodes",
+    "answering_nodes",
+    "indexed_block",
+    "head_block",
+    "finalized_block",
+)
+
+
+def _show(figures: dict[str, Any]) -> None:
+    rows = [(name.replace("_", " "), figures[name]) for name in COUNTS if name in figures]
+    rows += [(name, f"{100 * figures[name]:.1f} %") for name in SHARES if name in figures]
+    emit_table("network", ("figure", "value"), rows)
+    for title, name in (("day", "per_day"), ("node", "per_node"), ("version", "per_version")):
+        if buckets := figures.get(name):
+            console().print()
+            lines = [(bucket["key"], bucket["verified"], bucket["settled"]) for bucket in buckets]
+            emit_table(f"per {title}", (title, "verified", "settled"), lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -84,16 +85,26 @@ def verify(receipt: str, proof_path: Path | None, connection: Connection, as_jso
             proof_data = _load_json(proof_path)
         proof = _proof(client, domain, signed, proof_data)
         report = verify_receipt(client.chain, client.deployment, domain, signed, proof)
-    _explain(report, proof, as_json)
+    if as_json:  # one document, whatever it says
+        _emit_report(report, proof)
+        sys.exit(_exit_code(report))
+    _explain(report)
     if report.failed:
+        failed = report.failed[0]
         raise VerificationError(
-            f"receipt 0x{report.digest.hex()} does not verify: {report.failed[0].name} failed, {report.failed[0].detail}",
-            step=report.failed[0].name,
+            f"receipt 0x{report.digest.hex()} does not verify: {failed.name} failed, {failed.detail}",
+            step=failed.name,
         )
     if not report.is_final:
         raise RetryableError(
             f"receipt 0x{report.digest.hex()} has no fault, but is not final yet; verify it again later"
         )
+
+
+def _exit_code(report: Report) -> int:
+    if report.failed:
+        return VerificationError.exit_code
+    return 0 if report.is_final else RetryableError.exit_code
 
 
 def _proof(client: Client, domain: Domain, signed: SignedReceipt, data: Any) -> Proof | None:
@@ -104,19 +115,20 @@ def _proof(client: Client, domain: Domain, signed: SignedReceipt, data: Any) -> 
     return find_proof(client.chain, client.deployment, signed.receipt, client.http, client.accelerator)
 
 
-def _explain(report: Report, proof: Proof | None, as_json: bool) -> None:
-    if as_json:
-        emit_json(
-            {
-                "digest": report.digest,
-                "assurance": report.assurance,
-                "final": report.is_final,
-                "verified": report.is_verified,
-                "steps": [{"name": s.name, "ok": s.ok, "detail": s.detail} for s in report.steps],
-                "proof": proof_to_json(proof) if proof else None,
-            }
-        )
-        return
+def _emit_report(report: Report, proof: Proof | None) -> None:
+    emit_json(
+        {
+            "digest": report.digest,
+            "assurance": report.assurance,
+            "final": report.is_final,
+            "verified": report.is_verified,
+            "steps": [{"name": s.name, "ok": s.ok, "detail": s.detail} for s in report.steps],
+            "proof": proof_to_json(proof) if proof else None,
+        }
+    )
+
+
+def _explain(report: Report) -> None:
     rows = [(step.name, MARKS[step.ok], step.detail) for step in report.steps]
     emit_table(f"receipt 0x{report.digest.hex()}", ("step", "", "what was found"), rows)
     if report.is_verified:

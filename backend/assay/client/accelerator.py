@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import quote
 
-from assay.client.errors import ModelUnknown, NodeRefused
+from assay.client.errors import NodeRefused
 from assay.client.transport import NodeHttp
 from assay.commitments.parsing import parse_address
 from assay.errors import AssayError, RequestError
@@ -22,22 +21,6 @@ class Accelerator:
 
     def get(self, path: str) -> Any:
         return self._http.get_json(self.url, path, 8 << 20)
-
-    def publisher(self, alias: str, name: str) -> Address:
-        """The only publisher of a model `name`, or the one whose alias fits. Raises ModelUnknown."""
-        rows = self.get(f"/v1/models?name={quote(name)}").get("items", [])
-        found = {parse_address(row["publisher"], "publisher") for row in rows if row.get("name") == name}
-        if alias:
-            found = {
-                parse_address(row["publisher"], "publisher")
-                for row in rows
-                if row.get("name") == name and row.get("publisher_alias") == alias
-            }
-        if len(found) != 1:
-            what = f"{alias}/{name}" if alias else name
-            known = f"; {name!r} is published by {', '.join(sorted(found))}" if found else ""
-            raise ModelUnknown(f"{self.url} knows no single publisher of {what!r}{known}; write 0x…/{name}")
-        return found.pop()
 
     def nodes_offering(self, version_id: Hash32) -> list[Address]:
         """Candidates, to be checked on-chain; empty where the API says nothing usable."""

@@ -37,7 +37,6 @@ from assay.client.errors import (
     VersionRevoked,
 )
 from assay.client.escrow import AutoFund, Purse
-from assay.client.logs import scan_logs
 from assay.client.resolve import Manifests, ResolvedVersion, Resolver
 from assay.client.session import Answer, Session, Target, Work
 from assay.client.store import Store
@@ -130,7 +129,7 @@ class Client:
         self.store = Store(self.data)
         self.http = NodeHttp(timeout)
         self.accelerator = Accelerator(api_url, self.http) if api_url else None
-        self.resolver = Resolver(self.models, self.accelerator)
+        self.resolver = Resolver(self.models)
         self.directory = Directory(self.nodes, self.domain, self.store, self.accelerator)
         self.health = Health(self.store)
         self.manifests = Manifests(self.data / "manifests", self.http, hub_url)
@@ -263,9 +262,7 @@ class Client:
             )
         return known[1]
 
-    def signature(
-        self, version: ResolvedVersion, offer: NodeOffer | None = None
-    ) -> Signature:
+    def signature(self, version: ResolvedVersion, offer: NodeOffer | None = None) -> Signature:
         """Inputs and outputs in order: from the manifest (checked by its hash), else as the node states them."""
         key = (version.version_id, offer.node if offer else None)
         known = self._signatures.get((version.version_id, None)) or self._signatures.get(key)
@@ -284,11 +281,6 @@ class Client:
         metadata = self.http.get_json(offer.endpoint, model_path(version.model_name, version.number))
         known = self._signatures[key] = (_specs(metadata, "inputs"), _specs(metadata, "outputs"))
         return known
-
-    def registered_models(self) -> list[dict[str, Any]]:
-        """Arguments of every `ModelRegistered` event, oldest first: model_id, publisher, name, metadata_uri."""
-        logs = scan_logs(self.models, [self.models.abi.topic("ModelRegistered")], self.deployment.block)
-        return [self.models.decode_log(entry).args for entry in logs]
 
     # --- money --------------------------------------------------------------------------------------------
 

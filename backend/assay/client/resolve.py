@@ -6,16 +6,18 @@ import re
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from assay.chain.contracts import ModelRegistry, read_many
+from assay.chain.keys import keystore_address
 from assay.chain.views import Model, Version
-from assay.client.accelerator import Accelerator
 from assay.client.errors import ModelUnknown, NodeRefused, NodeUnreachable, VersionRevoked
+from assay.client.logs import scan_logs
 from assay.client.transport import NodeHttp
 from assay.commitments.identifiers import check_model_name, checksum_address, model_id, version_id
 from assay.commitments.manifest import Manifest
-from assay.errors import RequestError
+from assay.errors import ConfigurationError, RequestError
 from assay.types import Address, Assurance, Hash32, VersionStatus
 
 _REFERENCE = re.compile(r"(?:(?P<publisher>[^/@]+)/)?(?P<name>[^/@]+)(?:@(?P<number>[1-9][0-9]{0,9}))?")
@@ -25,7 +27,7 @@ _PAGE = 50
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """`publisher` is an address or an alias that the API knows; `number` None: the newest active version."""
+    """`publisher` is an address, a local account or empty; `number` None: the newest active version."""
 
     publisher: str
     name: str
@@ -72,24 +74,39 @@ def parse_reference(text: str) -> Reference:
 
 
 class Resolver:
-    """Reads the registry; the API only turns an alias into an address, which the caller gets to see."""
+    """Reads the registry of models."""
 
-    def __init__(self, models: ModelRegistry, accelerator: Accelerator | None) -> None:
-        self._models, self._accelerator = models, accelerator
+    def __init__(self, models: ModelRegistry) -> None:
+        self._models = models
 
     def publisher(self, reference: Reference) -> Address:
-        """The publisher's address. Raises ModelUnknown."""
-        if _ADDRESS.fullmatch(reference.publisher):
-            try:
-                return checksum_address(reference.publisher)
-            except ValueError as error:
-                raise ModelUnknown(f"publisher: {error}") from None
-        if self._accelerator is None:
+        """The publisher's address: as written, of an account of this machine, or the only one of a bare name.
+
+        Raises ModelUnknown.
+        """
+        text = reference.publisher
+        if not text:
+            return self._only_publisher(reference.name)
+        try:
+            return checksum_address(text if _ADDRESS.fullmatch(text) else keystore_address(text))
+        except (ValueError, ConfigurationError) as error:
             raise ModelUnknown(
-                f"publisher {reference.publisher or '(none)'!r} of {reference.name!r} is not an address, and no API is set "
-                "to look it up; write 0x…/name or give the API's URL"
-            )
-        return self._accelerator.publisher(reference.publisher, reference.name)
+                f"publisher {text!r} is neither an address nor an account of this machine ({error}); write 0x…/{reference.name}"
+            ) from None
+
+    def _only_publisher(self, name: str) -> Address:
+        """Who registered a model of this name, from the chain's events; refused if there are several."""
+        found = sorted({event["publisher"] for event in self.registered() if event["name"] == name})
+        if len(found) != 1:
+            known = f"it is published by {', '.join(found)}" if found else "nobody registered it"
+            raise ModelUnknown(f"{name!r} names no single model: {known}; write 0x…/{name}")
+        return Address(found[0])
+
+    def registered(self) -> list[dict[str, Any]]:
+        """Arguments of every `ModelRegistered` event, oldest first: model_id, publisher, name, metadata_uri."""
+        topics = [self._models.abi.topic("ModelRegistered")]
+        logs = scan_logs(self._models, topics, self._models.deployment.block)
+        return [self._models.decode_log(entry).args for entry in logs]
 
     def resolve(self, text: str) -> ResolvedVersion:
         """Raises ModelUnknown, VersionRevoked (a revoked version that is asked for by number)."""

@@ -1,0 +1,210 @@
+"""The consumer's and the publisher's commands against real processes, through click's runner."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from assay.chain.keys import create_keystore
+from assay.cli import main
+from tests.support.deploy import UNIT
+from tests.support.onnx_models import build_model, linear_model, value
+from tests.support.stack import PRICE, Stack
+
+Run = Callable[..., Result]
+_APART = {"mix_stderr": False} if "mix_stderr" in inspect.signature(CliRunner).parameters else {}
+RUNNER = CliRunner(**_APART)  # click before 8.2 mixes the streams unless told not to
+
+
+@pytest.fixture
+def run(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """`run("channel", "fund", …)` in the name of a fresh, rich account."""
+    keystore = tmp_path / "consumer.json"
+    key = create_keystore(keystore, "test", scrypt_n=2)
+    stack.chain.set_balance(key.address, UNIT)
+    stack.mint(key.address, 10 * UNIT)
+    (tmp_path / "password").write_text("test\n")
+    (tmp_path / "hub").mkdir()
+    for name, text in {
+        "ASSAY_RPC_URLS": json.dumps([stack.chain.url]),
+        "ASSAY_DEPLOYMENTS": str(stack.deployment.folder.parent),
+        "ASSAY_DATA": str(tmp_path / "data"),
+        "ASSAY_ACCOUNT": str(keystore),
+        "ASSAY_PASSWORD_FILE": str(tmp_path / "password"),
+        "ASSAY_HUB_URL": str(tmp_path / "hub"),
+        "ASSAY_API_URL": "http://127.0.0.1:9",
+        "COLUMNS": "200",
+    }.items():
+        monkeypatch.setenv(name, text)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args: str, code: int = 0, input: str | None = None) -> Result:
+        result = RUNNER.invoke(main, list(args), input=input, catch_exceptions=False)
+        assert result.exit_code == code, result.output + result.stderr
+        return result
+
+    return run
+
+
+def loads(result: Result) -> Any:
+    return json.loads(result.stdout)
+
+
+def test_infer__funded__writes_outputs_and_receipt(run: Run, stack: Stack, tmp_path: Path) -> None:
+    node = stack.nodes[0].address
+    short = run("infer", stack.model, "--input", "-", "--max-price", "0.01", code=2, input="[[1, 2, 3, 4]]")
+    assert f"assay channel fund {node}" in " ".join(short.stderr.split())
+
+    funded = loads(run("channel", "fund", node, "0.5", "--json"))
+    assert funded["balance"] == str(UNIT // 2)
+    assert len(funded["transactions"]) == 1  # the mock token has permits
+
+    np.save(tmp_path / "x.npy", np.ones((1, 4)))
+    args = ["infer", stack.model, "--input", "x.npy", "--out", "y.npz", "--receipt", "receipt.json"]
+    data = loads(run(*args, "--max-price", "0.01", "--json"))
+    assert data["price"] == str(PRICE)
+    with np.load(tmp_path / "y.npz") as outputs:
+        assert outputs["y"].shape == (1, 3)
+    shown = loads(run("receipt", "show", "receipt.json", "--json"))
+    assert shown == loads(run("receipt", "show", shown["digest"], "--json"))
+    assert [file["digest"] for file in loads(run("receipt", "list", "--json"))] == [shown["digest"]]
+    assert "0.01 TEST" in run("receipt", "show", "receipt.json").stdout
+
+    channel = loads(run("channel", "show", "--json"))
+    assert channel["escrows"][0]["free"] == str(UNIT // 2 - PRICE)
+    assert (channel["channels"][0]["count"], channel["channels"][0]["acknowledged"]) == (1, 1)
+    assert "0.49 TEST" in run("channel", "show").stdout
+
+    early = run("receipt", "verify", "receipt.json", code=3)
+    assert "has not settled it yet" in " ".join(early.stdout.split())
+
+
+def test_receipt_verify__settled__explains_every_step_without_an_api(
+    run: Run, stack: Stack, tmp_path: Path
+) -> None:
+    dear = stack.nodes[1]  # closes a batch after two receipts
+    stack.nodes[0].kill()
+    try:
+        run("channel", "fund", dear.address, "1")
+        for i in (1, 2):
+            run("infer", stack.model, "--input", "-", "--receipt", f"r{i}.json", input="[[1, 2, 3, 4]]")
+    finally:
+        stack.nodes[0].start()
+    steps = wait_for_batch(run)
+    assert steps == {
+        "domain": True, "signature": True, "signer": True, "version": True, "inclusion": True, "finality": None,
+    }  # fmt: skip
+    stack.chain.increase_time(61)
+    report = loads(run("receipt", "verify", "r1.json", "--json"))
+    assert report["final"]
+    assert not report["verified"]  # the model is outside the exact profile
+    (tmp_path / "proof.json").write_text(json.dumps(report["proof"]))
+    text = run("receipt", "verify", "r1.json", "--proof", "proof.json").stdout
+    assert "the dispute window ended" in text
+
+    data = json.loads((tmp_path / "r1.json").read_text())
+    wrong = run("receipt", "verify", "r2.json", "--proof", "proof.json", code=6)
+    assert "FAILED" in wrong.stdout
+    (tmp_path / "forged.json").write_text(json.dumps(data | {"price": "1"}))
+    assert "digest" in run("receipt", "verify", "forged.json", code=2).stderr
+    other = data | {"signature": data["signature"][:-4] + "001b"}
+    (tmp_path / "other.json").write_text(json.dumps(other))
+    run("receipt", "verify", "other.json", code=6)
+
+
+def wait_for_batch(run: Run) -> dict[str, bool | None]:
+    for _ in range(100):
+        result = RUNNER.invoke(main, ["receipt", "verify", "r1.json", "--json"])
+        report = json.loads(result.stdout)
+        steps = {step["name"]: step["ok"] for step in report["steps"]}
+        if steps["inclusion"]:
+            return steps
+        time.sleep(0.2)
+    raise AssertionError("the node posted no batch")
+
+
+def test_channel_withdraw__two_steps__pays_out_after_the_thaw(run: Run, stack: Stack) -> None:
+    node = stack.nodes[0].address
+    run("channel", "fund", node, "1")
+    thawing = run("channel", "withdraw", node, "0.25").stdout
+    assert "0.25 TEST are thawing" in thawing
+    assert "run this again then" in run("channel", "withdraw", node, code=2).stderr
+    stack.chain.increase_time(121)
+    assert "withdrew 0.25 TEST; 0.75 TEST are left" in run("channel", "withdraw", node).stdout
+    run("channel", "withdraw", node, "0.25")
+    assert "called off" in run("channel", "withdraw", node, "--cancel").stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "words"),
+    [
+        (("channel", "fund", "NODE", "1.5e-30"), 2, "not an amount"),
+        (("channel", "fund", "NODE", "-1"), 2, "No such option"),
+        (("channel", "fund", "0x" + "12" * 20, "1"), 2, "not a registered node"),
+        (("channel", "fund", "NODE", "1000000"), 2, "cannot deposit"),
+        (("infer", "nobody/x", "--input", "-"), 2, "neither an address nor an account"),
+        (("infer", "a b/c/d", "--input", "-"), 2, "no model reference"),
+        (("receipt", "show", "missing.json"), 2, "no receipt file"),
+        (("receipt", "show", "0x" + "00" * 32), 2, "give its file"),
+        (("network", "--no-api"), 5, "ASSAY_API_URL"),
+        (("network",), 3, "cannot be reached"),
+        (("model", "show", "nothing"), 2, "nobody registered it"),
+    ],
+)
+def test_commands__wrong_use__one_line_with_its_exit_code(
+    run: Run, stack: Stack, args: tuple[str, ...], code: int, words: str
+) -> None:
+    filled = [stack.nodes[0].address if arg == "NODE" else arg for arg in args]
+    result = run(*filled, code=code, input="[1]")
+    assert words in " ".join(result.stderr.split())
+    assert "Traceback" not in result.output
+
+
+def test_model__init_to_show__publishes_once(run: Run, stack: Stack, tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(linear_model(3, 2, seed=5))
+    run("model", "init", "mine", "--onnx", "m.onnx", "--royalty-bps", "250")
+    assert (tmp_path / "MODEL_CARD.md").exists()
+    pushed = loads(run("model", "push", "--json"))
+    assert all((tmp_path / "hub").rglob(digest) for digest in pushed.values())
+
+    first = loads(run("model", "publish", "--json"))
+    assert (first["number"], first["published"], len(first["transactions"])) == (1, True, 2)
+    again = loads(run("model", "publish", "--json"))
+    assert again == {"reference": first["reference"], "number": 1, "published": False}
+    asked = run("model", "publish", "--force", input="y\n")
+    assert "gas" in asked.stdout
+    assert "@2" in asked.stdout
+
+    (row,) = [row for row in loads(run("model", "list", "--json")) if row["name"] == "mine"]
+    assert row["versions"] == 2
+    data = loads(run("model", "show", first["reference"], "--json"))
+    assert data["versions"][0]["royalty_bps"] == 250
+    assert data["versions"][0]["artifact"] == first["artifact"]
+    assert "active" in run("model", "show", "mine").stdout
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"no onnx at all", "not an ONNX model"), ("random", "RandomUniformLike")],
+)
+def test_model_init__file_that_no_node_would_serve__refused_early(
+    run: Run, tmp_path: Path, content: bytes | str, words: str
+) -> None:
+    from onnx import helper
+
+    if content == "random":
+        node = helper.make_node("RandomUniformLike", ["x"], ["y"])
+        content = build_model([node], [value("x", [1, 2])], [value("y", [1, 2])]).SerializeToString()
+    assert isinstance(content, bytes)
+    (tmp_path / "bad.onnx").write_bytes(content)
+    result = run("model", "init", "bad", "--onnx", "bad.onnx", code=8)
+    assert words in " ".join(result.stderr.split())
+    assert not (tmp_path / "model.toml").exists()
