@@ -1,1 +1,1 @@
-"""The demo (`scripts/demo`): the system as real processes on a local chain, driven, broken, settled, checked."""
+"""The demo (`scripts/demo`): the system as real processes on one chain, driven, broken, settled, judged."""

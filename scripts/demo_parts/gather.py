@@ -44,7 +44,7 @@ def read_node_log(world: World, node: Person) -> Receipts:
 
 def read_consumer(world: World, consumer: Person) -> Receipts:
     """Every receipt that the consumer accepted."""
-    store = Store(world.data(consumer.name))
+    store = Store(world.client_data(consumer))
     with contextlib.closing(store):
         files = [json.loads(text) for text in store.receipts()]
     domain = world.deployment.domain

@@ -75,12 +75,12 @@ class Consumer:
             deployments=world.folder / "deployments",
             hub_url=world.urls["hub"],
             api_url=world.urls["api"],
-            data=world.data(person.name),
+            data=world.client_data(person),
         )
         self._publisher = world.publisher.address
 
     def ask(self, count: int, on_answer: Callable[[], None]) -> None:
-        """The next `count` questions."""
+        """The next `count` questions; then tell the nodes that all receipts are accepted, as before any pause."""
         done = len(self.answers)
         for question in self.questions[done : done + count]:
             started = time.perf_counter()
@@ -101,6 +101,7 @@ class Consumer:
                 )
             )
             on_answer()
+        self.client.acknowledge()  # a node that is down hears it later
 
     def avoids(self, node: Address) -> bool:
         """Whether this consumer still passes over a node that failed it."""
@@ -170,6 +171,6 @@ class Traffic:
             time.sleep(0.2)
 
     def close(self) -> None:
-        """Acknowledge everything."""
+        """Acknowledge what is left, and disconnect."""
         for consumer in self.consumers:
             consumer.client.close()

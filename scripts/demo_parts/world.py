@@ -45,7 +45,7 @@ class Person:
 
 @dataclass
 class World:
-    """Folder and chain of a run; `minted` and `funded`: what the demo gave out and deposited, in base units."""
+    """Folder and chain of a run. `minted`, `funded`: what the demo gave out and deposited, base units."""
 
     folder: Path
     chain: ChainClient
@@ -71,6 +71,10 @@ class World:
     def data(self, name: str) -> Path:
         """State folder of a person or service."""
         return self.folder / name
+
+    def client_data(self, person: Person) -> Path:
+        """Where `assay infer`, `assay channel` and the SDK keep a person's channels and receipts."""
+        return self.data(person.name) / "client"
 
     def environment(self, person: Person | None = None, **extra: str) -> dict[str, str]:
         """Settings for an `assay` command, in the name of `person`."""

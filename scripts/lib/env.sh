@@ -1,7 +1,9 @@
 # Sourced by the scripts: makes .venv and node_modules hold exactly what is locked. Idempotent and quick when nothing changed.
 VENV=${ASSAY_VENV:-$PWD/.venv}
 UV_VERSION=0.13.9
-export PATH="$VENV/bin:$PWD/node_modules/.bin:$PATH" VIRTUAL_ENV="$VENV" PYTHONDONTWRITEBYTECODE=${PYTHONDONTWRITEBYTECODE:-}
+export PATH="$VENV/bin:$PWD/node_modules/.bin:$PATH" VIRTUAL_ENV="$VENV"
+unset PYTHONDONTWRITEBYTECODE # compile each module once, but keep the results out of the tree
+export PYTHONPYCACHEPREFIX="${PYTHONPYCACHEPREFIX:-$PWD/.cache/pycache}"
 
 find_python() {
   for candidate in "${PYTHON:-}" python3.11 python3.12 python3.13 python3; do

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-
 from assay.client.verify import Report, Step
 from assay.types import ZERO_HASH, Address, Assurance, BatchKey, Hash32, Receipt, SignedReceipt
+
 from scripts.demo_parts.checks import accuracy, check_all
 from scripts.demo_parts.evidence import Account, Answer, Evidence, Money, Posted
 

@@ -44,9 +44,9 @@ def test_models__folder__holds_just_the_models_tested_here() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_card__accuracy__is_what_the_committed_file_reaches(name: str) -> None:
-    card = (MODELS / name / "card.md").read_text()
+    card = (MODELS / name / "MODEL_CARD.md").read_text()
     stated = re.search(r"\| accuracy \| ([\d.]+) % on (\d+) held-out", card)
-    assert stated, f"{name}/card.md states no accuracy"
+    assert stated, f"{name}/MODEL_CARD.md states no accuracy"
     split = SPLITS[name]()
     assert len(split.held_out_labels) == int(stated[2])
     assert f"{100 * accuracy(name, split):.1f}" == stated[1]
