@@ -454,8 +454,10 @@ def receipt_status(
     return FINAL if self._is_final(batch) else PENDING
 
 
+# @dev The three digest views are open during `post_batch`: a wallet may ask for the digest that it approves.
 @external
 @view
+@reentrant
 def receipt_digest(receipt: ISettlement.Receipt) -> bytes32:
     """
     @notice The EIP-712 digest that a node's signer signs.
@@ -466,6 +468,7 @@ def receipt_digest(receipt: ISettlement.Receipt) -> bytes32:
 
 @external
 @view
+@reentrant
 def voucher_digest(consumer: address, node: address, version_id: bytes32, amount: uint128, count: uint64) -> bytes32:
     """
     @notice The EIP-712 digest that a consumer signs.
@@ -483,6 +486,7 @@ def voucher_digest(consumer: address, node: address, version_id: bytes32, amount
 
 @external
 @view
+@reentrant
 def DOMAIN_SEPARATOR() -> bytes32:
     """
     @notice The EIP-712 domain separator on this chain.

@@ -1,7 +1,7 @@
 """Run halmos on proofs written in Vyper: `python -m tests.support.symbolic FOLDER CONTRACT`.
 
 halmos reads the artifacts of `forge build`; `write_artifacts` writes the same for contracts that the Vyper
-compiler built. Prints one JSON object: check -> exit code (0: holds for all inputs, 1: refuted, else: gave up).
+compiler built. Prints one JSON object: check -> exit code (0: holds for all inputs, 1: refuted, else: none).
 """
 
 from __future__ import annotations

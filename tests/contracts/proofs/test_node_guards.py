@@ -1,4 +1,4 @@
-"""NodeRegistry's guards, proven by halmos for every caller and argument. A minute of computing: `--deep` only."""
+"""NodeRegistry's guards, proven by halmos for every caller and argument. A minute's work: `--deep` only."""
 
 from __future__ import annotations
 
