@@ -1,4 +1,4 @@
-"""`kill -9` of a sending process at every step boundary: the next one finishes, and nothing goes out twice."""
+"""`kill -9` of a sending process at every step boundary: the next one finishes, nothing goes out twice."""
 
 from __future__ import annotations
 
