@@ -89,3 +89,10 @@ def test_freeze_and_unfreeze__by_others__reverts(
             nodes.freeze(node, sender=caller)
         with boa.reverts("nodes: caller is not the dispute game"):
             nodes.unfreeze(node, sender=caller)
+
+
+def test_freeze__more_disputes_than_32_bits__reverts(nodes: Any, node: str, dispute_game: str) -> None:
+    nodes.eval(f"self._exit[{node}] = self._exit[{node}] | {(2**32 - 1) << 160}")
+    assert nodes.nodes(node).frozen == 2**32 - 1
+    with boa.reverts("nodes: too many disputes"):
+        nodes.freeze(node, sender=dispute_game)
