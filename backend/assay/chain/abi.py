@@ -114,10 +114,8 @@ class ContractAbi:
             raise FatalError(
                 f"{where} at {log['address']} is none of the contract's events; is the ABI current?"
             )
-        args = {
-            name: _decode([kind], topic, where)[0]
-            for (name, kind), topic in zip(event.indexed, topics[1:], strict=True)
-        }
+        indexed = _decode([kind for _, kind in event.indexed], b"".join(topics[1:]), where)
+        args = {name: value for (name, _), value in zip(event.indexed, indexed, strict=True)}
         plain = _decode([kind for _, kind in event.plain], bytes.fromhex(log["data"][2:]), where)
         args |= {name: value for (name, _), value in zip(event.plain, plain, strict=True)}
         return EventData(

@@ -4,7 +4,7 @@
         receipt = sender.send(settlement.collect(keys), key=f"collect:{batch_id}")
 
 Order of events, each a step that `on_step` hears of: `prepared` → `persisted` (nonce, raw bytes and hash are
-on disk) → `broadcast` → `mined` → `recorded`. A crash between any two is continued by `resume()`, or by `send`
+on disk) → `broadcast` → `mined` → `recorded`. A crash between two is continued by `resume()`, or by `send`
 with the same idempotency key: it looks hashes up first and sends the stored bytes again.
 """
 
