@@ -16,6 +16,7 @@ from assay.chain.client import ChainClient
 from assay.chain.deployments import Deployment, write_record
 from assay.commitments.identifiers import checksum_address
 from assay.types import ZERO_ADDRESS, Address
+
 from scripts.deployment.compiler import Artifact, compile_contract
 
 DAY = 86_400
