@@ -138,7 +138,7 @@ class NodeUnderTest:
             )
         self.configure()
 
-    def start(self, wait_seconds: float = 60.0) -> None:
+    def start(self, wait_seconds: float = 240.0) -> None:
         """Start and wait until every version is loaded."""
         log = (self.folder / "node.log").open("ab")
         with log:

@@ -131,7 +131,7 @@ def parse_config(raw: dict[str, Any], where: str) -> NodeConfig:
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, item['loc']))}: {item['msg']}"
-            for item in error.errors(include_input=False)[:5]
+            for item in error.errors(include_input=False)[:10]
         )
         raise ConfigurationError(f"{where}: {problems}; correct it") from None
 

@@ -1,0 +1,237 @@
+"""The settler on a real chain: vouchers paid once, rows skipped, reorgs, and `kill -9` at every named
+boundary."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from assay.commitments.receipts import voucher_digest
+from assay.node.batches import BatchState, BatchStore
+from assay.node.log import Acknowledge, ChannelKey, HeldVoucher, Issue, ReceiptLog
+from assay.node.settler import Settler, SettlerRules
+from assay.types import ZERO_ADDRESS, Address, Hash32, SkipReason, Voucher
+
+from tests.support.nodes import Consumer, Network, NodeUnderTest, Published, local_network
+from tests.support.onnx_models import linear_manifest, linear_model
+from tests.support.settle_once import open_settler
+
+WINDOW = 60
+PRICE = 5
+BOUNDARIES = ("closed", "post_sent", "posted", "collect_sent", "collected", "claim_sent")
+SENDER_STEPS = ("persisted", "broadcast")
+
+
+class Desk:
+    """A node's log, and a settler over it, without the server."""
+
+    def __init__(self, network: Network, node: NodeUnderTest, published: Published) -> None:
+        self.network, self.node, self.published = network, node, published
+        self.log = ReceiptLog(node.folder / "receipts.sqlite3", network.domain, node.operator)
+        self.issued = 0
+
+    def receipt(self, consumer: Consumer | None, amount: int, count: int, price: int = PRICE) -> None:
+        """One receipt, paid by a voucher of `amount` and `count`."""
+        self.issued += 1
+        unique = Hash32(self.issued.to_bytes(32, "big"))
+        if consumer is None:
+            self.log.write([Issue(self.key(ZERO_ADDRESS), unique, unique, 0)], self.node.signer)
+            return
+        held = self.held(consumer, amount, count)
+        self.log.write(
+            [Issue(self.key(consumer.address), unique, unique, price, held, unique)], self.node.signer
+        )
+
+    def acknowledge(self, consumer: Consumer, amount: int, count: int) -> None:
+        item = Acknowledge(self.key(consumer.address), self.held(consumer, amount, count))
+        self.log.write([item], self.node.signer)
+
+    def key(self, consumer: Address) -> ChannelKey:
+        return ChannelKey(self.published.version_id, consumer)
+
+    def held(self, consumer: Consumer, amount: int, count: int) -> HeldVoucher:
+        voucher = Voucher(consumer.address, self.node.operator, self.published.version_id, amount, count)
+        return HeldVoucher(amount, count, consumer.key.sign(voucher_digest(self.network.domain, voucher)))
+
+    @contextmanager
+    def settler(self, **rules: object) -> Iterator[Settler]:
+        node = self.node
+        with open_settler(
+            self.network.chain.url,
+            self.network.deployments,
+            node.folder,
+            node.operator,
+            node.signer,
+            SettlerRules(**rules),  # type: ignore[arg-type]
+        ) as made:
+            yield made
+
+    def settled(self, consumer: Consumer) -> tuple[int, int]:
+        found = self.network.settlement.channel(
+            consumer.address, self.node.operator, self.published.version_id
+        )
+        return found.settled, found.count
+
+    def states(self) -> list[BatchState]:
+        store = BatchStore(self.log.path, self.node.operator)
+        found = [batch.state for state in BatchState for batch in store.in_state(state)]
+        store.close()
+        return found
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    with local_network(tmp_path, dispute_window=WINDOW) as network:
+        node = network.add_node()
+        published = network.publish("linear", linear_model(), linear_manifest())
+        made = Desk(network, node, published)
+        yield made
+        made.log.close()
+
+
+def test_step__paid_receipts__are_posted_collected_and_claimed(desk: Desk) -> None:
+    consumer = desk.network.add_consumer((desk.node.operator, 100))
+    for n in range(3):
+        desk.receipt(consumer, (n + 1) * PRICE, n)
+    desk.acknowledge(consumer, 3 * PRICE, 3)
+    with desk.settler() as settler:
+        settler.step(close_all=True)
+        assert desk.states() == [BatchState.POSTED]
+        assert desk.settled(consumer) == (3 * PRICE, 3)
+        settler.step(close_all=True)
+        assert desk.states() == [BatchState.POSTED]
+        desk.network.chain.increase_time(WINDOW)
+        settler.step()
+    assert desk.states() == [BatchState.COLLECTED]
+    assert desk.network.settlement.claimable(desk.node.operator) == 0
+    assert desk.network.token.balance_of(desk.node.operator) == 15 - 1 - 1  # fee rounded up, royalty down
+    assert desk.network.settlement.settled_count(desk.published.version_id) == 3
+
+
+def test_step__escrow_ran_dry__pays_the_rest_with_a_later_batch(desk: Desk) -> None:
+    consumer = desk.network.add_consumer((desk.node.operator, 3))
+    desk.receipt(consumer, PRICE, 0)
+    with desk.settler() as settler:
+        settler.step(close_all=True)
+        assert desk.settled(consumer) == (3, 0)
+        desk.receipt(consumer, 2 * PRICE, 1)
+        settler.step(close_all=True)
+        assert desk.settled(consumer) == (3, 0)
+        consumer.fund(desk.node.operator, 100)
+        other = desk.network.add_consumer((desk.node.operator, 100))
+        desk.receipt(other, PRICE, 0)
+        settler.step(close_all=True)
+    assert desk.settled(consumer) == (2 * PRICE, 1)
+    assert desk.settled(other) == (PRICE, 0)
+
+
+def test_step__voucher_that_the_contract_skips__is_noted_and_the_rest_paid(desk: Desk) -> None:
+    good = desk.network.add_consumer((desk.node.operator, 100))
+    bad = desk.network.add_consumer((desk.node.operator, 100))
+    desk.receipt(good, PRICE, 0)
+    desk.receipt(bad, PRICE, 0)
+    forged = HeldVoucher(2 * PRICE, 0, good.key.sign(b"\x01" * 32))
+    desk.log.write([Acknowledge(desk.key(bad.address), forged)], desk.node.signer)
+    with desk.settler() as settler:
+        settler.step(close_all=True)
+    assert desk.settled(good) == (PRICE, 0)
+    assert desk.settled(bad) == (0, 0)
+    store = BatchStore(desk.log.path, desk.node.operator)
+    reasons = store._db.execute("SELECT skip_reason FROM batch_vouchers ORDER BY position").fetchall()
+    store.close()
+    assert sorted(reason or 0 for (reason,) in reasons) == [0, SkipReason.BAD_SIGNATURE]
+
+
+def test_step__unpaid_receipts__are_posted_only_if_asked(desk: Desk) -> None:
+    desk.receipt(None, 0, 0)
+    with desk.settler() as settler:
+        settler.step(close_all=True)
+    assert desk.states() == []
+    with desk.settler(free_receipts=True) as settler:
+        settler.step(close_all=True)
+    assert desk.states() == [BatchState.POSTED]
+
+
+def test_step__more_receipts_than_a_batch_takes__makes_several(desk: Desk) -> None:
+    consumer = desk.network.add_consumer((desk.node.operator, 100))
+    for n in range(5):
+        desk.receipt(consumer, (n + 1) * PRICE, n)
+    with desk.settler(max_receipts=2) as settler:
+        for _ in range(4):
+            settler.step(close_all=True)
+    assert desk.states() == [BatchState.POSTED] * 3
+    assert desk.settled(consumer) == (5 * PRICE, 4)
+
+
+def test_step__posting_undone_by_a_reorg__is_posted_again_once(desk: Desk) -> None:
+    consumer = desk.network.add_consumer((desk.node.operator, 100))
+    desk.receipt(consumer, PRICE, 0)
+    with desk.settler() as settler:
+        settler.step(close_all=True)
+        desk.network.chain.reorg(1)
+        assert desk.settled(consumer) == (0, 0)
+        settler._checked_at.clear()
+        settler.step()
+        settler.step()
+    assert desk.settled(consumer) == (PRICE, 0)
+    assert desk.states() == [BatchState.POSTED]
+    assert posted_events(desk) == 1
+
+
+def test_step__node_inactive__keeps_the_batch_and_posts_it_later(desk: Desk) -> None:
+    network, node = desk.network, desk.node
+    consumer = network.add_consumer((node.operator, 100))
+    desk.receipt(consumer, PRICE, 0)
+    network.send_as(node.operator, network.nodes.begin_unstake(1))
+    with desk.settler() as settler:
+        settler.step(close_all=True)
+        assert desk.states() == [BatchState.CLOSED]
+        network.send_as(node.operator, network.nodes.cancel_unstake())
+        settler._retry_at.clear()
+        settler.step()
+    assert desk.states() == [BatchState.POSTED]
+    assert desk.settled(consumer) == (PRICE, 0)
+
+
+def posted_events(desk: Desk) -> int:
+    settlement = desk.network.settlement
+    head = desk.network.client.block_number()
+    logs = desk.network.client.get_logs(0, head, [settlement.address])
+    return sum(event.name == "BatchPosted" for event in settlement.decode_logs(logs))
+
+
+@pytest.mark.parametrize("boundary", [*BOUNDARIES, *(f"send:{step}" for step in SENDER_STEPS)])
+def test_step__killed_at_a_boundary__goes_on_without_posting_or_paying_twice(
+    desk: Desk, boundary: str
+) -> None:
+    network, node = desk.network, desk.node
+    consumer = network.add_consumer((node.operator, 100))
+    for n in range(3):
+        desk.receipt(consumer, (n + 1) * PRICE, n)
+    killed = 0
+    for _ in range(2):
+        process = run_settler(desk, boundary)
+        killed += process.returncode == -signal.SIGKILL
+        assert process.returncode in (0, -signal.SIGKILL), process.stderr.decode()
+        network.chain.increase_time(WINDOW)
+    final = run_settler(desk, "")
+    assert final.returncode == 0, final.stderr.decode()
+    assert killed, f"{boundary} was never reached"
+    assert desk.states() == [BatchState.COLLECTED]
+    assert posted_events(desk) == 1
+    assert desk.settled(consumer) == (3 * PRICE, 2)
+    assert network.settlement.escrow(consumer.address, node.operator).balance == 100 - 3 * PRICE
+    assert network.token.balance_of(node.operator) == 13
+    assert network.settlement.claimable(node.operator) == 0
+
+
+def run_settler(desk: Desk, boundary: str) -> subprocess.CompletedProcess[bytes]:
+    """One `step` in a process of its own, which kills itself at `boundary`."""
+    command = [sys.executable, "-m", "tests.support.settle_once", desk.network.chain.url]
+    command += [str(desk.network.deployments), str(desk.node.folder), desk.node.operator, boundary]
+    return subprocess.run(command, capture_output=True, timeout=120, check=False)
