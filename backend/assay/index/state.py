@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Table, delete, insert, select
+from sqlalchemy import Connection, Select, Table, bindparam, delete, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from assay.db.tables import STATE_TABLES, Journal
@@ -18,6 +18,16 @@ from assay.db.tables import STATE_TABLES, Journal
 Row = dict[str, Any]
 Key = tuple[Any, ...]
 CACHE_ROWS = 50_000
+
+
+def _lookup(table: Table) -> tuple[Select[Any], tuple[str, ...]]:
+    """A query for one row, built once, and the names of its parameters."""
+    names = tuple(f"key_{column.name}" for column in table.primary_key)
+    matches = zip(table.primary_key, names, strict=True)
+    return select(table).where(*(column == bindparam(name) for column, name in matches)), names
+
+
+LOOKUPS = {name: _lookup(table) for name, table in STATE_TABLES.items()}
 
 
 class State:
@@ -116,10 +126,9 @@ class State:
         return self._connection
 
     def _load(self, table_name: str, key: Key) -> Row | None:
-        table = STATE_TABLES[table_name]
-        matches = zip(table.primary_key, key, strict=True)
-        query = select(table).where(*(column == value for column, value in matches))
-        found = self._need_connection().execute(query).mappings().first()
+        query, names = LOOKUPS[table_name]
+        values = dict(zip(names, key, strict=True))
+        found = self._need_connection().execute(query, values).mappings().first()
         return None if found is None else dict(found)
 
     def _write(self, table_name: str, row: Row, before: Mapping[str, Any] | None) -> None:
@@ -127,7 +136,7 @@ class State:
         if self._block >= self._journal_from:
             entry = (self._block, table_name, json.dumps(key))
             if entry not in self._journal:
-                self._journal[entry] = None if before is None else json.dumps(before)
+                self._journal[entry] = None if before is None else json.dumps(before, sort_keys=True)
         self._cache[table_name, key] = row
         self._dirty[table_name, key] = None
 
