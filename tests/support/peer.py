@@ -1,7 +1,8 @@
-"""A peer that speaks a node's side of SPEC.md §7 in a few lines, to be honest or to lie to the client under test.
+"""A peer that speaks a node's side of SPEC.md §7 in a few lines, to be honest or to lie to the client under
+test.
 
-It runs no model (its output is twice its input) and follows no chain: what it is for is to answer precisely, slowly,
-twice or wrongly on demand, which a real node does not.
+It runs no model (its output is twice its input) and follows no chain: what it is for is to answer precisely,
+slowly, twice or wrongly on demand, which a real node does not.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
 import numpy as np
-
 from assay.client.wire import LENGTH_HEADER, decode_response
 from assay.commitments.receipts import receipt_digest, receipt_to_json, voucher_digest
 from assay.commitments.signing import SigningKey, recover
@@ -40,7 +40,10 @@ class PeerChannel:
 
 @dataclass
 class Peer:
-    """Answers `(status, body, JSON length)`. `bend` may change the receipt before it is signed, `corrupt` the reply."""
+    """Answers `(status, body, JSON length)`.
+
+    `bend` may change the receipt before it is signed, `corrupt` the reply.
+    """
 
     domain: Domain
     node: Address

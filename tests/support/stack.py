@@ -21,7 +21,6 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
-
 from assay.chain.client import ChainClient
 from assay.chain.contracts import ModelRegistry, NodeRegistry, Settlement, Token
 from assay.chain.deployments import Deployment
@@ -33,6 +32,7 @@ from assay.commitments.manifest import Manifest
 from assay.commitments.signing import SigningKey
 from assay.node.config import NodeConfig, write_config
 from assay.types import ZERO_HASH, Address, Hash32
+
 from tests.support.anvil import Anvil, anvil
 from tests.support.deploy import UNIT, deploy, send_unlocked
 from tests.support.onnx_models import linear_manifest, linear_model
@@ -210,7 +210,9 @@ class Stack:
 
 @contextlib.contextmanager
 def running_stack(folder: Path, *, nodes: int = 1, tokens: int = 100 * UNIT, **terms: Any) -> Iterator[Stack]:
-    """A chain with contracts, one published linear model of 4 inputs, and `nodes` nodes; all ended on leaving."""
+    """A chain with contracts, one published linear model of 4 inputs, and `nodes` nodes; all ended on
+    leaving.
+    """
     with anvil() as chain, ChainClient(chain.url) as rpc:
         deployment = deploy(chain.url, folder / "deployments", **terms)
         hub = folder / "hub"

@@ -91,8 +91,8 @@ def show(node: str | None, connection: Connection, as_json: bool) -> None:
 def withdraw(node: str, amount: str | None, cancel: bool, connection: Connection, as_json: bool) -> None:
     """Take escrow back from NODE in two steps.
 
-    The first call thaws AMOUNT (default: all that is free), so that the node can still present vouchers that it holds.
-    After the thaw period the second call, without AMOUNT, pays out what is left of it.
+    The first call thaws AMOUNT (default: all that is free), so that the node can still present vouchers that
+    it holds. After the thaw period the second call, without AMOUNT, pays out what is left of it.
     """
     with connection.open_funded() as client:
         money, address = Money.of(client), _node(client, node)
@@ -118,7 +118,8 @@ def _withdraw(
     if amount is None and escrow.thawing:
         if now < escrow.thaw_at:
             raise RequestError(
-                f"{money.show(escrow.thawing)} are thawing and can be withdrawn from {time_text(escrow.thaw_at)}, in "
+                f"{money.show(escrow.thawing)} are thawing and can be withdrawn from "
+                f"{time_text(escrow.thaw_at)}, in "
                 f"{escrow.thaw_at - now} s of chain time; run this again then",
                 code="thawing",
             )
@@ -134,7 +135,8 @@ def _withdraw(
     client.purse.begin_thaw(node, units)
     ready = client.purse.escrow(node).thaw_at
     return "thawing", (
-        f"{money.show(units)} are thawing; from {time_text(ready)} run `assay channel withdraw {node}` again to get them"
+        f"{money.show(units)} are thawing; from {time_text(ready)} run `assay channel withdraw {node}` again "
+        "to get them"
     )
 
 
@@ -160,7 +162,8 @@ def _node(client: Client, text: str) -> Address:
     address = parse_address(text, "node")
     if not client.nodes.node(address).is_registered:
         raise RequestError(
-            f"{address} is not a registered node on chain {client.domain.chain_id}; a node is named by its operator's address",
+            f"{address} is not a registered node on chain {client.domain.chain_id}; a node is named by its "
+            "operator's address",
             status=404,
             code="node_unknown",
         )

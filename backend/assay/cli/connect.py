@@ -119,7 +119,8 @@ def parse_amount(text: str, decimals: int) -> int:
             raise InvalidOperation
     except InvalidOperation:
         raise RequestError(
-            f"{text!r} is not an amount: write a decimal number of tokens with at most {decimals} decimals, as in 1.5",
+            f"{text!r} is not an amount: write a decimal number of tokens with at most {decimals} decimals, "
+            "as in 1.5",
             code="amount_invalid",
         ) from None
     return int(units)

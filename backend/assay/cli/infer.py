@@ -30,6 +30,7 @@ from assay.client import AutoFund, Client, Result
 @json_option
 @command_errors
 def command(
+    *,
     model: str,
     source: str,
     out: Path | None,
@@ -43,8 +44,8 @@ def command(
 ) -> None:
     """Send FILE to the best node that offers MODEL (publisher/name or publisher/name@version).
 
-    The receipt is checked before it is acknowledged and is kept in the data folder; `assay receipt verify DIGEST`
-    explains later what became of it.
+    The receipt is checked before it is acknowledged and is kept in the data folder; `assay receipt verify
+    DIGEST` explains later what became of it.
     """
     inputs = read_inputs(source)
     with connection.open() as client:

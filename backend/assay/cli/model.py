@@ -56,7 +56,7 @@ def command() -> None:
 @folder_option
 @json_option
 @command_errors
-def init(name: str, onnx: Path, licence: str, royalty_bps: int, folder: Path, as_json: bool) -> None:
+def init(*, name: str, onnx: Path, licence: str, royalty_bps: int, folder: Path, as_json: bool) -> None:
     """Write model.toml and a model card for the model NAME from an ONNX file's inputs and outputs."""
     check_model_name(name)
     inspection = init_project(folder, name, onnx, licence, royalty_bps)
@@ -104,12 +104,12 @@ def push(folder: Path, hub: str | None, as_json: bool) -> None:
 @json_option
 @command_errors
 def publish(
-    folder: Path, hub: str | None, force: bool, yes: bool, connection: Connection, as_json: bool
+    *, folder: Path, hub: str | None, force: bool, yes: bool, connection: Connection, as_json: bool
 ) -> None:
     """Push the model and publish it as a new version; registers the model if it is new.
 
-    A version is immutable. The same artifact and manifest are not published twice without --force. Files that no node
-    would serve are refused before anything is spent.
+    A version is immutable. The same artifact and manifest are not published twice without --force. Files that
+    no node would serve are refused before anything is spent.
     """
     project = load_project(folder)
     hub_url = hub or connection.settings.hub_url
@@ -142,7 +142,8 @@ def _show_existing(plan: Plan, as_json: bool) -> None:
         emit_json({"reference": reference, "number": plan.existing, "published": False})
     else:
         console().print(
-            f"{reference} is this artifact and manifest already; nothing was sent (--force publishes it again)",
+            f"{reference} is this artifact and manifest already; nothing was sent (--force publishes it "
+            "again)",
             soft_wrap=True,
         )
 
@@ -247,7 +248,9 @@ def _describe(client: Client, text: str) -> dict[str, Any]:
 def _newest(
     client: Client, publisher: Address, name: str, shown: list[tuple[Hash32, Version]]
 ) -> tuple[list[Any], list[Any], list[dict[str, Any]]]:
-    """(inputs, outputs, offers) of the last version shown; the signature is empty if no hub has the manifest."""
+    """(inputs, outputs, offers) of the last version shown; the signature is empty if no hub has the
+    manifest.
+    """
     if not shown:
         return [], [], []
     identifier, version = shown[-1]

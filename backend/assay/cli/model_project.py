@@ -1,4 +1,6 @@
-"""A model on a publisher's disk: `model.toml`, the ONNX file, the card, the self-test; and the manifest made of them."""
+"""A model on a publisher's disk: `model.toml`, the ONNX file, the card, the self-test; and the manifest made
+of them.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +76,10 @@ class Project:
 
 
 def load_project(folder: Path) -> Project:
-    """Read and check everything; what no node would serve is refused here. Raises ArtifactRefused, ConfigurationError."""
+    """Read and check everything; what no node would serve is refused here.
+
+    Raises ArtifactRefused, ConfigurationError.
+    """
     config = read_config(folder)
     artifact = _existing(folder / config.artifact, "artifact")
     card = _existing(folder / config.model_card, "model_card").read_bytes()
@@ -127,7 +132,7 @@ def init_project(folder: Path, name: str, onnx: Path, licence: str, royalty_bps:
     inspection = inspect_artifact(onnx)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FILE).write_text(
-        _render(folder, name, onnx, licence, royalty_bps, inspection), encoding="utf-8"
+        _render(folder, name, onnx, inspection, licence=licence, royalty_bps=royalty_bps), encoding="utf-8"
     )
     if not (folder / CARD).exists():
         (folder / CARD).write_text(_card(name, licence, inspection), encoding="utf-8")
@@ -136,7 +141,7 @@ def init_project(folder: Path, name: str, onnx: Path, licence: str, royalty_bps:
 
 
 def _render(
-    folder: Path, name: str, onnx: Path, licence: str, royalty_bps: int, inspection: Inspection
+    folder: Path, name: str, onnx: Path, inspection: Inspection, *, licence: str, royalty_bps: int
 ) -> str:
     artifact = onnx.resolve()
     if artifact.is_relative_to(folder.resolve()):
@@ -182,7 +187,8 @@ def _card(name: str, licence: str, inspection: Inspection) -> str:
 
 
 def ensure_self_test(path: Path, artifact: Path, digest: Hash32, inspection: Inspection) -> bytes:
-    """The self-test of this artifact: kept if the file is there and of this artifact, else made. Canonical JSON.
+    """The self-test of this artifact: kept if the file is there and of this artifact, else made. Canonical
+    JSON.
 
     A few rows of inputs with the outputs that this machine computes, so that a node can compare its own.
     """

@@ -28,7 +28,8 @@ MARKS = {True: "[green]ok[/green]", False: "[red]FAILED[/red]", None: "[yellow]o
 def command() -> None:
     """Show and verify receipts.
 
-    A receipt is named by its file or by its digest (0x…); digests are looked up in the data folder, then in the API.
+    A receipt is named by its file or by its digest (0x…); digests are looked up in the data folder, then in
+    the API.
     """
 
 
@@ -76,8 +77,8 @@ def list_receipts(connection: Connection, as_json: bool) -> None:
 def verify(receipt: str, proof_path: Path | None, connection: Connection, as_json: bool) -> None:
     """Check RECEIPT from the chain alone: signature, registration, version, inclusion, finality.
 
-    Where it lies in its batch is asked of the API or of its node and checked against the chain; --proof FILE gives it by
-    hand. Exit code 0: final; 3: nothing wrong, but not final yet; 6: a step failed.
+    Where it lies in its batch is asked of the API or of its node and checked against the chain; --proof FILE
+    gives it by hand. Exit code 0: final; 3: nothing wrong, but not final yet; 6: a step failed.
     """
     with connection.open(with_key=False) as client:
         domain, signed, proof_data = _find(client, receipt)
@@ -175,6 +176,8 @@ def _load_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise RequestError(
-            f"{path} is no receipt file: {error}; give the JSON file that `assay infer --receipt` wrote, or a digest",
+            f"{path} is no receipt file: {error}; give the file that `assay infer --receipt` wrote, or a "
+            ""
+            "digest",
             code="receipt_file",
         ) from None

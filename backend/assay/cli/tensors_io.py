@@ -1,4 +1,6 @@
-"""Arrays in and out of files: `.npz`, `.npy`, JSON (nested lists, a dict of them, or an Open Inference Protocol body)."""
+"""Arrays in and out of files: `.npz`, `.npy`, JSON (nested lists, a dict of them, or an Open Inference
+Protocol body).
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,8 @@ def read_inputs(source: str) -> NDArray[Any] | Arrays:
         return _from_json(json.loads(raw))
     except (ValueError, TypeError, KeyError, OSError) as error:
         raise RequestError(
-            f"{source} is neither .npy, .npz nor JSON of numbers: {error}; save it with numpy.save or numpy.savez",
+            f"{source} is neither .npy, .npz nor JSON of numbers: {error}; save it with numpy.save or "
+            "numpy.savez",
             code="input_file",
         ) from None
 

@@ -1,4 +1,6 @@
-"""The SDK for consumers: `Client.infer` pays, infers and checks the receipt; `verify_receipt` checks any receipt."""
+"""The SDK for consumers: `Client.infer` pays, infers and checks the receipt; `verify_receipt` checks any
+receipt.
+"""
 
 from assay.client.client import Client, Result
 from assay.client.errors import (

@@ -1,8 +1,9 @@
 """The consumer's side of a channel as a pure state machine (SPEC.md §3): state in, state out, no I/O.
 
-What is bounded: `signed - charged` never exceeds one price, because a new voucher is `max(signed, charged + price)`: money
-that was promised with a request that a node never served counts toward the next request there instead of being promised again.
-What is counted: `count` grows by one for each receipt that was checked and accepted, and never otherwise.
+What is bounded: `signed - charged` never exceeds one price, because a new voucher is `max(signed, charged +
+price)`: money that was promised with a request that a node never served counts toward the next request there
+instead of being promised again. What is counted: `count` grows by one for each receipt that was checked and
+accepted, and never otherwise.
 
     idle ──prepare──► pending ──accept──► idle            the receipt came and checks
                         │  ├───release──► idle            the node served nothing: the promise stays
@@ -24,7 +25,10 @@ RELEASED_KEPT = 4
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A request on its way. `body` are the bytes sent, `None` for a private request that another process began."""
+    """A request on its way.
+
+    `body` are the bytes sent, `None` for a private request that another process began.
+    """
 
     amount: int
     count: int
@@ -94,7 +98,8 @@ class ChannelState:
     def acknowledgement(self, node_holds: int = 0) -> Voucher | None:
         """The voucher that says "all receipts so far are accepted", or None if the node knows already.
 
-        It promises nothing new: the amount is what is charged, or what the node holds already if that is more.
+        It promises nothing new: the amount is what is charged, or what the node holds already if that is
+        more.
         """
         if self.acknowledged >= self.count:
             return None
@@ -162,7 +167,9 @@ def refuse(state: ChannelState, reason: str) -> ChannelState:
 
 
 def withhold(state: ChannelState, reason: str) -> ChannelState:
-    """The node took a voucher and does not hand over a receipt that checks: block the channel with the reason."""
+    """The node took a voucher and does not hand over a receipt that checks: block the channel with the
+    reason.
+    """
     if state.pending is not None:
         return refuse(state, reason)
     if not state.released:
@@ -190,7 +197,9 @@ def judge(state: ChannelState, held: Held) -> Outcome:
 
 
 def adopt(state: ChannelState, held: Held) -> ChannelState:
-    """Take over a voucher whose signature proves that this consumer signed it elsewhere; nothing local is pending."""
+    """Take over a voucher whose signature proves that this consumer signed it elsewhere; nothing local is
+    pending.
+    """
     return replace(
         state,
         charged=max(state.charged, held.amount),

@@ -37,8 +37,9 @@ from assay.client.errors import (
     VersionRevoked,
 )
 from assay.client.escrow import AutoFund, Purse
+from assay.client.requests import Answer, Target, Work
 from assay.client.resolve import Manifests, ResolvedVersion, Resolver
-from assay.client.session import Answer, Session, Target, Work
+from assay.client.session import Session
 from assay.client.store import Store
 from assay.client.transport import NodeHttp, model_path
 from assay.client.wire import Arrays, match_inputs
@@ -59,7 +60,9 @@ LOCAL_RPC = ("http://127.0.0.1:8545",)
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """An answer whose receipt checked. `price` in base units; `attempts`: what went wrong at nodes tried before."""
+    """An answer whose receipt checked. `price` in base units; `attempts`: what went wrong at nodes tried
+    before.
+    """
 
     outputs: Arrays = field(repr=False)
     receipt: SignedReceipt
@@ -96,9 +99,10 @@ class Result:
 class Client:
     """A consumer. Threads may share one; processes may share one `data` folder.
 
-    `account` is an Ape account alias or a keystore v3 path (`password`: text or a function that asks), `key` a SigningKey
-    instead; with neither, only versions offered at price 0 can be used. `rpc_urls` are tried in order.
-    `auto_fund` allows bounded deposits; without it an empty escrow is an EscrowShort error. Times in seconds.
+    `account` is an Ape account alias or a keystore v3 path (`password`: text or a function that asks), `key`
+    a SigningKey instead; with neither, only versions offered at price 0 can be used. `rpc_urls` are tried in
+    order. `auto_fund` allows bounded deposits; without it an empty escrow is an EscrowShort error. Times in
+    seconds.
     """
 
     def __init__(
@@ -168,11 +172,11 @@ class Client:
     ) -> Result:
         """Run `publisher/name[@version]` on `inputs` (one array, or a dict by input name) at the best node.
 
-        `max_price` bounds what one answer may cost, in base units. `private` keeps inputs and outputs off this machine's
-        disk: an answer that is lost with the process then cannot be fetched again.
+        `max_price` bounds what one answer may cost, in base units. `private` keeps inputs and outputs off
+        this machine's disk: an answer that is lost with the process then cannot be fetched again.
 
-        If a node fails, the next best is asked, at most `max_nodes` of them. What was promised to a node that did not
-        deliver is at most one price, and counts toward the next request there.
+        If a node fails, the next best is asked, at most `max_nodes` of them. What was promised to a node that
+        did not deliver is at most one price, and counts toward the next request there.
         Raises ModelUnknown, VersionRevoked, InputInvalid, NoNodes, PriceTooHigh, EscrowShort, ReceiptRefused.
         """
         version = self.resolve(model)
@@ -189,8 +193,8 @@ class Client:
                 continue
             self.health.note(offer.node, answer.latency_ms)
             return Result(
-                answer.outputs, answer.receipt, self.domain, version.reference, version.assurance, offer.endpoint,
-                answer.latency_ms, answer.recovered, tuple(failures),
+                answer.outputs, answer.receipt, self.domain, version.reference, version.assurance,
+                offer.endpoint, answer.latency_ms, answer.recovered, tuple(failures),
             )  # fmt: skip
         raise _summary(version, failures)
 
@@ -209,7 +213,8 @@ class Client:
             return self._session.infer_unpaid(target, work)
         if self._purse is None:
             raise ConfigurationError(
-                f"{version.reference} costs {offer.price} base units and no account is set; give one to pay with"
+                f"{version.reference} costs {offer.price} base units and no account is set; give one to pay "
+                "with"
             )
         for pause in ESCROW_PAUSES:
             try:
@@ -246,14 +251,18 @@ class Client:
         affordable = [offer for offer in offers if max_price is None or offer.price <= max_price]
         if not affordable:
             raise PriceTooHigh(
-                f"the cheapest of {len(offers)} offers of {version.reference} costs {offers[0].price} base units, "
+                f"the cheapest of {len(offers)} offers of {version.reference} costs {offers[0].price} base "
+                "units, "
                 f"max_price is {max_price}; raise it or wait",
                 offers[0].price,
             )
         return self.health.rank(affordable, self.http.probe)
 
     def resolve(self, model: str) -> ResolvedVersion:
-        """The version on the chain, remembered for `RESOLVED_SECONDS`. Raises ModelUnknown, VersionRevoked."""
+        """The version on the chain, remembered for `RESOLVED_SECONDS`.
+
+        Raises ModelUnknown, VersionRevoked.
+        """
         known = self._resolved.get(model)
         if known is None or known[0] < time.monotonic():
             known = self._resolved[model] = (
@@ -263,7 +272,9 @@ class Client:
         return known[1]
 
     def signature(self, version: ResolvedVersion, offer: NodeOffer | None = None) -> Signature:
-        """Inputs and outputs in order: from the manifest (checked by its hash), else as the node states them."""
+        """Inputs and outputs in order: from the manifest (checked by its hash), else as the node states
+        them.
+        """
         key = (version.version_id, offer.node if offer else None)
         known = self._signatures.get((version.version_id, None)) or self._signatures.get(key)
         if known is not None:
@@ -328,7 +339,15 @@ class Client:
     def _open_purse(self, auto_fund: AutoFund | None) -> Purse | None:
         if self.key is None:
             return None
-        return Purse(self.settlement, self.token, self.domain, self.key, self.store, self.sending, auto_fund)
+        return Purse(
+            self.settlement,
+            self.token,
+            domain=self.domain,
+            key=self.key,
+            store=self.store,
+            sender=self.sending,
+            auto_fund=auto_fund,
+        )
 
 
 def _load(account: str | Path | None, password: str | Callable[[], str] | None) -> SigningKey | None:

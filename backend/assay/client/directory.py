@@ -59,7 +59,9 @@ class Directory:
         return next(iter(self._read(version_id, [node])), None)
 
     def was_signer(self, node: Address, signer: Address, timestamp: int) -> bool:
-        """Whether `signer` was registered for `node` at that Unix time; a current signer is remembered briefly."""
+        """Whether `signer` was registered for `node` at that Unix time; a current signer is remembered
+        briefly.
+        """
         known = self._signers.get((node, signer))
         if known is not None and known[0] > self._clock():
             return timestamp >= known[1]
@@ -93,7 +95,9 @@ class Directory:
         return sorted(offers, key=lambda offer: (offer.price, offer.node))
 
     def _candidates(self, version_id: Hash32) -> list[Address]:
-        """Every node that ever offered the version: from the API if it answers, else from the chain's events."""
+        """Every node that ever offered the version: from the API if it answers, else from the chain's
+        events.
+        """
         if self._accelerator is not None:
             try:
                 if nodes := self._accelerator.nodes_offering(version_id):
@@ -141,7 +145,10 @@ class Health:
         return failures > 0 and self._clock() < failed_at + DOWN_SECONDS * 2 ** min(failures - 1, 8)
 
     def rank(self, offers: list[NodeOffer], probe: Callable[[str], float | None]) -> list[NodeOffer]:
-        """Best first: up before down, then price, then latency. Nodes at one price never measured are probed."""
+        """Best first: up before down, then price, then latency.
+
+        Nodes at one price never measured are probed.
+        """
         unknown = [offer for offer in offers[:PROBED_AT_MOST] if offer.node not in self._rows]
         if len(offers) > 1 and unknown:
             with ThreadPoolExecutor(max_workers=len(unknown)) as pool:

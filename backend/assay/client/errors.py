@@ -14,6 +14,7 @@ VerificationError
 RetryableError
 └── NodeUnreachable     no answer: refused connection, time-out, broken reply
 """
+# ruff: noqa: N818 - named after what happened, as in assay.errors
 
 from __future__ import annotations
 

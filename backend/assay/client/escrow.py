@@ -1,4 +1,6 @@
-"""A consumer's escrow with nodes: what it still covers, deposits by hand and on demand, the way out (SPEC.md §6)."""
+"""A consumer's escrow with nodes: what it still covers, deposits by hand and on demand, the way out (SPEC.md
+§6).
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ from assay.chain.values import Call, TxReceipt
 from assay.chain.views import Escrow
 from assay.client.channels import ChannelState, next_amount
 from assay.client.errors import EscrowShort
-from assay.client.session import Signer
+from assay.client.requests import Signer
 from assay.client.store import Store
 from assay.commitments.identifiers import keccak
 from assay.errors import ContractRevert, FatalError, RequestError
@@ -37,8 +39,8 @@ class SendsCalls(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class AutoFund:
-    """Permission to deposit unasked: `deposit` base units at a time (or one price, if that is more), never more than
-    `total` altogether from one data folder and account."""
+    """Permission to deposit unasked: `deposit` base units at a time (or one price, if that is more), never
+    more than `total` altogether from one data folder and account."""
 
     deposit: int
     total: int
@@ -61,6 +63,7 @@ class Purse:
         self,
         settlement: Settlement,
         token: Token,
+        *,
         domain: Domain,
         key: Signer,
         store: Store,
@@ -76,7 +79,10 @@ class Purse:
         self._lock = threading.RLock()
 
     def ensure(self, state: ChannelState, price: int) -> None:
-        """Return if the escrow covers one more request of `price`; deposit if that is allowed. Raises EscrowShort."""
+        """Return if the escrow covers one more request of `price`; deposit if that is allowed.
+
+        Raises EscrowShort.
+        """
         with self._lock:
             missing = self._missing(state, price, fresh=False)
             if missing > 0:
@@ -133,8 +139,10 @@ class Purse:
             return
         done = self._store.deposited(self._domain.chain_id, self._key.address)
         raise EscrowShort(
-            f"escrow with node {node} lacks {missing} base units, and automatic deposits have reached their bound: {done} of"
-            f" {allowed.total} are used and {amount} more are needed; raise `total`, or run `assay channel fund {node} …`",
+            f"escrow with node {node} lacks {missing} base units, and automatic deposits have reached their "
+            f"bound: {done} of"
+            f" {allowed.total} are used and {amount} more are needed; raise `total`, or run `assay channel "
+            f"fund {node} …`",
             needed=price,
             free=price - missing,
         )
@@ -151,12 +159,15 @@ class Purse:
     # --- by hand ------------------------------------------------------------------------------------------
 
     def fund(self, node: Address, amount: int) -> list[TxReceipt]:
-        """Deposit; with an EIP-2612 permit in one transaction where the token has it, else approve and fund."""
+        """Deposit; with an EIP-2612 permit in one transaction where the token has it, else approve and
+        fund.
+        """
         consumer, settlement = self._key.address, self._settlement
         balance = self._token.balance_of(consumer)
         if amount <= 0 or balance < amount:
             raise EscrowShort(
-                f"{consumer} holds {balance} base units of the token and cannot deposit {amount}; get tokens first",
+                f"{consumer} holds {balance} base units of the token and cannot deposit {amount}; get tokens "
+                "first",
                 needed=amount,
                 free=balance,
             )

@@ -1,4 +1,6 @@
-"""Evidence of an answer that did not check: one JSON file with the request, the reply and the reason, kept for ever."""
+"""Evidence of an answer that did not check: one JSON file with the request, the reply and the reason, kept
+for ever.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ def keep_evidence(
     reply: bytes,
     reply_json_length: int | None,
 ) -> Path:
-    """Write the file durably and return its path. `request` is None for a private request: its input is not kept."""
+    """Write the file durably and return its path. `request` is None for a private request: its input is not
+    kept.
+    """
     document: dict[str, Any] = {
         "kept_at": int(time.time()),
         "node": node,

@@ -15,7 +15,9 @@ SHRINK = 8
 def scan_logs(
     contract: Contract, topics: Sequence[str | Sequence[str] | None], start: int, end: int | None = None
 ) -> list[LogReceipt]:
-    """Logs of blocks `start` to `end` (default: the head), oldest first; the range is split where it is refused."""
+    """Logs of blocks `start` to `end` (default: the head), oldest first; the range is split where it is
+    refused.
+    """
     last = contract.client.block_number() if end is None else end
     step, found = FIRST_STEP_BLOCKS, []
     while start <= last:

@@ -1,4 +1,7 @@
-"""Find where a receipt lies: from the file, the API, or the node's published batches. `verify_receipt` judges it."""
+"""Find where a receipt lies: from the file, the API, or the node's published batches.
+
+`verify_receipt` judges it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The consumer's check of a receipt against what it sent and got (design: path of one inference, step 3). Pure."""
+"""The consumer's check of a receipt against what it sent and got (design: path of one inference, step 3).
+
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,9 @@ WasSigner = Callable[[Address, Address, int], bool]
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What the receipt of a request must say. `sequence` None: any (an unpaid request belongs to no channel)."""
+    """What the receipt of a request must say. `sequence` None: any (an unpaid request belongs to no
+    channel).
+    """
 
     node: Address
     consumer: Address
@@ -55,7 +60,7 @@ def order_outputs(specs: Sequence[TensorSpec], arrays: Arrays) -> Arrays:
     return {spec.name: arrays[spec.name] for spec in specs}
 
 
-def check_receipt(
+def check_receipt(  # noqa: PLR0917 - one value each
     domain: Domain,
     signed: SignedReceipt,
     expected: Expected,
@@ -82,7 +87,8 @@ def check_receipt(
     oldest = min(now, expected.sent_at) - MAX_AGE_SECONDS
     if not oldest <= receipt.executed_at <= now + MAX_AGE_SECONDS:
         raise VerificationError(
-            f"the receipt says executed_at {receipt.executed_at}, but the request went out at {expected.sent_at} and"
+            f"the receipt says executed_at {receipt.executed_at}, but the request went out at "
+            f"{expected.sent_at} and"
             f" it is {now} now; check this machine's clock",
             step="executed_at",
         )

@@ -91,7 +91,8 @@ class Resolver:
             return checksum_address(text if _ADDRESS.fullmatch(text) else keystore_address(text))
         except (ValueError, ConfigurationError) as error:
             raise ModelUnknown(
-                f"publisher {text!r} is neither an address nor an account of this machine ({error}); write 0x…/{reference.name}"
+                f"publisher {text!r} is neither an address nor an account of this machine ({error}); write "
+                f"0x…/{reference.name}"
             ) from None
 
     def _only_publisher(self, name: str) -> Address:
@@ -103,7 +104,9 @@ class Resolver:
         return Address(found[0])
 
     def registered(self) -> list[dict[str, Any]]:
-        """Arguments of every `ModelRegistered` event, oldest first: model_id, publisher, name, metadata_uri."""
+        """Arguments of every `ModelRegistered` event, oldest first: model_id, publisher, name,
+        metadata_uri.
+        """
         topics = [self._models.abi.topic("ModelRegistered")]
         logs = scan_logs(self._models, topics, self._models.deployment.block)
         return [self._models.decode_log(entry).args for entry in logs]
@@ -117,6 +120,8 @@ class Resolver:
         if not model.exists:
             raise ModelUnknown(
                 f"{publisher} registered no model {reference.name!r} on chain {self._models.client.chain_id}; "
+                ""
+                ""
                 "check the spelling and the network, or see `assay model list`"
             )
         number = reference.number
@@ -130,7 +135,8 @@ class Resolver:
             )
         if version.status is VersionStatus.REVOKED:
             raise VersionRevoked(
-                f"version {number} of {publisher}/{reference.name} was revoked by its publisher; use another version"
+                f"version {number} of {publisher}/{reference.name} was revoked by its publisher; use another "
+                "version"
             )
         return ResolvedVersion(
             publisher, reference.name, number, version_id(identifier, number), model, version

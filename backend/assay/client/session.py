@@ -1,12 +1,12 @@
-"""One paid request over one channel: reconcile, sign, remember, send, check, accept (all under the channel's lock)."""
+"""One paid request over one channel: reconcile, sign, remember, send, check, accept (all under the channel's
+lock).
+"""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
 
 import orjson
 
@@ -15,6 +15,7 @@ from assay.client.channels import ChannelState, Outcome, Pending
 from assay.client.errors import ChannelBlocked, NodeRefused, NodeUnreachable, ReceiptRefused
 from assay.client.evidence import keep_evidence
 from assay.client.receipts import Expected, WasSigner, check_receipt, order_outputs, parse_receipt
+from assay.client.requests import Answer, Signer, Target, Work
 from assay.client.store import ChannelKey, Store
 from assay.client.transport import HeldVoucher, NodeHttp, Reply, model_path
 from assay.client.wire import Arrays, WireError, decode_response, encode_request
@@ -38,52 +39,10 @@ SAME_NODE_RETRIES = 2
 UNSERVED_CODES = frozenset({"voucher_stale", "voucher_short", "voucher_signature", "unacknowledged"})
 
 
-class Signer(Protocol):
-    """`commitments.signing.SigningKey`, or anything that signs digests for its address."""
-
-    @property
-    def address(self) -> Address: ...
-    def sign(self, digest: bytes) -> bytes: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A version as one node offers it. `price` in base units."""
-
-    node: Address
-    endpoint: str
-    version_id: Hash32
-    model: str
-    """`publisher/name`, as the wire wants it."""
-    number: int
-    price: int
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """A request before it is signed: arrays in signature order."""
-
-    inputs: Sequence[TensorSpec]
-    outputs: Sequence[TensorSpec]
-    arrays: Arrays = field(repr=False)
-    input_hash: Hash32
-    request_id: str
-    private: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    outputs: Arrays
-    receipt: SignedReceipt
-    latency_ms: float
-    recovered: bool = False
-    """The answer was paid for by an earlier, interrupted request for the same inputs."""
-
-
 class Session:
     """Talks to nodes in the name of one consumer. `ensure_escrow(state, price)` raises EscrowShort."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - one value each
         self,
         domain: Domain,
         key: Signer | None,
@@ -102,7 +61,9 @@ class Session:
     # --- unpaid -------------------------------------------------------------------------------------------
 
     def infer_unpaid(self, target: Target, work: Work) -> Answer:
-        """A version offered at price 0: no voucher, no channel; the receipt's consumer is the zero address."""
+        """A version offered at price 0: no voucher, no channel; the receipt's consumer is the zero
+        address.
+        """
         body, length = encode_request(work.inputs, work.arrays, {}, work.request_id)
         request = Pending(
             0, 0, 0, work.input_hash, None if work.private else body, length, int(self._clock())
@@ -173,7 +134,7 @@ class Session:
         except NodeUnreachable as error:
             raise NodeUnreachable(str(error), sent=True) from error
 
-    def _accepted(
+    def _accepted(  # noqa: PLR0917 - one value each
         self,
         key: ChannelKey,
         state: ChannelState,
@@ -182,7 +143,9 @@ class Session:
         request: Pending,
         reply: Reply,
     ) -> tuple[Arrays, SignedReceipt]:
-        """Check the reply to `request` and make the acceptance durable, or block the channel with evidence."""
+        """Check the reply to `request` and make the acceptance durable, or block the channel with
+        evidence.
+        """
         try:
             outputs, signed = self._check(target, specs, request, reply, key.consumer, state.sequence + 1)
         except ReceiptRefused as error:
@@ -191,7 +154,7 @@ class Session:
         self._save(key, channels.accept(state, request, signed.receipt), signed)
         return outputs, signed
 
-    def _check(
+    def _check(  # noqa: PLR0917 - one value each
         self,
         target: Target,
         specs: Sequence[TensorSpec],
@@ -254,8 +217,11 @@ class Session:
                 state = self._adopt(key, state, theirs)
             case Outcome.FORGOT:
                 raise ChannelBlocked(
-                    f"node {key.node} says that it issued {theirs.held.sequence} receipts on this channel, but it gave"
-                    f" {state.sequence}; it lost its log, or the chain was started anew: choose another node, or another data folder"
+                    f"node {key.node} says that it issued {theirs.held.sequence} receipts on this channel, "
+                    "but it gave"
+                    f" {state.sequence}; it lost its log, or the chain began anew: choose another node, "
+                    ""
+                    "or another data folder"
                 )
             case Outcome.TAKEN:
                 return self._claim(key, state, target, specs, theirs)
@@ -276,8 +242,11 @@ class Session:
             is_ours = False
         if not is_ours:
             raise ChannelBlocked(
-                f"node {key.node} claims to hold a voucher of {held.amount} base units, {state.signed} is the most that"
-                f" was signed from {self._store.folder}, and it shows no signature of yours; choose another node"
+                f"node {key.node} claims to hold a voucher of {held.amount} base units, {state.signed} is the "
+                ""
+                "most that"
+                f" was signed from {self._store.folder}, and it shows no signature of yours; choose another "
+                "node"
             )
         logger.info("channel with node %s taken over at %d for %d", key.node, held.amount, held.count)
         return channels.adopt(state, held)
@@ -337,7 +306,8 @@ class Session:
     # --- acknowledging ------------------------------------------------------------------------------------
 
     def acknowledge(self) -> list[str]:
-        """Fetch what was paid for and not yet received, and tell every node used that its receipts are accepted.
+        """Fetch what was paid for and not yet received, and tell every node used that its receipts are
+        accepted.
 
         Returns what failed; it is done another time.
         """
@@ -392,6 +362,7 @@ class Session:
 
 def _blocked_text(state: ChannelState) -> str:
     return (
-        f"channel to node {state.node} is blocked: {state.blocked}. At most {state.outstanding} base units are at stake."
+        f"channel to node {state.node} is blocked: {state.blocked}. At most {state.outstanding} base units "
+        "are at stake."
         " Use another node, or write it off with `assay channel forgive` (Client.forgive)"
     )

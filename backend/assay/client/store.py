@@ -1,7 +1,8 @@
-"""A consumer's durable memory: channels, receipts, automatic deposits (SQLite), and one lock a channel (files).
+"""A consumer's durable memory: channels, receipts, automatic deposits (SQLite), and one lock a channel
+(files).
 
-Several processes may share one folder: a channel is read and written only under its lock, and every write is on disk
-(`synchronous=FULL`) before the call returns.
+Several processes may share one folder: a channel is read and written only under its lock, and every write is
+on disk (`synchronous=FULL`) before the call returns.
 """
 
 from __future__ import annotations
@@ -83,13 +84,19 @@ class Store:
             self._db.close()
 
     def lock(self, key: ChannelKey, timeout: float = 120.0) -> AbstractContextManager[None]:
-        """Hold the channel alone, across threads and processes. Raises RetryableError after `timeout` seconds."""
+        """Hold the channel alone, across threads and processes.
+
+        Raises RetryableError after `timeout` seconds.
+        """
         name = hashlib.sha256(key.text.encode()).hexdigest()[:32]
         return self.exclusive(name, f"the channel to node {key.node}", timeout)
 
     @contextmanager
     def exclusive(self, name: str, what: str, timeout: float = 120.0) -> Iterator[None]:
-        """Hold the lock `name`, across threads and processes. Raises RetryableError after `timeout` seconds."""
+        """Hold the lock `name`, across threads and processes.
+
+        Raises RetryableError after `timeout` seconds.
+        """
         descriptor = os.open(self._locks / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         deadline = time.monotonic() + timeout
         try:
@@ -123,7 +130,8 @@ class Store:
     def load(self, key: ChannelKey) -> ChannelState | None:
         """The channel as last saved, or None if it was never used from this folder."""
         rows = self._rows(
-            "SELECT charged, signed, count, acknowledged, sequence, pending, released FROM channels WHERE key = ?",
+            "SELECT charged, signed, count, acknowledged, sequence, pending, released"
+            " FROM channels WHERE key = ?",
             (key.text,),
         )
         return self._state(key, rows[0]) if rows else None
@@ -132,8 +140,8 @@ class Store:
         charged, signed, count, acknowledged, sequence, pending, released = row
         return ChannelState(
             key.consumer, key.node, key.version_id,
-            charged=int(charged), signed=int(signed), count=count, acknowledged=acknowledged, sequence=sequence,
-            pending=self._pending(json.loads(pending)) if pending else None,
+            charged=int(charged), signed=int(signed), count=count, acknowledged=acknowledged,
+            sequence=sequence, pending=self._pending(json.loads(pending)) if pending else None,
             released=tuple(self._pending(item) for item in json.loads(released)),
         )  # fmt: skip
 
@@ -148,7 +156,9 @@ class Store:
         )  # fmt: skip
 
     def save(self, key: ChannelKey, state: ChannelState, receipt: tuple[str, str] | None = None) -> None:
-        """Make the state durable, in one transaction with an accepted receipt `(digest, receipt file's JSON)`."""
+        """Make the state durable, in one transaction with an accepted receipt `(digest, receipt file's
+        JSON)`.
+        """
         requests = (*state.released, *((state.pending,) if state.pending else ()))
         old = self.load(key)
         before = (*old.released, *((old.pending,) if old and old.pending else ())) if old else ()
@@ -160,9 +170,9 @@ class Store:
             db.execute(
                 "INSERT OR REPLACE INTO channels VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
                 (
-                    key.text, key.domain.chain_id, key.domain.settlement, key.consumer, key.node, key.version_id,
-                    str(state.charged), str(state.signed), state.count, state.acknowledged, state.sequence,
-                    json.dumps(_plain(state.pending)) if state.pending else None,
+                    key.text, key.domain.chain_id, key.domain.settlement, key.consumer, key.node,
+                    key.version_id, str(state.charged), str(state.signed), state.count, state.acknowledged,
+                    state.sequence, json.dumps(_plain(state.pending)) if state.pending else None,
                     json.dumps([_plain(request) for request in state.released]),
                 ),
             )  # fmt: skip
@@ -172,8 +182,10 @@ class Store:
     def channels(self, domain: Domain, consumer: Address, node: Address | None = None) -> list[ChannelState]:
         """All channels of a consumer on one settlement contract, optionally with one node."""
         rows = self._rows(
-            "SELECT node, version_id, charged, signed, count, acknowledged, sequence, pending, released FROM channels"
-            " WHERE chain_id = ? AND settlement = ? AND consumer = ? AND (? IS NULL OR node = ?) ORDER BY rowid",
+            "SELECT node, version_id, charged, signed, count, acknowledged, sequence, pending, released FROM "
+            "channels"
+            " WHERE chain_id = ? AND settlement = ? AND consumer = ? AND (? IS NULL OR node = ?) ORDER BY "
+            "rowid",
             (domain.chain_id, domain.settlement, consumer, node, node),
         )
         return [

@@ -1,4 +1,6 @@
-"""HTTP to nodes (SPEC.md §7). Endpoints are strangers: bounded sizes, one deadline for a whole reply, no redirects."""
+"""HTTP to nodes (SPEC.md §7). Endpoints are strangers: bounded sizes, one deadline for a whole reply, no
+redirects.
+"""
 
 from __future__ import annotations
 
@@ -125,7 +127,7 @@ class NodeHttp:
             return None
         return (time.perf_counter() - started) * 1000 if reply.status == 200 else None
 
-    def _exchange(
+    def _exchange(  # noqa: PLR0917 - one value each
         self, method: str, endpoint: str, path: str, body: bytes | None, headers: dict[str, str], limit: int
     ) -> Reply:
         if urlsplit(endpoint).scheme not in ("http", "https"):

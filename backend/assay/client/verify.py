@@ -100,7 +100,8 @@ def _check_domain(deployment: Deployment, domain: Domain) -> Step:
     return Step(
         "domain",
         False,
-        f"the receipt belongs to {where}; the deployment in use is chain {ours.chain_id}, settlement {ours.settlement}",
+        f"the receipt belongs to {where}; the deployment in use is chain {ours.chain_id}, settlement "
+        f"{ours.settlement}",
     )
 
 
@@ -162,7 +163,8 @@ def _check_settlement(
     included = Step(
         "inclusion",
         True,
-        f"leaf {proof.index} of batch 0x{identifier.hex()}, posted {time_text(batch.posted_at)} with {batch.count} paid inferences",
+        f"leaf {proof.index} of batch 0x{identifier.hex()}, posted {time_text(batch.posted_at)} with "
+        f"{batch.count} paid inferences",
     )
     return [
         included,
@@ -170,7 +172,7 @@ def _check_settlement(
     ]
 
 
-def _check_finality(
+def _check_finality(  # noqa: PLR0917 - one value each
     settlement: Settlement,
     receipt: Receipt,
     identifier: Hash32,

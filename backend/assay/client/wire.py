@@ -1,4 +1,5 @@
-"""Open Inference Protocol v2 over HTTP with the binary tensor extension: numpy arrays to bytes and back. No I/O.
+"""Open Inference Protocol v2 over HTTP with the binary tensor extension: numpy arrays to bytes and back. No
+I/O.
 
 Source: Open Inference Protocol v2 (KServe "V2 inference protocol"), Triton's "binary tensor data extension".
 """
@@ -29,7 +30,8 @@ class WireError(ValueError):
 def match_inputs(specs: Sequence[TensorSpec], value: NDArray[Any] | Mapping[str, NDArray[Any]]) -> Arrays:
     """The arrays in signature order, converted without loss of kind. Raises InputInvalid.
 
-    A lone array stands for the only input. float64 becomes the model's float32; a float never becomes an integer.
+    A lone array stands for the only input. float64 becomes the model's float32; a float never becomes an
+    integer.
     """
     if not isinstance(value, Mapping):
         if len(specs) != 1:

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
-
 from assay.chain.keys import create_keystore
 from assay.cli import main
+from click.testing import CliRunner, Result
+
 from tests.support.deploy import UNIT
 from tests.support.onnx_models import build_model, linear_model, value
 from tests.support.stack import PRICE, Stack
@@ -100,8 +100,8 @@ def test_receipt_verify__settled__explains_every_step_without_an_api(
         stack.nodes[0].start()
     steps = wait_for_batch(run)
     assert steps == {
-        "domain": True, "signature": True, "signer": True, "version": True, "inclusion": True, "finality": None,
-    }  # fmt: skip
+        "domain": True, "signature": True, "signer": True, "version": True, "inclusion": True, "finality":
+        None, }  # fmt: skip
     stack.chain.increase_time(61)
     report = loads(run("receipt", "verify", "r1.json", "--json"))
     assert report["final"]

@@ -1,4 +1,6 @@
-"""Random crashes, time-outs and late deliveries: a consumer never owes a node more than one price beyond its receipts."""
+"""Random crashes, time-outs and late deliveries: a consumer never owes a node more than one price beyond its
+receipts.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-
 from assay.client.channels import ChannelState, Held
 from assay.client.errors import ChannelBlocked, NodeRefused, NodeUnreachable
-from assay.client.session import Session, Target, Work
+from assay.client.requests import Target, Work
+from assay.client.session import Session
 from assay.client.store import ChannelKey, Store
 from assay.client.transport import HeldVoucher, Reply
 from assay.commitments.parsing import parse_signature
 from assay.commitments.signing import SigningKey
 from assay.commitments.tensors import commit_tensors
 from assay.types import Address, Domain, Hash32, SignedVoucher
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
 from tests.support.peer import INPUT, OUTPUT, Peer
 
 DOMAIN = Domain(31337, Address("0x" + "11" * 20))
@@ -35,7 +38,9 @@ class Crash(BaseException):
 
 
 class Wire:
-    """A network that loses requests or answers, delivers late, and can kill the client on either side of a send."""
+    """A network that loses requests or answers, delivers late, and can kill the client on either side of a
+    send.
+    """
 
     def __init__(self, peers: dict[str, Peer]) -> None:
         self.peers = peers
@@ -189,7 +194,9 @@ class Consumer(RuleBasedStateMachine):
             self.folder.cleanup()
 
     def settle(self) -> None:
-        """When everything is up again, one more request to each node leaves nothing lost, owed or uncounted."""
+        """When everything is up again, one more request to each node leaves nothing lost, owed or
+        uncounted.
+        """
         self.wire.down.clear()
         while self.wire.late:
             self.deliver_late()
@@ -218,7 +225,14 @@ def test_infer__node_says_it_forgot__is_blocked(tmp_path: Path) -> None:
     wire: Any = Wire({f"http://{node}": peer})
     store = Store(tmp_path)
     session = Session(
-        DOMAIN, CONSUMER, store, wire, lambda *_: True, lambda *_: None, clock=lambda: NOW, sleep=lambda _: None
+        DOMAIN,
+        CONSUMER,
+        store,
+        wire,
+        lambda *_: True,
+        lambda *_: None,
+        clock=lambda: NOW,
+        sleep=lambda _: None,
     )
     x = np.ones((1, 2), np.float32)
     work = Work((INPUT,), (OUTPUT,), {"x": x}, commit_tensors([x]), "id")

@@ -1,0 +1,52 @@
+"""What a request is made of: who signs, where it goes, what it asks, what comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from assay.client.wire import Arrays
+from assay.types import Address, Hash32, SignedReceipt, TensorSpec
+
+
+class Signer(Protocol):
+    """`commitments.signing.SigningKey`, or anything that signs digests for its address."""
+
+    @property
+    def address(self) -> Address: ...
+    def sign(self, digest: bytes) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A version as one node offers it. `price` in base units."""
+
+    node: Address
+    endpoint: str
+    version_id: Hash32
+    model: str
+    """`publisher/name`, as the wire wants it."""
+    number: int
+    price: int
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A request before it is signed: arrays in signature order."""
+
+    inputs: Sequence[TensorSpec]
+    outputs: Sequence[TensorSpec]
+    arrays: Arrays = field(repr=False)
+    input_hash: Hash32
+    request_id: str
+    private: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    outputs: Arrays
+    receipt: SignedReceipt
+    latency_ms: float
+    recovered: bool = False
+    """The answer was paid for by an earlier, interrupted request for the same inputs."""
