@@ -1,4 +1,6 @@
-"""Events per second that the index takes from a real Anvil into SQLite, against only fetching and decoding them with web3."""
+"""Events per second that the index takes from a real Anvil into SQLite, against only fetching and decoding
+them with web3.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +10,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from eth_utils.abi import event_abi_to_log_topic
-from web3 import HTTPProvider, Web3
-from web3._utils.events import get_event_data
-
 from assay.chain.client import ChainClient
 from assay.chain.deployments import CONTRACTS, Deployment
 from assay.chain.values import Call
@@ -20,6 +18,10 @@ from assay.db.engine import open_engine, upgrade
 from assay.index.fetch import Fetcher
 from assay.index.follower import Follower, Outcome
 from assay.types import Address, Hash32
+from eth_utils.abi import event_abi_to_log_topic
+from web3 import HTTPProvider, Web3
+from web3._utils.events import get_event_data
+
 from tests.support.index_world import World, index_world
 
 ROUNDS = 20
@@ -42,7 +44,9 @@ def send_all(rpc: ChainClient, calls: list[tuple[Address, Call]]) -> None:
 
 
 def write_events(world: World) -> int:
-    """Offers, deposits and batches of two vouchers, in blocks of one kind each; returns how many events they log."""
+    """Offers, deposits and batches of two vouchers, in blocks of one kind each; returns how many events
+    they log.
+    """
     version = world.publish()
     node = world.add_node("http://127.0.0.1:9", {version: 1})
     consumers = [world.consumer(number) for number in range(2)]

@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, select
-
 from assay.chain.client import ChainClient
 from assay.chain.deployments import Deployment
 from assay.db.engine import open_engine, read_session, upgrade
 from assay.db.tables import Base
 from assay.index.fetch import Fetcher
 from assay.index.follower import Follower, Outcome
+from sqlalchemy import Engine, select
 
 CLOCKED = {"updated_at"}
 OWN = {"batch_checks", "receipts", "probes"}

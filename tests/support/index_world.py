@@ -1,9 +1,9 @@
 """A chain with contracts, a publisher, node operators and consumers, for tests of what follows the chain.
 
-    with index_world(tmp_path) as world:
-        version = world.publish("digits")
-        node = world.add_node("http://127.0.0.1:1", {version: 10})
-        batch = world.serve(node, version, world.consumer(1), 3)
+with index_world(tmp_path) as world:
+    version = world.publish("digits")
+    node = world.add_node("http://127.0.0.1:1", {version: 10})
+    batch = world.serve(node, version, world.consumer(1), 3)
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from assay.types import (
     VersionStatus,
     Voucher,
 )
+
 from tests.support.anvil import Anvil, anvil
 from tests.support.deploy import UNIT, deploy, send_unlocked
 from tests.support.index_tables import close_databases
@@ -109,9 +110,7 @@ class World:
     def deprecate(self, version: Hash32) -> None:
         self.send(self.accounts[1], self.models.set_status(version, VersionStatus.DEPRECATED))
 
-    def add_node(
-        self, endpoint: str, offers: dict[Hash32, int], stake: int = 1_000 * UNIT
-    ) -> TestNode:
+    def add_node(self, endpoint: str, offers: dict[Hash32, int], stake: int = 1_000 * UNIT) -> TestNode:
         operator = self.accounts[next(self._operators)]
         node = TestNode(operator, self.key(f"signer of {operator}"))
         self.send(operator, self.nodes.register(node.signer.address, endpoint))
@@ -207,7 +206,11 @@ class World:
 def index_world(folder: Path, **options: Any) -> Iterator[World]:
     with anvil(**options) as chain, ChainClient(chain.url, attempts=2) as rpc:
         deployment = deploy(
-            chain.url, folder / "deployments", dispute_window=WINDOW, min_stake=UNIT, dispute_game="0x" + "77" * 20
+            chain.url,
+            folder / "deployments",
+            dispute_window=WINDOW,
+            min_stake=UNIT,
+            dispute_game="0x" + "77" * 20,
         )
         try:
             yield World(chain, rpc, deployment)

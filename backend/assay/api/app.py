@@ -19,10 +19,10 @@ from assay.api.routes import batches, feed, health, models, network, nodes
 from assay.errors import RequestError
 from assay.index.probe import PERIOD
 
-DESCRIPTION = """What an index of the Assay contracts knows: models, nodes, batches, receipts and the network's figures.
+DESCRIPTION = """What an index of the Assay contracts knows: models, nodes, batches, receipts, network figures.
 
-Nothing here has to be believed: `/v1/receipts/{digest}/proof` returns what the contracts check. A `signed` receipt is never
-called verified. Every answer says as of which block it is."""
+Nothing here has to be believed: `/v1/receipts/{digest}/proof` returns what the contracts check. A `signed`
+receipt is never called verified. Every answer says as of which block it is."""
 
 
 def create_app(

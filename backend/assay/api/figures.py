@@ -91,7 +91,9 @@ def probed_share(probes: Sequence[ProbeRow]) -> float:
 
 
 def own_share(probes: Sequence[ProbeRow]) -> float:
-    """Growth of the node's counters between its probes; a counter that fell was restarted at 0. 1 if nobody asked."""
+    """Growth of the node's counters between its probes; a counter that fell was restarted at 0. 1 if nobody
+    asked.
+    """
     received = in_deadline = 0
     before: ProbeRow | None = None
     for probe in probes:

@@ -1,4 +1,6 @@
-"""What the API answers. Amounts and counts that may exceed 2^53 are decimal strings; times are Unix seconds."""
+"""What the API answers. Amounts and counts that may exceed 2^53 are decimal strings; times are Unix
+seconds.
+"""
 
 from __future__ import annotations
 
@@ -215,7 +217,7 @@ class ProofOut(Stamped):
     siblings: list[HashOut] = Field(description="bottom-up; leaf = sha256(0x00 ‖ digest)")
     index: int
     receipt_status_calldata: str = Field(
-        description="eth_call this at `settlement`: Settlement.receipt_status(batch_id, receipt, siblings, index)"
+        description="eth_call it at `settlement`: receipt_status(batch_id, receipt, siblings, index)"
     )
 
 

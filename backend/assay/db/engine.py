@@ -1,4 +1,6 @@
-"""Engines, transactions and migrations. SQLite runs in WAL mode with explicit transactions; PostgreSQL through psycopg 3."""
+"""Engines, transactions and migrations. SQLite runs in WAL mode with explicit transactions; PostgreSQL
+through psycopg 3.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +72,9 @@ def _open_sqlite(url: URL, read_only: bool) -> Engine:
 
 @contextmanager
 def write_transaction(engine: Engine) -> Iterator[Connection]:
-    """Everything inside commits together or not at all. Raises RetryableError when the database is busy or gone."""
+    """Everything inside commits together or not at all. Raises RetryableError when the database is busy or
+    gone.
+    """
     try:
         with engine.begin() as connection:
             yield connection

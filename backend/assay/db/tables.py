@@ -1,5 +1,6 @@
-"""Tables. `events` and `blocks` are what the chain said; the state tables follow from `events` alone (plus the inputs of
-`post_batch` transactions) and go back through `journal`; checks, receipts and probes are what the index found elsewhere.
+"""Tables. `events` and `blocks` are what the chain said; the state tables follow from `events` alone (plus
+the inputs of `post_batch` transactions) and go back through `journal`; checks, receipts and probes are what
+the index found elsewhere.
 """
 
 from __future__ import annotations
@@ -208,7 +209,8 @@ class Batch(Base):
     holds: Mapped[BigInt]
     collected: Mapped[bool]
     vouchers_known: Mapped[bool]
-    """False when the paid rows could not be told: posted through another contract and views did not add up."""
+    """False when the paid rows could not be told: posted through another contract and views did not add up.
+    """
     posted_at: Mapped[BigInt]
     tx_hash: Mapped[HashText]
     block_number: Mapped[BigInt]

@@ -1,8 +1,8 @@
 """Fetches posted batches' receipts from their nodes, checks them and records what came of it.
 
-Batches are taken in posting order. Everything but a proof of fault is looked at again with growing waits: a node may come
-back, a served file may be mended, a later batch may fill a gap. Receipts that match the posted root and are badly signed, dated
-or numbered stay what they are.
+Batches are taken in posting order. Everything but a proof of fault is looked at again with growing waits: a
+node may come back, a served file may be mended, a later batch may fill a gap. Receipts that match the posted
+root and are badly signed, dated or numbered stay what they are.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ log = structlog.get_logger(__name__)
 FIRST_WAIT, MAX_WAIT = 5, 6 * 3600
 """Seconds between attempts: doubled each time."""
 GAP_WAIT, MAX_GAP_WAITS = 5, 10
-"""A gap may be filled by a batch that was not looked at yet; two batches must not wait for each other for ever."""
+"""A gap may be filled by a batch that was not looked at yet; two batches must not wait for each other for
+ever.
+"""
 NEVER = 2**62
 PROVEN = {"signature", "signer", "time", "sequence"}
 """Steps of `verify_batch` after the root matched."""
@@ -88,7 +90,9 @@ class BatchChecker:
         return BatchClaim(self._domain, to_hash(batch.batch_id), key, batch.posted_at, signers)
 
     def _record(self, batch: PendingBatch, verdict: Verdict) -> None:
-        """Neighbours are compared in the transaction that writes, so that no two batches pass each other by."""
+        """Neighbours are compared in the transaction that writes, so that no two batches pass each other
+        by.
+        """
         now = int(self._clock())
         with write_transaction(self._engine) as connection:
             store = CheckStore(connection)

@@ -1,7 +1,7 @@
 """Reads a URL that a stranger put on the chain: capped in bytes and time, no redirects, no private addresses.
 
-The address is checked after name resolution and connected to as resolved, so a name that changes between look-ups gains
-nothing. The deadline covers everything, a header sent byte by byte included.
+The address is checked after name resolution and connected to as resolved, so a name that changes between
+look-ups gains nothing. The deadline covers everything, a header sent byte by byte included.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Reads a window of blocks with its logs and refuses every answer that does not fit together.
 
-A node that is behind, or a proxy in front of several nodes, may answer `eth_getLogs` with nothing. So each window is
-checked: headers link to each other, every log's block hash is its header's, the last header is the same before and after,
-and a block whose logsBloom names one of the contracts without a log of it is looked up by its receipts.
+A node that is behind, or a proxy in front of several nodes, may answer `eth_getLogs` with nothing. So each
+window is checked: headers link to each other, every log's block hash is its header's, the last header is the
+same before and after, and a block whose logsBloom names one of the contracts without a log of it is looked
+up by its receipts.
 """
 
 from __future__ import annotations

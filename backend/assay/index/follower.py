@@ -1,7 +1,7 @@
 """Follows the chain: one window of blocks at a time, events, state and cursor in one transaction.
 
-A reorg is undone in the transaction that writes its replacement, after the replacement was read; so the database always
-holds one consistent chain, and a crash at any point leaves it at the last window's end.
+A reorg is undone in the transaction that writes its replacement, after the replacement was read; so the
+database always holds one consistent chain, and a crash at any point leaves it at the last window's end.
 """
 
 from __future__ import annotations
@@ -89,9 +89,9 @@ class Follower:
         here = (self._deployment.chain_id, addresses["Settlement"])
         if (cursor.chain_id, cursor.settlement) != here:
             raise ConfigurationError(
-                f"the database follows chain {cursor.chain_id}, settlement {cursor.settlement}, but the deployment is "
-                f"chain {here[0]}, settlement {here[1]}: name another database (ASSAY_DATABASE_URL), or start this "
-                "one over with `assay index backfill --reset`"
+                f"the database follows chain {cursor.chain_id}, settlement {cursor.settlement}, but the "
+                f"deployment is chain {here[0]}, settlement {here[1]}: name another database "
+                "(ASSAY_DATABASE_URL), or start this one over with `assay index backfill --reset`"
             )
         return self.position()
 
@@ -158,7 +158,8 @@ class Follower:
             return None  # the same chain, as seen by an RPC that is behind
         if head.number < oldest and self._knows(head):
             raise RetryableError(
-                f"the RPC's head is block {head.number}, far behind indexed block {position.number}: it is still syncing"
+                f"the RPC's head is block {head.number}, far behind indexed block {position.number}: "
+                "it is still syncing"
             )
         for header in reversed(self._fetcher.headers(sorted(stored))):
             if stored[header.number] == header.hash:
@@ -166,9 +167,9 @@ class Follower:
                     break
                 return header
         raise FatalError(
-            f"the chain parted from this database more than {MAX_REORG} blocks below block {position.number}, or is "
-            "another chain with the same id (a restarted local chain?): check ASSAY_RPC_URLS; if the chain is right, "
-            "start over with `assay index backfill --reset`"
+            f"the chain parted from this database more than {MAX_REORG} blocks below block "
+            f"{position.number}, or is another chain with the same id (a restarted local chain?): check "
+            "ASSAY_RPC_URLS; if the chain is right, start over with `assay index backfill --reset`"
         )
 
     def _knows(self, head: Header) -> bool:
@@ -235,7 +236,7 @@ class Follower:
         )
         if moved.rowcount != 1:
             raise FatalError(
-                "another index process moved this database's cursor: run one index a database, or give each its own"
+                "another index process moved this database's cursor: give each index a database of its own"
             )
 
     def _roll_back(self, connection: Connection, position: Position, ancestor: Header) -> None:

@@ -33,8 +33,8 @@ def apply_event(context: Context, event: ChainEvent) -> None:
     handler = HANDLERS.get((event.contract, event.name))
     if handler is None:
         raise FatalError(
-            f"no handler for {event.contract}.{event.name} (block {event.number}): this release is older than the "
-            "deployment; install the release that goes with it"
+            f"no handler for {event.contract}.{event.name} (block {event.number}): this release is older "
+            "than the deployment; install the release that goes with it"
         )
     try:
         handler(context, event, event.args)

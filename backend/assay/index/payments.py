@@ -1,6 +1,7 @@
 """Who paid what in a batch. `post_batch` logs no event per paid row (SPEC.md §6), so the rows come from the
-transaction's input, less the skipped ones; where a batch was posted through another contract, from `channel(…)` views.
-Either way the rows must add up to the batch's amount and count, else they are not believed.
+transaction's input, less the skipped ones; where a batch was posted through another contract, from
+`channel(…)` views. Either way the rows must add up to the batch's amount and count, else they are not
+believed.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ POST_BATCH = keccak(f"post_batch({','.join(POST_BATCH_TYPES)})".encode())[:4]
 
 @dataclass(frozen=True, slots=True)
 class Payment:
-    """A row of `post_batch`. `amount`, `count`: the voucher's; `paid`, `counted`: what this batch took of it."""
+    """A row of `post_batch`. `amount`, `count`: the voucher's; `paid`, `counted`: what this batch took of
+    it.
+    """
 
     consumer: Address
     amount: int
@@ -84,7 +87,8 @@ class Payments:
     def _from_views(self, state: State, event: ChainEvent) -> list[Payment]:
         """Compare every channel that can have paid with the chain as of the batch's block.
 
-        Two batches of one node and version in one block cannot be told apart this way; then the sums do not fit.
+        Two batches of one node and version in one block cannot be told apart this way; then the sums do not
+        fit.
         """
         state.flush()
         node, version_id = event.args["node"], hash_text(event.args["version_id"])
@@ -109,7 +113,9 @@ class Payments:
 
 
 def decode_vouchers(data: bytes, expected: Hash32) -> list[tuple[Address, int, int]] | None:
-    """(consumer, amount, count) rows in the contract's order, or None if this is not that batch's `post_batch` call."""
+    """(consumer, amount, count) rows in the contract's order, or None if this is not that batch's
+    `post_batch` call.
+    """
     if data[:4] != POST_BATCH:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Asks every staked node with an offer whether it answers, and keeps what it said for a while (SPEC.md §8)."""
+"""Asks every node with an offer whether it answers, and keeps what it said for a while (SPEC.md §8)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Read and write access to the state tables for event handlers, with an undo journal.
 
-Before a block changes a row, the row's earlier image goes to `journal`; rolling back to a block puts those images back,
-newest first. Handlers therefore never think about reorgs. Rows are plain dicts, column name to Python value.
+Before a block changes a row, the row's earlier image goes to `journal`; rolling back to a block puts those
+images back, newest first. Handlers therefore never think about reorgs. Rows are plain dicts, column name to
+Python value.
 """
 
 from __future__ import annotations

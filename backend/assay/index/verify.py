@@ -69,7 +69,7 @@ def verify_batch(claim: BatchClaim, body: bytes) -> list[CheckedReceipt]:
         raise VerificationError("a receipt is in the batch twice", step="duplicate")
     if merkle_root(digests) != claim.key.receipts_root:
         raise VerificationError(
-            f"the {len(digests)} receipts do not give the posted root: one is missing, added, changed or out of order",
+            f"{len(digests)} receipts do not give the posted root: missing, added, changed or misplaced",
             step="root",
         )
     checked = [
@@ -80,7 +80,9 @@ def verify_batch(claim: BatchClaim, body: bytes) -> list[CheckedReceipt]:
 
 
 def sequences_of(receipts: Sequence[CheckedReceipt]) -> dict[Address, tuple[int, int]]:
-    """First and last sequence of each consumer's channel. Raises VerificationError, step `sequence`, on gaps."""
+    """First and last sequence of each consumer's channel. Raises VerificationError, step `sequence`, on
+    gaps.
+    """
     found: dict[Address, list[int]] = defaultdict(list)
     for checked in receipts:
         found[checked.signed.receipt.consumer].append(checked.signed.receipt.sequence)

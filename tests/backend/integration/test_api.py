@@ -213,11 +213,17 @@ def test_batches__with_vouchers__add_up(setting: Setting) -> None:
 
 def test_channels__of_a_consumer__show_escrow_after_void(setting: Setting) -> None:
     (channel,) = setting.get("/v1/channels", consumer=setting.world.consumer(2).address)["items"]
-    assert (channel["settled"], channel["owed"], channel["count"], channel["escrow"]) == ("30", "0", "3", "10")
+    assert (channel["settled"], channel["owed"], channel["count"], channel["escrow"]) == (
+        "30",
+        "0",
+        "3",
+        "10",
+    )
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/models", "/v1/versions", "/v1/nodes", "/v1/offers", "/v1/batches", "/v1/receipts", "/v1/channels"]
+    "path",
+    ["/v1/models", "/v1/versions", "/v1/nodes", "/v1/offers", "/v1/batches", "/v1/receipts", "/v1/channels"],
 )
 def test_lists__page_by_page__give_the_whole_list_once(setting: Setting, path: str) -> None:
     whole = setting.get(path, limit=200)
@@ -231,7 +237,9 @@ def test_lists__page_by_page__give_the_whole_list_once(setting: Setting, path: s
     assert paged == whole["items"]
 
 
-@pytest.mark.parametrize("cursor", ["x", "W10", "WzFd", "WyJhIiwiYiJd", "WzEsMV0x", "é", "WzFlOTksMV0", "W251bGwsMV0"])
+@pytest.mark.parametrize(
+    "cursor", ["x", "W10", "WzFd", "WyJhIiwiYiJd", "WzEsMV0x", "é", "WzFlOTksMV0", "W251bGwsMV0"]
+)
 def test_lists__cursor_from_elsewhere__is_refused(setting: Setting, cursor: str) -> None:
     assert setting.get("/v1/models", 422, cursor=cursor)["code"] == "cursor_invalid"
 
@@ -265,7 +273,9 @@ def test_post__anywhere__is_not_allowed(setting: Setting) -> None:
 
 
 def parse_stream(text: str) -> list[tuple[int, str, dict[str, Any]]]:
-    entries = [dict(line.split(": ", 1) for line in block.split("\n")) for block in text.strip().split("\n\n")]
+    entries = [
+        dict(line.split(": ", 1) for line in block.split("\n")) for block in text.strip().split("\n\n")
+    ]
     return [(int(e["id"]), e["event"], json.loads(e["data"])) for e in entries if "id" in e]
 
 
@@ -273,7 +283,9 @@ def test_events__resumed_in_the_middle__continue_where_they_ended(setting: Setti
     whole = parse_stream(setting.client.get("/v1/events", params={"follow": False}).text)
     assert [entry[0] for entry in whole] == list(range(1, len(whole) + 1))
     assert whole[-1][2]["name"] in {"BatchPosted"}
-    part = setting.client.get("/v1/events", params={"follow": False, "limit": 2}, headers={"Last-Event-ID": "5"})
+    part = setting.client.get(
+        "/v1/events", params={"follow": False, "limit": 2}, headers={"Last-Event-ID": "5"}
+    )
     assert parse_stream(part.text) == whole[5:7]
     assert part.headers["content-type"].startswith("text/event-stream")
 
@@ -282,7 +294,7 @@ def test_health__index_fresh__is_ready_and_measured(setting: Setting) -> None:
     assert setting.get("/healthz") == {"status": "ok"}
     assert setting.get("/readyz")["status"] == "ready"
     text = setting.client.get("/metrics").text
-    assert "assay_index_indexed_block" in text and 'assay_index_batches_available 5.0' in text
+    assert "assay_index_indexed_block" in text and "assay_index_batches_available 5.0" in text
 
 
 def test_readyz__index_silent__is_not_ready(setting: Setting) -> None:

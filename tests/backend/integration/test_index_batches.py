@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, func, select
-
 from assay.commitments.receipts import receipt_digest
 from assay.db.engine import read_session
 from assay.db.tables import BatchCheck, Receipt
 from assay.index.batches import MAX_GAP_WAITS, NEVER, BatchChecker
 from assay.index.download import Limits
 from assay.types import Hash32, SignedReceipt
+from sqlalchemy import Engine, func, select
+
 from tests.support.batch_server import (
     BatchServer,
     batch_server,
@@ -165,7 +165,9 @@ def test_step__wrong_file_mended_later__becomes_available(setting: Setting) -> N
 
 
 def test_step__batch_with_gap_in_itself__is_inconsistent_for_good(setting: Setting) -> None:
-    one, _, three = setting.world.receipts(setting.node, setting.version, setting.world.consumer(1).address, 3)
+    one, _, three = setting.world.receipts(
+        setting.node, setting.version, setting.world.consumer(1).address, 3
+    )
     batch = setting.post([one, three])
     setting.index()
     setting.check()
@@ -302,7 +304,9 @@ def test_step__loopback_endpoint_when_private_is_not_allowed__is_never_asked(set
     assert setting.server.asked == []
 
 
-@pytest.mark.parametrize("endpoint", ["file:///etc/passwd", "ftp://x", "http://u:p@127.0.0.1", "http://[", "nonsense"])
+@pytest.mark.parametrize(
+    "endpoint", ["file:///etc/passwd", "ftp://x", "http://u:p@127.0.0.1", "http://[", "nonsense"]
+)
 def test_step__endpoint_that_is_no_http_url__is_unavailable(setting: Setting, endpoint: str) -> None:
     setting.world.send(setting.node.operator, setting.world.nodes.set_endpoint(endpoint))
     batch = setting.serve()

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from assay.chain.client import ChainClient
 from assay.db.engine import open_engine
 from assay.errors import FatalError, RetryableError
 from assay.index.fetch import Fetcher
 from assay.index.follower import Follower, Outcome
+
 from tests.support.fault_proxy import Fault, FaultProxy, fault_proxy
 from tests.support.index_tables import contents, follow, new_database, new_follower
 from tests.support.index_world import World, index_world
@@ -153,7 +153,9 @@ def test_backfill__killed_at_every_kind_of_request__ends_with_the_same_tables(
 ) -> None:
     url = f"sqlite:///{tmp_path / 'index.sqlite3'}"
     command = [sys.executable, "-c", RUN, proxy.url, str(world.deployment.folder.parent), url]
-    for skip, method in enumerate(("eth_getLogs", "eth_getTransactionByHash", "eth_getBlockByNumber"), start=2):
+    for skip, method in enumerate(
+        ("eth_getLogs", "eth_getTransactionByHash", "eth_getBlockByNumber"), start=2
+    ):
         process = subprocess.Popen(command)
         _kill_at(proxy, process, method, skip)
         assert process.wait(60) == -signal.SIGKILL
@@ -181,15 +183,26 @@ def test_run__killed_mid_backfill_and_started_again__catches_up(
 ) -> None:
     """The real command, as a user runs it."""
     url = f"sqlite:///{tmp_path / 'index.sqlite3'}"
-    options = ["--rpc", world.chain.url, "--deployments", str(world.deployment.folder.parent), "--database", url]
+    options = [
+        "--rpc",
+        world.chain.url,
+        "--deployments",
+        str(world.deployment.folder.parent),
+        "--database",
+        url,
+    ]
     command = [sys.executable, "-c", "from assay.cli import main; main()", "index"]
-    run = subprocess.Popen([*command, "run", *options, "--no-probes", "--max-range", "1"], stderr=subprocess.DEVNULL)
+    run = subprocess.Popen(
+        [*command, "run", *options, "--no-probes", "--max-range", "1"], stderr=subprocess.DEVNULL
+    )
     try:
         _wait_for_events(tmp_path / "index.sqlite3")
     finally:
         run.kill()
         run.wait(10)
-    ended = subprocess.run([*command, "backfill", *options, "--json"], capture_output=True, timeout=60, check=False)
+    ended = subprocess.run(
+        [*command, "backfill", *options, "--json"], capture_output=True, timeout=60, check=False
+    )
     assert ended.returncode == 0, ended.stderr
     engine = open_engine(url)
     assert contents(engine) == expected

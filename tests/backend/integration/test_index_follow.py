@@ -6,14 +6,26 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select
-
 from assay.chain.values import Call
 from assay.db.engine import read_session
-from assay.db.tables import Batch, BatchVoucher, Channel, Escrow, Event, Model, Node, Offer, Reorg, Signer, Version
+from assay.db.tables import (
+    Batch,
+    BatchVoucher,
+    Channel,
+    Escrow,
+    Event,
+    Model,
+    Node,
+    Offer,
+    Reorg,
+    Signer,
+    Version,
+)
 from assay.errors import ConfigurationError, FatalError, RetryableError
 from assay.index.follower import MAX_REORG, Outcome
 from assay.types import SkipReason
+from sqlalchemy import select
+
 from tests.support.deploy import UNIT, deploy
 from tests.support.index_tables import contents, follow, new_database, new_follower
 from tests.support.index_world import World, index_world

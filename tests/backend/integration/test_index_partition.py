@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+from assay.index.follower import Outcome
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from assay.index.follower import Outcome
 from tests.support.index_tables import close_databases, contents, new_database, new_follower
 from tests.support.index_world import World, index_world
 

@@ -123,8 +123,8 @@ def _find(session: Session, cursor: Cursor, digest: str) -> tuple[Receipt, Curso
     receipt = batches.get_receipt(session, digest)
     if receipt is None:
         raise NotFound(
-            f"no receipt {digest} in an available batch up to block {cursor.number}; a receipt appears here once its "
-            "node has posted it and the index has checked the batch",
+            f"no receipt {digest} in an available batch up to block {cursor.number}; a receipt appears here "
+            "once its node has posted it and the index has checked the batch",
             "receipt_unknown",
         )
     return receipt, cursor, batches.voided_among(session, [digest])

@@ -39,8 +39,8 @@ class EventStream(StreamingResponse):
     response_class=EventStream,
     responses={
         200: {
-            "description": "`log` entries as the chain logged them; a `reorg` entry takes back every log above its "
-            "`ancestor_block` that came before it",
+            "description": "`log` entries as the chain logged them; a `reorg` entry takes back every log "
+            "above its `ancestor_block` that came before it",
             "content": {"text/event-stream": {"schema": {"type": "string"}, "example": EXAMPLE}},
         }
     },
@@ -74,7 +74,9 @@ def take_stream(context: Context) -> None:
 
 
 async def entries(context: Context, after: int, *, follow: bool, limit: int) -> AsyncIterator[str]:
-    """Server-sent events. The database is asked in a worker thread and no transaction stays open between asks."""
+    """Server-sent events. The database is asked in a worker thread and no transaction stays open between
+    asks.
+    """
     silent = 0.0
     try:
         yield "retry: 2000\n\n"

@@ -72,18 +72,16 @@ def final_batches(session: Session) -> list[BatchRow]:
     )
     return [
         BatchRow(
-            node=node,
-            version_id=version_id,
-            has_program=bool(has_program),
-            posted_at=posted_at,
-            is_paid=amount > 0,
-            count=count,
-            voided=voided,
-            receipts=receipts if state == BatchAvailability.AVAILABLE else None,
+            node=row[0],
+            version_id=row[1],
+            has_program=bool(row[2]),
+            posted_at=row[3],
+            is_paid=row[4] > 0,
+            count=row[5],
+            voided=row[6],
+            receipts=row[8] if row[7] == BatchAvailability.AVAILABLE else None,
         )
-        for node, version_id, has_program, posted_at, amount, count, voided, state, receipts in session.execute(
-            query
-        )
+        for row in session.execute(query)
     ]
 
 

@@ -1,4 +1,4 @@
-"""Keyset pagination: a page is what follows the last row seen, so rows that come in meanwhile move nothing."""
+"""Keyset pagination: a page is what follows the last row seen; rows that come in meanwhile move nothing."""
 
 from __future__ import annotations
 
