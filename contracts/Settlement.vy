@@ -33,11 +33,14 @@ initializes: eip712
 
 from .modules import merkle
 from .modules import receipts
-from .modules import signatures
 
 
 from .modules import vault
 initializes: vault
+
+
+from .modules import channels
+initializes: channels[vault := vault]
 
 
 exports: (
@@ -66,13 +69,6 @@ MAX_FEE_BPS: public(constant(uint256)) = 500
 MAX_DISPUTE_WINDOW: public(constant(uint256)) = 365 * 86_400
 
 
-# @dev Why a voucher is skipped.
-STALE: constant(uint8) = 1
-BAD_SIGNATURE: constant(uint8) = 2
-NO_ESCROW: constant(uint8) = 3
-COUNT_JUMP: constant(uint8) = 4
-
-
 # @dev What a receipt's standing is.
 UNKNOWN: constant(uint8) = 0
 PENDING: constant(uint8) = 1
@@ -81,13 +77,9 @@ VOID: constant(uint8) = 3
 
 
 _MASK_16: constant(uint256) = 2**16 - 1
-_MASK_24: constant(uint256) = 2**24 - 1
 _MASK_40: constant(uint256) = 2**40 - 1
 _MASK_48: constant(uint256) = 2**48 - 1
 _MASK_64: constant(uint256) = 2**64 - 1
-_MASK_96: constant(uint256) = 2**96 - 1
-_MASK_160: constant(uint256) = 2**160 - 1
-_MAX_COUNT_GROWTH: constant(uint256) = 2**32 - 1
 
 
 # @dev Batch: amount (128) | count (48) | posted_at (40) | fee_bps (16) | holds (16) | collected (8). Zero: unknown.
@@ -97,11 +89,6 @@ _POSTED_AT: constant(uint256) = 40
 _FEE_BPS: constant(uint256) = 24
 _HOLDS: constant(uint256) = 8
 _COLLECTED: constant(uint256) = 1
-
-
-# @dev Channel, in the low bits of an account: settled (96) | count (40) | line (24).
-_SETTLED: constant(uint256) = 64
-_CHANNEL_COUNT: constant(uint256) = 24
 
 
 # @dev Config: fee_bps (16) | paused (1).
@@ -129,30 +116,6 @@ is_void: public(HashMap[bytes32, bool])
 
 _config: uint256
 _batches: HashMap[bytes32, uint256]
-# @dev node -> version -> the node's line: its versions numbered from 1 as it posts the first batch of each.
-_lines: HashMap[address, HashMap[bytes32, uint256]]
-_line_counts: HashMap[address, uint256]
-# @dev consumer -> node -> line -> channel. The channel used last stands in `vault.accounts`; its copy here is stale.
-_channels: HashMap[address, HashMap[address, HashMap[uint256, uint256]]]
-
-
-# @dev What all rows of a batch share.
-struct Posting:
-    batch_id: bytes32
-    domain: bytes32
-    node: address
-    version_id: bytes32
-    line: uint256
-
-
-# @dev A row of either kind: an EOA's has `r` and `vs`, a wallet's has `signature`.
-struct Row:
-    consumer: address
-    amount: uint256
-    count: uint256
-    is_wallet: bool
-    r: bytes32
-    vs: bytes32
 
 
 @deploy
@@ -224,16 +187,16 @@ def post_batch(
     assert receipts_root != empty(bytes32), "settlement: receipts root is zero"
     batch_id: bytes32 = receipts._batch_id(node, version_id, receipts_root)
     assert self._batches[batch_id] == 0, "settlement: batch is already posted"
-    posting: Posting = Posting(
+    posting: channels.Posting = channels.Posting(
         batch_id=batch_id,
         domain=eip712._domain_separator_v4(),
         node=node,
         version_id=version_id,
-        line=self._line(node, version_id),
+        line=channels._line(models, node, version_id),
     )
     total: uint256 = 0
     for voucher: ISettlement.Voucher in vouchers:
-        row: Row = Row(
+        row: channels.Row = channels.Row(
             consumer=voucher.consumer,
             amount=convert(voucher.amount, uint256),
             count=convert(voucher.count, uint256),
@@ -241,9 +204,9 @@ def post_batch(
             r=voucher.r,
             vs=voucher.vs,
         )
-        total = unsafe_add(total, self._settle(posting, row, b""))
+        total = unsafe_add(total, channels._settle(posting, row, b""))
     for voucher: ISettlement.WalletVoucher in wallet_vouchers:
-        row: Row = Row(
+        row: channels.Row = channels.Row(
             consumer=voucher.consumer,
             amount=convert(voucher.amount, uint256),
             count=convert(voucher.count, uint256),
@@ -251,7 +214,7 @@ def post_batch(
             r=empty(bytes32),
             vs=empty(bytes32),
         )
-        total = unsafe_add(total, self._settle(posting, row, voucher.signature))
+        total = unsafe_add(total, channels._settle(posting, row, voucher.signature))
     amount: uint256 = total >> 64
     count: uint256 = total & _MASK_64
     self._batches[batch_id] = (
@@ -403,12 +366,7 @@ def channel(consumer: address, node: address, version_id: bytes32) -> ISettlemen
     @param version_id Model version that they are for.
     @return Amount paid so far in base units, and receipts acknowledged so far.
     """
-    line: uint256 = self._lines[node][version_id]
-    account: uint256 = self._switch(vault.accounts[consumer][node], consumer, node, line)
-    return ISettlement.Channel(
-        settled=convert(account >> _SETTLED & _MASK_96, uint128),
-        count=convert(account >> _CHANNEL_COUNT & _MASK_40, uint64),
-    )
+    return channels._channel(consumer, node, version_id)
 
 
 @external
@@ -513,82 +471,6 @@ def _check_poster(node: address):
 @view
 def _check_dispute_game():
     assert msg.sender == dispute_game, "settlement: caller is not the dispute game"
-
-
-@internal
-def _line(node: address, version_id: bytes32) -> uint256:
-    """
-    @dev A line proves that its version exists: versions never vanish, so the registry is asked once.
-    """
-    line: uint256 = self._lines[node][version_id]
-    if line == 0:
-        assert staticcall models.version_exists(version_id), "settlement: version is unknown"
-        line = self._line_counts[node] + 1
-        assert line <= _MASK_24, "settlement: node has too many versions"
-        self._line_counts[node] = line
-        self._lines[node][version_id] = line
-    return line
-
-
-@internal
-@view
-def _switch(account: uint256, consumer: address, node: address, line: uint256) -> uint256:
-    """
-    @dev The account with the line's channel in its low bits, whichever was there.
-    """
-    if account & _MASK_24 == line:
-        return account
-    return account & ~_MASK_160 | self._channels[consumer][node][line] | line
-
-
-@internal
-def _settle(posting: Posting, row: Row, signature: Bytes[1024]) -> uint256:
-    """
-    @dev Settles one row, or skips it without changing anything. Returns amount paid (high) | count growth (64).
-    """
-    stored: uint256 = vault.accounts[row.consumer][posting.node]
-    account: uint256 = self._switch(stored, row.consumer, posting.node, posting.line)
-    settled: uint256 = account >> _SETTLED & _MASK_96
-    growth: uint256 = unsafe_sub(row.amount, settled)
-    count_growth: uint256 = unsafe_sub(row.count, account >> _CHANNEL_COUNT & _MASK_40)
-    # a difference that wrapped is greater than what it was taken from: amount or count fell
-    if growth > row.amount or count_growth > row.count or growth | count_growth == 0:
-        return self._skip(posting, row, STALE)
-    if not self._is_signed(posting, row, signature):
-        return self._skip(posting, row, BAD_SIGNATURE)
-    room: uint256 = min(account >> vault.BALANCE, unsafe_sub(vault.MAX_AMOUNT, settled))
-    if growth != 0 and room == 0:
-        return self._skip(posting, row, NO_ESCROW)
-    if count_growth > _MAX_COUNT_GROWTH or row.count > _MASK_40:
-        return self._skip(posting, row, COUNT_JUMP)
-    paid: uint256 = min(growth, room)
-    # no field overflows into its neighbour: paid <= balance, settled + paid < 2**96, count < 2**40
-    vault.accounts[row.consumer][posting.node] = unsafe_add(
-        unsafe_sub(account, paid << vault.BALANCE), paid << _SETTLED | count_growth << _CHANNEL_COUNT
-    )
-    if stored & _MASK_24 != posting.line:
-        self._channels[row.consumer][posting.node][stored & _MASK_24] = stored & _MASK_160
-    return paid << 64 | count_growth
-
-
-@internal
-@view
-def _is_signed(posting: Posting, row: Row, signature: Bytes[1024]) -> bool:
-    struct_hash: bytes32 = receipts._voucher_hash(
-        row.consumer, posting.node, posting.version_id, row.amount, row.count
-    )
-    digest: bytes32 = receipts._digest(posting.domain, struct_hash)
-    if row.is_wallet:
-        return signatures._is_approved_by(row.consumer, digest, signature)
-    return signatures._is_signed_by(row.consumer, digest, row.r, row.vs)
-
-
-@internal
-def _skip(posting: Posting, row: Row, reason: uint8) -> uint256:
-    log ISettlement.VoucherSkipped(
-        batch_id=posting.batch_id, consumer=row.consumer, amount=row.amount, count=row.count, reason=reason
-    )
-    return 0
 
 
 @internal

@@ -13,6 +13,7 @@ PREFIXES = {
     "ModelRegistry": "models",
     "NodeRegistry": "nodes",
     "Settlement": "settlement",
+    "channels": "settlement",
     "vault": "settlement",
 }
 REASON = re.compile(r'"([a-z_]+: [^"]+)"')

@@ -273,6 +273,6 @@ def test_post_batch__revoked_version__is_still_paid(
 
 
 def test_post_batch__node_with_all_lines_taken__reverts(market: Market, settlement: Any) -> None:
-    settlement.eval(f"self._line_counts[{market.node}] = {2**24 - 1}")
+    settlement.eval(f"channels._line_counts[{market.node}] = {2**24 - 1}")
     with boa.reverts("settlement: node has too many versions"):
         market.post()
