@@ -55,6 +55,7 @@ ESCROW_PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, None)
 """Seconds between tries while a node has not seen a deposit that the chain has."""
 Signature = tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]
 """Inputs and outputs of a version, in order."""
+CHANGED = "offer_changed"
 LOCAL_RPC = ("http://127.0.0.1:8545",)
 
 
@@ -181,22 +182,42 @@ class Client:
         """
         version = self.resolve(model)
         failures: list[AssayError] = []
-        for offer in self._choose(version, max_price)[: self._max_nodes]:
+        for offer in self._candidates(version, max_price, failures):
             try:
                 answer = self._ask(version, offer, inputs, private)
             except (NodeUnreachable, NodeRefused, ReceiptRefused, ChannelBlocked, EscrowShort) as error:
-                if isinstance(error, NodeRefused) and error.status in (400, 413):
-                    raise InputInvalid(str(error)) from error
-                if not isinstance(error, EscrowShort):
-                    self.health.note(offer.node, None)
+                self._note_failure(offer, error)
                 failures.append(error)
                 continue
             self.health.note(offer.node, answer.latency_ms)
             return Result(
-                answer.outputs, answer.receipt, self.domain, version.reference, version.assurance,
-                offer.endpoint, answer.latency_ms, answer.recovered, tuple(failures),
-            )  # fmt: skip
+                outputs=answer.outputs,
+                receipt=answer.receipt,
+                domain=self.domain,
+                model=version.reference,
+                assurance=version.assurance,
+                endpoint=offer.endpoint,
+                latency_ms=answer.latency_ms,
+                is_recovered=answer.recovered,
+                attempts=tuple(failures),
+            )
         raise _summary(version, failures)
+
+    def _candidates(
+        self, version: ResolvedVersion, max_price: int | None, failures: list[AssayError]
+    ) -> Iterator[NodeOffer]:
+        """Nodes to ask, best first; chosen anew, once, when one turns out to have changed its offer."""
+        yield from self._choose(version, max_price)[: self._max_nodes]
+        changed = [error for error in failures if isinstance(error, NodeRefused) and error.code == CHANGED]
+        if changed and len(changed) == len(failures):
+            yield from self._choose(version, max_price)[: self._max_nodes]
+
+    def _note_failure(self, offer: NodeOffer, error: AssayError) -> None:
+        """Raises InputInvalid where no other node could say otherwise."""
+        if isinstance(error, NodeRefused) and error.status in (400, 413):
+            raise InputInvalid(str(error)) from error
+        if not isinstance(error, EscrowShort):
+            self.health.note(offer.node, None)
 
     def _ask(
         self,
@@ -236,7 +257,7 @@ class Client:
             raise NodeRefused(
                 f"node {offer.node} changed its offer of {version.reference} meanwhile; ask again",
                 status=409,
-                code="offer_changed",
+                code=CHANGED,
             )
 
     def _choose(self, version: ResolvedVersion, max_price: int | None) -> list[NodeOffer]:

@@ -26,7 +26,7 @@ WasSigner = Callable[[Address, Address, int], bool]
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What the receipt of a request must say. `sequence` None: any (an unpaid request belongs to no
+    """What the receipt of a request must say; `price` at most. `sequence` None: any (an unpaid request belongs to no
     channel).
     """
 
@@ -76,10 +76,13 @@ def check_receipt(  # noqa: PLR0917 - one value each
         ("version", receipt.version_id.hex(), expected.version_id.hex()),
         ("input_hash", receipt.input_hash.hex(), expected.input_hash.hex()),
         ("output_hash", receipt.output_hash.hex(), commit_tensors(outputs.values()).hex()),
-        ("price", receipt.price, expected.price),
     ):
         if got != wanted:
             raise VerificationError(f"the receipt's {step} is {got}, expected {wanted}", step=step)
+    if receipt.price > expected.price:  # less is charged, and paid, if the node lowered its offer meanwhile
+        raise VerificationError(
+            f"the receipt charges {receipt.price} base units, {expected.price} were agreed", step="price"
+        )
     if expected.sequence is not None and receipt.sequence != expected.sequence:
         raise VerificationError(
             f"the receipt's sequence is {receipt.sequence}, expected {expected.sequence}", step="sequence"

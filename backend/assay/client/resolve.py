@@ -119,9 +119,8 @@ class Resolver:
         model = self._models.model(identifier)
         if not model.exists:
             raise ModelUnknown(
-                f"{publisher} registered no model {reference.name!r} on chain {self._models.client.chain_id}; "
-                ""
-                ""
+                f"{publisher} registered no model {reference.name!r} on chain "
+                f"{self._models.client.chain_id}; "
                 "check the spelling and the network, or see `assay model list`"
             )
         number = reference.number

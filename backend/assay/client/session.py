@@ -220,7 +220,6 @@ class Session:
                     f"node {key.node} says that it issued {theirs.held.sequence} receipts on this channel, "
                     "but it gave"
                     f" {state.sequence}; it lost its log, or the chain began anew: choose another node, "
-                    ""
                     "or another data folder"
                 )
             case Outcome.TAKEN:
@@ -242,11 +241,9 @@ class Session:
             is_ours = False
         if not is_ours:
             raise ChannelBlocked(
-                f"node {key.node} claims to hold a voucher of {held.amount} base units, {state.signed} is the "
-                ""
-                "most that"
-                f" was signed from {self._store.folder}, and it shows no signature of yours; choose another "
-                "node"
+                f"node {key.node} claims to hold a voucher of {held.amount} base units, but "
+                f"{state.signed} is the most that was signed from {self._store.folder}, and it shows no signature of yours; "
+                "choose another node"
             )
         logger.info("channel with node %s taken over at %d for %d", key.node, held.amount, held.count)
         return channels.adopt(state, held)

@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 from assay.chain.keys import create_keystore
 from assay.cli import main
+from assay.commitments.signing import SigningKey
 from click.testing import CliRunner, Result
 
 from tests.support.deploy import UNIT
 from tests.support.onnx_models import build_model, linear_model, value
+from tests.support.peer import Peer, PeerServer
 from tests.support.stack import PRICE, Stack
 
 Run = Callable[..., Result]
@@ -110,6 +112,19 @@ def test_receipt_verify__settled__explains_every_step_without_an_api(
     text = run("receipt", "verify", "r1.json", "--proof", "proof.json").stdout
     assert "the dispute window ended" in text
 
+    dear.kill()  # nobody but an API can say now where the receipt lies
+    try:
+        assert not loads(run("receipt", "verify", "r1.json", "--json", code=3))["proof"]
+        with PeerServer(peer_of(stack)) as api:
+            answer = 200, json.dumps(report["proof"]).encode(), None
+            api.intercept = lambda path: answer if path.endswith("/proof") else None
+            assert loads(run("receipt", "verify", "r1.json", "--api", api.url, "--json"))["final"]
+            lie = json.dumps(report["proof"] | {"index": 1 - report["proof"]["index"]}).encode()
+            answer = 200, lie, None
+            assert not loads(run("receipt", "verify", "r1.json", "--api", api.url, "--json", code=3))["final"]
+    finally:
+        dear.start()
+
     data = json.loads((tmp_path / "r1.json").read_text())
     wrong = run("receipt", "verify", "r2.json", "--proof", "proof.json", code=6)
     assert "FAILED" in wrong.stdout
@@ -118,6 +133,11 @@ def test_receipt_verify__settled__explains_every_step_without_an_api(
     other = data | {"signature": data["signature"][:-4] + "001b"}
     (tmp_path / "other.json").write_text(json.dumps(other))
     run("receipt", "verify", "other.json", code=6)
+
+
+def peer_of(stack: Stack) -> Peer:
+    key = SigningKey.generate()
+    return Peer(stack.deployment.domain, key.address, key, stack.version_id, PRICE, lambda: 0)
 
 
 def wait_for_batch(run: Run) -> dict[str, bool | None]:

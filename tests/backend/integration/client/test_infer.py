@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from assay.client import Client, EscrowShort, InputInvalid, ModelUnknown, PriceTooHigh
@@ -159,3 +161,31 @@ def test_infer__private__keeps_no_body_on_disk(
     files = [path for path in (tmp_path / "client").rglob("*") if path.is_file()]
     assert files
     assert not any(marker.tobytes() in path.read_bytes() for path in files)
+
+
+def test_infer__price_changes_on_the_chain__pays_the_new_one(
+    stack: Stack, open_client: Callable[..., Client]
+) -> None:
+    cheap = stack.nodes[0]
+    client = open_client()
+    client.infer(stack.model, ROWS)
+    try:
+        for price in (PRICE + 7, PRICE - 7):
+            stack.send(cheap.address, stack.registry.offer(stack.version_id, price))
+            wait_until_noticed(cheap, price)
+            result = client.infer(stack.model, ROWS, max_price=PRICE + 7)
+            assert (result.node, result.price) == (cheap.address, price)
+    finally:
+        stack.send(cheap.address, stack.registry.offer(stack.version_id, PRICE))
+        wait_until_noticed(cheap, PRICE)
+    state = state_of(client, stack, cheap)
+    assert (state.charged, state.count) == (3 * PRICE, 3)
+
+
+def wait_until_noticed(node: RunningNode, price: int) -> None:
+    for _ in range(100):
+        (offer,) = httpx.get(f"{node.endpoint}/v1/node").json()["offers"]
+        if offer["price"] == str(price):
+            return
+        time.sleep(0.1)
+    raise AssertionError("the node never noticed the price")

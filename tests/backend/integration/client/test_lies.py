@@ -37,7 +37,14 @@ def liar_at(stack: Stack) -> Iterator[Liar]:
     """A registered, staked node that offers a version alone; its server is ours."""
     model, version_id = stack.publish("liar", linear_model(2, 2), manifest_of([INPUT], [OUTPUT]))
     operator, signer = Address(stack.chain.accounts[8]), SigningKey.generate()
-    peer = Peer(stack.deployment.domain, operator, signer, version_id, PRICE, lambda: int(time.time()))
+    peer = Peer(
+        stack.deployment.domain,
+        operator,
+        signer,
+        version_id,
+        PRICE,
+        lambda: max(int(time.time()), stack.chain.timestamp()),
+    )
     with PeerServer(peer) as server:
         stack.register(operator, signer.address, server.url, PRICE, version_id)
         yield Liar(server, model, peer)
@@ -61,7 +68,7 @@ LIES: dict[str, dict[str, Any]] = {
     "signer": {"signer": SigningKey(b"\x09" * 32)},
     "executed_at": {"bend": lambda receipt: replace(receipt, executed_at=receipt.executed_at - 3600)},
     "sequence": {"bend": lambda receipt: replace(receipt, sequence=receipt.sequence + 1)},
-    "price": {"bend": change(price=0)},
+    "price": {"bend": change(price=PRICE + 1)},
     "consumer": {"bend": change(consumer=Address("0x" + "00" * 20))},
     "version": {"bend": change(version_id=b"\x02" * 32)},
 }

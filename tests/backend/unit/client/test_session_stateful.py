@@ -144,8 +144,12 @@ class Consumer(RuleBasedStateMachine):
     def change_price(self, price: int) -> None:
         self.price = price
         self.dearest = max(self.dearest, price)
+
+    @rule()
+    def notice_price(self) -> None:
+        """Nodes follow the chain a little later than the consumer does."""
         for peer in self.peers.values():
-            peer.price = price
+            peer.price = self.price
 
     @rule()
     def acknowledge(self) -> None:
@@ -198,6 +202,7 @@ class Consumer(RuleBasedStateMachine):
         uncounted.
         """
         self.wire.down.clear()
+        self.notice_price()
         while self.wire.late:
             self.deliver_late()
         for which in (0, 1):
