@@ -80,7 +80,7 @@ class Consumer:
         self._publisher = world.publisher.address
 
     def ask(self, count: int, on_answer: Callable[[], None]) -> None:
-        """The next `count` questions; then tell the nodes that all receipts are accepted, as before any pause."""
+        """The next `count` questions; then tell the nodes that all receipts are accepted."""
         done = len(self.answers)
         for question in self.questions[done : done + count]:
             started = time.perf_counter()
