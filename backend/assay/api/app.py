@@ -19,7 +19,7 @@ from assay.api.routes import batches, feed, health, models, network, nodes
 from assay.errors import RequestError
 from assay.index.probe import PERIOD
 
-DESCRIPTION = """What an index of the Assay contracts knows: models, nodes, batches, receipts, network figures.
+DESCRIPTION = """What an index of the Assay contracts knows: models, nodes, batches, receipts, figures.
 
 Nothing here has to be believed: `/v1/receipts/{digest}/proof` returns what the contracts check. A `signed`
 receipt is never called verified. Every answer says as of which block it is."""

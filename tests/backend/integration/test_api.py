@@ -27,7 +27,7 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from tests.support.api_server import serving
 from tests.support.batch_server import BatchServer, batch_server
-from tests.support.index_tables import follow, new_database, new_follower
+from tests.support.index_tables import follow, new_database, new_follower, url_of
 from tests.support.index_world import PostedBatch, TestNode, World, index_world
 
 PROGRAM = Hash32(b"\x07" * 32)
@@ -103,7 +103,7 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting]:
         BatchChecker(engine, domain, Limits(1 << 20, 2.0, True)).step()
         prober = Prober(engine, domain, deadline=2.0, allow_private=True)
         assert prober.step() == 1
-        reader = open_engine(f"sqlite:///{folder / 'index'}.sqlite3", read_only=True)
+        reader = open_engine(url_of(engine), read_only=True)
         app = create_app(reader)
         with serving(app) as url, httpx.Client(base_url=url) as client:
             yield Setting(world, client, app, exact, signed, idle, node, batches)
