@@ -22,7 +22,7 @@ class AssayError(Exception):
 
 
 class RequestError(AssayError):
-    """A request that cannot be served as it is. `status` is HTTP's, `code` is stable snake_case for machines."""
+    """A request that cannot be served as it is. `status` is HTTP's, `code` stable snake_case for machines."""
 
     exit_code = 2
 
@@ -60,8 +60,8 @@ class VerificationError(AssayError):
         self.step = step
 
 
-class ContractRevert(AssayError):
-    """A contract refused the call. `contract` and `reason` come from its revert string `"contract: reason"`."""
+class ContractRevert(AssayError):  # noqa: N818 - the EVM's word
+    """A contract refused the call; `contract` and `reason` are its revert string `"contract: reason"`."""
 
     exit_code = 7
 

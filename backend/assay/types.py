@@ -1,6 +1,6 @@
-"""The protocol's values: identifiers, vouchers, receipts, chain records. No behaviour beyond conversion, no I/O.
+"""The protocol's values: identifiers, vouchers, receipts, chain records. No behaviour but conversion, no I/O.
 
-Amounts are integers in the token's base unit, times Unix seconds, hashes raw 32 bytes, addresses EIP-55 strings.
+Amounts are integers in the token's base unit, times Unix seconds, hashes 32 raw bytes, addresses EIP-55 text.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class BatchKey:
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """One input or output of a model: Open Inference Protocol dtype, shape with -1 for the batch dimension."""
+    """An input or output of a model: Open Inference Protocol dtype, shape with -1 for the batch dimension."""
 
     name: str
     dtype: str

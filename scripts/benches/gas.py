@@ -20,8 +20,8 @@ from assay.commitments.merkle import MerkleTree
 from assay.commitments.receipts import receipt_digest, voucher_digest
 from assay.commitments.signing import SigningKey, compact
 from assay.types import Address, Domain, Receipt, Voucher
-from eth_abi import decode, encode
-from eth_utils import to_checksum_address
+from eth_abi.abi import decode, encode
+from eth_utils.address import to_checksum_address
 
 from tests.support.anvil import Anvil, anvil
 
@@ -65,7 +65,9 @@ class Contract:
     @classmethod
     def deploy(cls, chain: Anvil, name: str, *arguments: Any) -> Contract:
         bytecode, abi = compiled(name)
-        inputs = next((item["inputs"] for item in abi if item["type"] == "constructor"), [])
+        inputs: list[dict[str, Any]] = next(
+            (item["inputs"] for item in abi if item["type"] == "constructor"), []
+        )
         code = bytecode + encode([abi_type(item) for item in inputs], arguments).hex()
         mined = send(chain, None, code, chain.accounts[0])
         return cls(chain, abi, Address(to_checksum_address(mined["contractAddress"])))

@@ -107,7 +107,7 @@ def web3_seconds(url: str, deployment: Deployment, head: int) -> tuple[float, in
             }
         )
         for log in logs:
-            get_event_data(web3.codec, abis[Address(log["address"]), bytes(log["topics"][0])], log)  # type: ignore[arg-type]
+            get_event_data(web3.codec, abis[Address(log["address"]), bytes(log["topics"][0])], log)
             events += 1
     return time.perf_counter() - started, events
 

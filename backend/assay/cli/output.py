@@ -1,4 +1,4 @@
-"""What every command shares: `--json`, tables, errors as one line with an exit code, Ctrl-C without a traceback."""
+"""What every command shares: `--json`, tables, errors as one line with an exit code, a quiet Ctrl-C."""
 
 from __future__ import annotations
 
@@ -71,4 +71,6 @@ def command_errors(function: Callable[P, R]) -> Callable[P, R]:
     return wrapper
 
 
-json_option = click.option("--json", "as_json", is_flag=True, help="machine-readable output on standard output")
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="machine-readable output on standard output"
+)
