@@ -26,8 +26,9 @@ WasSigner = Callable[[Address, Address, int], bool]
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What the receipt of a request must say; `price` at most. `sequence` None: any (an unpaid request belongs to no
-    channel).
+    """What the receipt of a request must say; `price` at most.
+
+    `sequence` None: any (an unpaid request belongs to no channel).
     """
 
     node: Address

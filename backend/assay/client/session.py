@@ -241,8 +241,8 @@ class Session:
             is_ours = False
         if not is_ours:
             raise ChannelBlocked(
-                f"node {key.node} claims to hold a voucher of {held.amount} base units, but "
-                f"{state.signed} is the most that was signed from {self._store.folder}, and it shows no signature of yours; "
+                f"node {key.node} claims to hold a voucher of {held.amount} base units; {state.signed} is the"
+                f" most that was signed from {self._store.folder}, and it shows no signature of yours; "
                 "choose another node"
             )
         logger.info("channel with node %s taken over at %d for %d", key.node, held.amount, held.count)

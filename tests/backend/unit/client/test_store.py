@@ -1,0 +1,68 @@
+"""The consumer's memory: what is saved is what is loaded, by another process too; locks exclude."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from assay.client.channels import ChannelState, Pending, prepare, refuse, release
+from assay.client.store import ChannelKey, Store
+from assay.errors import RetryableError
+from assay.types import Address, Domain, Hash32
+
+DOMAIN = Domain(1, Address("0x" + "11" * 20))
+KEY = ChannelKey(DOMAIN, Address("0x" + "22" * 20), Address("0x" + "33" * 20), Hash32(b"\x04" * 32))
+FRESH = ChannelState(KEY.consumer, KEY.node, KEY.version_id)
+HUGE = 2**100
+
+
+def pending(amount: int = HUGE, body: bytes | None = b"body") -> Pending:
+    return Pending(amount, 0, amount, Hash32(b"\x05" * 32), body, 3, 7)
+
+
+def test_save__every_kind_of_state__another_store_loads_the_same(tmp_path: Path) -> None:
+    states = [
+        FRESH,
+        prepare(FRESH, pending()),
+        prepare(FRESH, pending(body=None)),
+        refuse(prepare(FRESH, pending()), "why"),
+        release(prepare(FRESH, pending())),
+        replace(FRESH, charged=HUGE, signed=HUGE, count=3, acknowledged=2, sequence=5),
+    ]
+    store, other = Store(tmp_path), Store(tmp_path)
+    assert store.load(KEY) is None
+    for state in states:
+        store.save(KEY, state)
+        assert other.load(KEY) == state
+        assert other.channels(DOMAIN, KEY.consumer) == [state]
+    store.close()
+    other.close()
+
+
+def test_save__request_answered__its_body_is_gone(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.save(KEY, prepare(FRESH, pending(body=b"a private matter")))
+    store.save(KEY, FRESH)
+    assert store._rows("SELECT * FROM bodies") == []
+    store.close()
+
+
+def test_lock__held_by_another_store__times_out_and_names_the_node(tmp_path: Path) -> None:
+    store, other = Store(tmp_path), Store(tmp_path)
+    with store.lock(KEY), pytest.raises(RetryableError, match=KEY.node), other.lock(KEY, timeout=0.02):
+        raise AssertionError("two hold one lock")
+    with other.lock(KEY, timeout=0.02):
+        pass
+    store.close()
+    other.close()
+
+
+def test_add_deposit__bound__counts_all_deposits_of_the_account(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    assert store.add_deposit(1, KEY.consumer, KEY.node, HUGE, limit=2 * HUGE)
+    assert store.add_deposit(1, KEY.consumer, KEY.node, HUGE, limit=2 * HUGE)
+    assert not store.add_deposit(1, KEY.consumer, KEY.node, 1, limit=2 * HUGE)
+    assert store.add_deposit(2, KEY.consumer, KEY.node, 1, limit=1)
+    assert store.deposited(1, KEY.consumer) == 2 * HUGE
+    store.close()
