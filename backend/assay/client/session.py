@@ -72,7 +72,7 @@ class Session:
         reply = self._send(target, body, length)
         if reply.status != 200:
             raise reply.error(target.endpoint)
-        outputs, signed = self._check(target, work.outputs, request, reply, ZERO_ADDRESS, None)
+        outputs, signed = self._check(target, work.outputs, request, reply, ZERO_ADDRESS, None, 0)
         self._store.add_receipt(*self._receipt_row(signed))
         return Answer(outputs, signed, (time.perf_counter() - started) * 1000)
 
@@ -147,7 +147,10 @@ class Session:
         evidence.
         """
         try:
-            outputs, signed = self._check(target, specs, request, reply, key.consumer, state.sequence + 1)
+            promised = request.amount - state.charged  # a node may still charge what was agreed before
+            outputs, signed = self._check(
+                target, specs, request, reply, key.consumer, state.sequence + 1, promised
+            )
         except ReceiptRefused as error:
             self._save(key, channels.withhold(state, f"{error} (evidence: {error.evidence})"))
             raise
@@ -162,6 +165,7 @@ class Session:
         reply: Reply,
         consumer: Address,
         sequence: int | None,
+        price: int,
     ) -> tuple[Arrays, SignedReceipt]:
         """Outputs in signature order and the receipt. Raises ReceiptRefused, with the evidence on disk."""
         expected = Expected(
@@ -169,7 +173,7 @@ class Session:
             consumer,
             target.version_id,
             request.input_hash,
-            request.price,
+            price,
             sequence,
             request.started_at,
         )

@@ -123,7 +123,7 @@ def _decode_output(item: Any, content: bytes, offset: int) -> tuple[str, NDArray
     if not isinstance(item, dict) or not isinstance(item.get("name"), str):
         raise WireError("an output has no name")
     name, dtype, shape = item["name"], item.get("datatype"), item.get("shape")
-    if dtype not in OIP_TO_NUMPY:
+    if not isinstance(dtype, str) or dtype not in OIP_TO_NUMPY:
         raise WireError(f"output {name!r} has datatype {dtype!r}")
     if not isinstance(shape, list) or not all(type(dim) is int and dim >= 0 for dim in shape):
         raise WireError(f"output {name!r} has shape {shape!r}")
