@@ -168,15 +168,12 @@ class Doctor:
         yield Finding("stake", enough, f"{found.stake} of at least {minimum}", cure)
 
     def _gas(self, client: ChainClient, signer: Address) -> Finding:
-        balance = client.get_balance(signer)
-        price = client.get_block("latest").base_fee or 10**9
-        needed = 2 * price * GAS_PER_POSTING * MIN_POSTINGS
+        balance, price = client.get_balance(signer), posting_price(client)
+        needed = price * MIN_POSTINGS
         if balance < needed:
             detail = f"signer has {balance} wei, {MIN_POSTINGS} batches may cost {needed}"
             return Finding("gas", False, detail, f"send {signer} at least {needed - balance} wei")
-        return Finding(
-            "gas", True, f"{balance} wei, enough for about {balance // (2 * price * GAS_PER_POSTING)} batches"
-        )
+        return Finding("gas", True, f"{balance} wei, enough for about {balance // price} batches")
 
     def _versions(self, ledger: ChainLedger, config: NodeConfig) -> Iterator[Finding]:
         if not config.versions:
@@ -200,3 +197,8 @@ class Doctor:
             else:
                 detail = f"loads, runs in {found.run_seconds * 1000:.1f} ms, offered at {offer.price}"
                 yield Finding(name, True, detail)
+
+
+def posting_price(client: ChainClient) -> int:
+    """Wei that posting one batch may cost, at twice today's base fee. Raises RetryableError."""
+    return 2 * (client.get_block("latest").base_fee or 10**9) * GAS_PER_POSTING

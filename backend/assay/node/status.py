@@ -10,9 +10,12 @@ from typing import Any
 
 import httpx
 
+from assay.chain.client import ChainClient
+from assay.chain.errors import RpcError
 from assay.errors import ConfigurationError
 from assay.node.chain_ledger import ChainLedger
 from assay.node.config import LOG_FILE, NodeConfig
+from assay.node.doctor import MIN_POSTINGS, posting_price
 from assay.node.schema import from_blob, open_database
 
 
@@ -69,11 +72,13 @@ def fetch_status(folder: Path, config: NodeConfig, ledger: ChainLedger) -> dict[
     minimum = ledger.nodes.min_stake(block.number)
     figures = read_log(folder, block.timestamp, ledger.settlement.dispute_window(block.number))
     running = _ask_self(config)
+    gas = ledger.client.get_balance(node.signer, block.number)
     return {
         "node": config.node,
         "endpoint": node.endpoint,
         "running": running is not None,
         "ready": bool(running),
+        "synced": _is_synced(ledger.client),
         "block": block.number,
         "block_age_seconds": max(0, round(time.time() - block.timestamp)),
         "registered": True,
@@ -83,7 +88,8 @@ def fetch_status(folder: Path, config: NodeConfig, ledger: ChainLedger) -> dict[
         "staked": node.stake >= minimum,
         "thawing": str(node.thawing),
         "frozen": node.frozen,
-        "signer_wei": str(ledger.client.get_balance(node.signer, block.number)),
+        "signer_wei": str(gas),
+        "funded": gas >= posting_price(ledger.client) * MIN_POSTINGS,
         "receipts": figures.receipts,
         "open_receipts": figures.open_receipts,
         "last_receipt": figures.last_receipt,
@@ -95,6 +101,14 @@ def fetch_status(folder: Path, config: NodeConfig, ledger: ChainLedger) -> dict[
         "collectable_batches": figures.collectable_batches,
         "claimable": str(ledger.settlement.claimable(config.node, block.number)),
     }
+
+
+def _is_synced(client: ChainClient) -> bool | None:
+    """Whether the RPC's own node follows the chain; None if it does not say."""
+    try:
+        return client.request("eth_syncing") is False
+    except RpcError:
+        return None
 
 
 def _ask_self(config: NodeConfig) -> bool | None:
