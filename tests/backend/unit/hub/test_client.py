@@ -1,5 +1,5 @@
 import fcntl
-import os
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from assay.hub.store import ArtifactStore
 from .conftest import LIMIT, Breaking, serving
 
 pytestmark = pytest.mark.network
-CONTENT = os.urandom(500_000)
+CONTENT = random.Random(1).randbytes(500_000)  # the same in every xdist worker: it is in tests' names
 DIGEST = artifact_digest(CONTENT)
 
 
@@ -32,7 +32,7 @@ def files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-@pytest.mark.parametrize("content", [b"", b"x", CONTENT])
+@pytest.mark.parametrize("content", [b"", b"x", CONTENT], ids=["empty", "short", "long"])
 def test_put__bytes_or_file__can_be_read_and_fetched(hub: HubClient, tmp_path: Path, content: bytes) -> None:
     source = tmp_path / "source"
     source.write_bytes(content)
@@ -68,7 +68,11 @@ def test_fetch__target_there__keeps_a_right_one_and_replaces_a_wrong_one(
     assert (target.read_bytes(), target.stat().st_ino) == (CONTENT, inode)
 
 
-@pytest.mark.parametrize("left", [CONTENT[:100_000], CONTENT, b"not the beginning", CONTENT + b"too long"])
+@pytest.mark.parametrize(
+    "left",
+    [CONTENT[:100_000], CONTENT, b"not the beginning", CONTENT + b"too long"],
+    ids=["part", "whole", "other", "longer"],
+)
 def test_fetch__part_left_behind__ends_with_the_artifact(hub: HubClient, tmp_path: Path, left: bytes) -> None:
     hub.put(CONTENT)
     folder = tmp_path / "out"
@@ -177,7 +181,9 @@ def test_put__hub_holds_a_wrong_beginning__starts_again(app: Any, store: Artifac
 
 
 @pytest.mark.usefixtures("small_chunks")
-@pytest.mark.parametrize("held", [CONTENT, bytes(len(CONTENT)), CONTENT + b"x"])
+@pytest.mark.parametrize(
+    "held", [CONTENT, bytes(len(CONTENT)), CONTENT + b"x"], ids=["whole", "other", "longer"]
+)
 def test_put__hub_holds_all_bytes_unfinished__sends_the_whole(
     app: Any, store: ArtifactStore, spool: Path, held: bytes
 ) -> None:
