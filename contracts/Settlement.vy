@@ -519,7 +519,7 @@ def _refund(batch_id: bytes32, receipt: ISettlement.Receipt) -> uint256:
     amount: uint256 = 0
     if receipt.consumer != empty(address):
         amount = min(convert(receipt.price, uint256), batch >> _AMOUNT)
-        vault._credit(receipt.consumer, receipt.node, amount)
+        vault._give_back(receipt.consumer, receipt.node, amount)
     count: uint256 = min(batch >> _COUNT & _MASK_48, 1)
     self._batches[batch_id] = batch - (amount << _AMOUNT) - (count << _COUNT)
     return amount

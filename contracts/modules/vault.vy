@@ -32,8 +32,8 @@ token: public(immutable(IERC20))
 escrow_thaw_period: public(immutable(uint256))
 
 
-# @dev Sum of escrows, uncollected batches and claimable amounts, in the token's base unit. Below 2**96, so that
-#      every part of it and every sum of parts fits its packed slot.
+# @dev Sum of escrows, uncollected batches and claimable amounts, in the token's base unit. Bounded by the token's
+#      supply alone: only each escrow is held to 96 bits, so nobody's deposit can be in the way of another's.
 total_liabilities: public(uint256)
 # @dev account -> amount that `claim` pays out.
 claimable: public(HashMap[address, uint256])
@@ -145,7 +145,8 @@ def withdraw(node: address) -> uint256:
 @external
 def claim(account: address) -> uint256:
     """
-    @notice Pays an account everything that collected batches credited to it. Anyone may trigger it.
+    @notice Pays an account everything that collected batches, and refunds to full escrows, credited to it. Anyone may
+            trigger it.
     @param account Account to pay.
     @return Tokens paid, in base units.
     """
@@ -188,21 +189,27 @@ def _fund(consumer: address, node: address, amount: uint256):
     after: uint256 = staticcall token.balanceOf(self)
     assert after > before, "settlement: no tokens arrived"
     received: uint256 = after - before
-    liabilities: uint256 = self.total_liabilities + received
-    assert liabilities <= MAX_AMOUNT, "settlement: liabilities are over 96 bits"
-    self.total_liabilities = liabilities
-    balance: uint256 = self._credit(consumer, node, received)
-    log ISettlement.Funded(consumer=consumer, node=node, sender=msg.sender, amount=received, balance=balance)
+    account: uint256 = self.accounts[consumer][node]
+    assert received <= MAX_AMOUNT - (account >> BALANCE), "settlement: escrow is over 96 bits"
+    self.total_liabilities += received
+    account += received << BALANCE
+    self.accounts[consumer][node] = account
+    log ISettlement.Funded(
+        consumer=consumer, node=node, sender=msg.sender, amount=received, balance=account >> BALANCE
+    )
 
 
 @internal
-def _credit(consumer: address, node: address, amount: uint256) -> uint256:
+def _give_back(consumer: address, node: address, amount: uint256):
     """
-    @dev Adds to an escrow what `total_liabilities` already counts; returns the new balance.
+    @dev Returns to an escrow what `total_liabilities` already counts; what a full escrow cannot hold the consumer
+         can claim, so that a refund never fails.
     """
-    account: uint256 = self.accounts[consumer][node] + (amount << BALANCE)
-    self.accounts[consumer][node] = account
-    return account >> BALANCE
+    account: uint256 = self.accounts[consumer][node]
+    returned: uint256 = min(amount, MAX_AMOUNT - (account >> BALANCE))
+    self.accounts[consumer][node] = account + (returned << BALANCE)
+    if returned != amount:
+        self.claimable[consumer] += amount - returned
 
 
 @internal

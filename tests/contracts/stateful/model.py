@@ -78,9 +78,12 @@ class Model:
         pending = sum(batch.amount for batch in self.batches.values() if not batch.collected)
         return sum(self.escrow.values()) + pending + sum(self.claimable.values())
 
-    def fund(self, pair: Pair, amount: int) -> None:
+    def fund(self, pair: Pair, amount: int) -> str | None:
+        if self.escrow[pair] + amount > MAX_AMOUNT:
+            return "settlement: escrow is over 96 bits"
         self.escrow[pair] += amount
         self.paid_in += amount
+        return None
 
     def begin_thaw(self, pair: Pair, amount: int) -> str | None:
         if amount == 0:
@@ -186,7 +189,9 @@ class Model:
         refund = min(price, batch.amount)
         batch.amount -= refund
         batch.count -= min(1, batch.count)
-        self.escrow[pair] += refund
+        returned = min(refund, MAX_AMOUNT - self.escrow[pair])
+        self.escrow[pair] += returned
+        self.claimable[pair[0]] += refund - returned
         self.void.add(digest)
         return None
 

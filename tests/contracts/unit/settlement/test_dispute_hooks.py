@@ -92,6 +92,37 @@ def test_void__price_above_the_batch__refunds_what_is_there(
     assert funded.settlement.escrows(alice.address, funded.node).balance == 100 * UNIT
 
 
+def test_void__escrow_is_full__the_consumer_can_claim_the_rest(
+    funded: Market, alice: SigningKey, posted: bytes, dispute_game: str
+) -> None:
+    full = 2**96 - 1
+    settled = funded.settlement.channel(alice.address, funded.node, funded.version_id)
+    funded.fund(alice.address, full - 70 * UNIT - 4)
+    funded.settlement.void(posted, as_tuple(funded.receipt(alice.address, 10)), sender=dispute_game)
+    assert funded.settlement.escrows(alice.address, funded.node).balance == full
+    assert funded.settlement.claimable(alice.address) == 6
+    assert funded.settlement.channel(alice.address, funded.node, funded.version_id) == settled
+    assert funded.settlement.claim(alice.address) == 6
+    assert funded.token.balanceOf(alice.address) == 6
+    assert funded.settlement.total_liabilities() == funded.token.balanceOf(funded.settlement)
+
+
+def test_void__batch_above_96_bits__returns_every_unit(
+    market: Market, alice: SigningKey, bob: SigningKey, dispute_game: str
+) -> None:
+    most = 2**96 - 1
+    for consumer in (alice, bob):
+        market.fund(consumer.address, most)
+    posted = market.post(market.row(alice, most, 1), market.row(bob, most, 1))
+    assert market.settlement.batches(posted).amount == 2 * most
+    market.settlement.void(posted, as_tuple(market.receipt(alice.address, 2**128 - 1)), sender=dispute_game)
+    assert market.settlement.batches(posted).amount == 0
+    assert market.settlement.escrows(alice.address, market.node).balance == most
+    assert market.settlement.claimable(alice.address) == most
+    assert market.settlement.channel(alice.address, market.node, market.version_id).settled == most
+    assert market.settlement.total_liabilities() == 2 * most
+
+
 def test_void__more_receipts_than_the_count__stays_at_zero(
     funded: Market, alice: SigningKey, posted: bytes, dispute_game: str
 ) -> None:

@@ -68,8 +68,19 @@ def test_fund__without_allowance__reverts(market: Market, stranger: str) -> None
 def test_fund__beyond_96_bits__reverts(market: Market, alice: SigningKey, stranger: str) -> None:
     market.fund(alice.address, 2**96 - 1)
     assert market.settlement.escrows(alice.address, market.node).balance == 2**96 - 1
-    with boa.reverts("settlement: liabilities are over 96 bits"):
-        market.fund(stranger, 1)
+    with boa.reverts("settlement: escrow is over 96 bits"):
+        market.fund(alice.address, 1)
+    with boa.reverts("settlement: escrow is over 96 bits"):
+        market.fund(stranger, 2**96)
+    assert market.settlement.escrows(alice.address, market.node).balance == 2**96 - 1
+
+
+def test_fund__another_escrow_full__is_not_blocked(market: Market, alice: SigningKey, stranger: str) -> None:
+    for consumer in (alice.address, stranger):
+        market.fund(consumer, 2**96 - 1)
+        assert market.settlement.escrows(consumer, market.node).balance == 2**96 - 1
+    held = market.token.balanceOf(market.settlement)
+    assert market.settlement.total_liabilities() == held == 2 * (2**96 - 1)
 
 
 def test_fund__fee_on_transfer__credits_what_arrived(
