@@ -198,7 +198,17 @@ class Protocol(RuleBasedStateMachine):
 
     # batches
 
-    @rule(node=NODE, version=VERSION, drafts=ROWS)
+    @rule(node=NODE, drafts=st.lists(st.tuples(VERSION, ROWS), min_size=1, max_size=4))
+    def post_batches(self, node: int, drafts: list[tuple[int, Any]]) -> None:
+        for version, rows in drafts:
+            self.post_batch(node, version, rows)
+
+    @rule(consumer=CONSUMER, node=NODE, versions=st.lists(VERSION, min_size=2, max_size=5), amount=AMOUNTS)
+    def buy_from_several_versions(self, consumer: int, node: int, versions: list[int], amount: int) -> None:
+        self.fund(consumer, node, amount)
+        for version in versions:
+            self.post_batch(node, version, [(consumer, amount // 3, 1, True)])
+
     def post_batch(self, node: int, version: int, drafts: list[tuple[int, int, int, bool]]) -> None:
         self.roots += 1
         known = (self.world.operators[node], self.world.versions[version], self.roots.to_bytes(32, "big"))
