@@ -151,9 +151,13 @@ class Consumer(RuleBasedStateMachine):
         for peer in self.peers.values():
             peer.price = self.price
 
-    @rule()
-    def acknowledge(self) -> None:
-        self.session.acknowledge()
+    @rule(faults=st.lists(FAULTS, max_size=2))
+    def acknowledge(self, faults: list[str]) -> None:
+        self.wire.faults = list(faults)
+        try:
+            self.session.acknowledge()
+        except Crash:
+            self.restart()
 
     @rule()
     def crash(self) -> None:
@@ -202,6 +206,7 @@ class Consumer(RuleBasedStateMachine):
         uncounted.
         """
         self.wire.down.clear()
+        self.wire.faults = []
         self.notice_price()
         while self.wire.late:
             self.deliver_late()
