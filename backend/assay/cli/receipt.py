@@ -177,7 +177,6 @@ def _load_json(path: Path) -> Any:
     except (OSError, ValueError, RecursionError) as error:
         raise RequestError(
             f"{path} is no receipt file: {error}; give the file that `assay infer --receipt` wrote, or a "
-            ""
             "digest",
             code="receipt_file",
         ) from None
