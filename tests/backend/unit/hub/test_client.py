@@ -15,7 +15,7 @@ from assay.hub.store import ArtifactStore
 from .conftest import LIMIT, Breaking, serving
 
 pytestmark = pytest.mark.network
-CONTENT = random.Random(1).randbytes(500_000)  # the same in every xdist worker: it is in tests' names
+CONTENT = random.Random(1).randbytes(500_000)
 DIGEST = artifact_digest(CONTENT)
 
 
