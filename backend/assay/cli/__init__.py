@@ -37,10 +37,10 @@ class LazyGroup(click.Group):
             formatter.write_dl(list(GROUPS.items()))
 
 
-EXIT_CODES = """Exit codes: 0 done; 1 a bug; 2 wrong usage or a request that cannot be served; 3 may succeed
-later (RPC or node down, receipt not final yet); 4 will not go away (wrong chain, corrupt log); 5 a setting,
-key or file is missing or wrong; 6 something signed or proven does not check; 7 a contract refused; 8 no node
-would serve the artifact; 130 interrupted."""
+EXIT_CODES = """Exit codes: 0 done; 1 a check failed (`node doctor`), else a bug; 2 wrong usage or a request
+that cannot be served; 3 may succeed later (RPC or node down, receipt not final yet); 4 will not go away
+(wrong chain, corrupt log); 5 a setting, key or file is missing or wrong; 6 something signed or proven does
+not check; 7 a contract refused; 8 no node would serve the artifact; 130 interrupted."""
 
 
 @click.group(cls=LazyGroup, epilog=EXIT_CODES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from assay.cli.output import command_errors, progress_console
+from assay.cli.output import command_errors, console, emit_json, json_option
 from assay.db.engine import open_engine, upgrade
 from assay.index.probe import PERIOD
 from assay.settings import Settings
@@ -20,16 +20,23 @@ def command() -> None:
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=8700, show_default=True, help="0: any free port")
 @click.option("--probe-period", default=float(PERIOD), show_default=True, help="the index's, in seconds")
+@json_option
 @command_errors
-def run_api(database_url: str | None, host: str, port: int, probe_period: float) -> None:
+def run_api(database_url: str | None, host: str, port: int, probe_period: float, as_json: bool) -> None:
     """Answer queries until stopped; reads the database that `assay index run` writes."""
-    import uvicorn
-
     from assay.api.app import create_app
+    from assay.cli.serving import serve
 
-    url = database_url or Settings().database_url
-    upgrade(open_engine(url))  # so that the API may start before the index
-    app = create_app(open_engine(url, read_only=True), probe_period=probe_period)
-    config = uvicorn.Config(app, host=host, port=port, access_log=False, timeout_graceful_shutdown=2)
-    progress_console().print(f"API of {open_engine(url).url.render_as_string()} at http://{host}:{port}")
-    uvicorn.Server(config).run()
+    location = database_url or Settings().database_url
+    engine = open_engine(location)
+    upgrade(engine)  # so that the API may start before the index
+    database = engine.url.render_as_string()  # without its password
+    app = create_app(open_engine(location, read_only=True), probe_period=probe_period)
+
+    def announce(url: str) -> None:
+        if as_json:
+            emit_json({"url": url, "database": database})
+        else:
+            console().print(f"API on {url}, of {database}; Ctrl-C stops it", soft_wrap=True)
+
+    serve(app, host, port, announce, grace_seconds=2)

@@ -11,10 +11,11 @@ import click
 from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
 
 from assay.cli.output import command_errors, console, emit_json, json_option, progress_console
+from assay.cli.serving import serve
 from assay.commitments.identifiers import cid
 from assay.hub.client import HubClient
 from assay.hub.digests import MAX_ARTIFACT_BYTES, parse_digest
-from assay.hub.server import DEFAULT_PORT, build_app, serve
+from assay.hub.server import DEFAULT_PORT, build_app
 from assay.settings import Settings
 
 hub_option = click.option(

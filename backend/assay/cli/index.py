@@ -15,6 +15,7 @@ from sqlalchemy import Engine
 
 from assay.chain.client import ChainClient
 from assay.chain.deployments import Deployment
+from assay.cli.logs import configure_logs
 from assay.cli.output import command_errors, emit_json, emit_table, json_option, progress_console
 from assay.db.engine import drop_everything, open_engine, read_session, upgrade
 from assay.db.repositories.status import index_status
@@ -88,6 +89,7 @@ def open_follower(
     "--max-batch-mib", default=BATCH_MIB, show_default=True, help="largest batch file taken from a node"
 )
 @click.option("--max-range", default=MAX_RANGE, show_default=True, help="most blocks in one eth_getLogs")
+@json_option
 @command_errors
 def run_index(
     *,
@@ -100,8 +102,13 @@ def run_index(
     allow_private: bool | None,
     max_batch_mib: int,
     max_range: int,
+    as_json: bool,
 ) -> None:
-    """Follow the chain, check batches and probe nodes until stopped."""
+    """Follow the chain, check batches and probe nodes until stopped.
+
+    With --json (or ASSAY_LOG_JSON) log lines are JSON, on standard error; --json ends with a status document.
+    """
+    configure_logs(as_json=as_json or Settings().log_json)
     engine, deployment, follower = open_follower(rpc_urls, deployments, database_url, max_range)
     private = deployment.chain_id in LOCAL_CHAINS if allow_private is None else allow_private
     limits = Limits(max_batch_mib << 20, BATCH_SECONDS, private)
@@ -113,6 +120,8 @@ def run_index(
     with stopped_by_signals(daemon.stop):
         daemon.run()
     console.print(f"stopped at block {follower.position().number}")
+    if as_json:
+        report(engine, as_json, {})
 
 
 @command.command("backfill")
@@ -133,6 +142,7 @@ def backfill(
     as_json: bool,
 ) -> None:
     """Catch up with the chain's head, with a progress bar, and end."""
+    configure_logs(as_json=Settings().log_json)
     if reset:
         drop_everything(open_engine(database_url or Settings().database_url))
     engine, _, follower = open_follower(rpc_urls, deployments, database_url, max_range)

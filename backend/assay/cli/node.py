@@ -11,11 +11,9 @@ import click
 
 from assay.cli.output import (
     command_errors,
-    console,
     emit_json,
     emit_table,
     json_option,
-    progress_console,
 )
 from assay.errors import RequestError
 from assay.settings import Settings
@@ -75,15 +73,14 @@ def init(data: Path | None, as_json: bool, **options: Any) -> None:
     differs."""
     from assay.cli.node_setup import initialise
 
-    progress = progress_console()
     steps = []
     for step in initialise(node_folder(data), options):
         steps.append({"step": step.name, "changed": step.changed, "detail": step.detail})
-        progress.print(f"{'done' if step.changed else 'kept'}  {step.name}: {step.detail}", markup=False)
+        click.echo(f"{'done' if step.changed else 'kept'}  {step.name}: {step.detail}", err=True)
     if as_json:
         emit_json({"folder": str(node_folder(data)), "steps": steps})
     else:
-        console().print(f"Now run: assay node run --data {node_folder(data)}", markup=False)
+        click.echo(f"Now run: assay node run --data {node_folder(data)}")
 
 
 @command.command()
@@ -99,11 +96,10 @@ def doctor(data: Path | None, as_json: bool) -> None:
     for finding in Doctor(node_folder(data)).examine():
         findings.append(finding)
         if not as_json:
-            mark = "[green]✓[/green]" if finding.ok else "[red]✗[/red]"
-            console().print(mark, end=" ")
-            console().print(f"{finding.name}: {finding.detail}", markup=False)
+            mark = click.style("✓", "green") if finding.ok else click.style("✗", "red")
+            click.echo(f"{mark} {finding.name}: {finding.detail}")
             if not finding.ok:
-                console().print(f"  → {finding.cure}", markup=False)
+                click.echo(f"  → {finding.cure}")
     healthy = all(finding.ok for finding in findings)
     if as_json:
         rows = [{"name": f.name, "ok": f.ok, "detail": f.detail, "cure": f.cure} for f in findings]
@@ -114,15 +110,19 @@ def doctor(data: Path | None, as_json: bool) -> None:
 
 @command.command()
 @data_option
+@json_option
 @command_errors
-def run(data: Path | None) -> None:
-    """Serve until Ctrl-C or SIGTERM; requests in progress are finished, receipts are written."""
+def run(data: Path | None, as_json: bool) -> None:
+    """Serve until Ctrl-C or SIGTERM; requests in progress are finished, receipts are written.
+
+    With --json (or ASSAY_LOG_JSON) log lines are JSON; they go to standard error.
+    """
+    from assay.cli.logs import configure_logs
     from assay.node.config import load_config
-    from assay.node.logs import configure_logs
     from assay.node.process import NodeProcess
 
     folder = node_folder(data)
-    configure_logs(as_json=Settings().log_json)
+    configure_logs(as_json=as_json or Settings().log_json)
     NodeProcess(folder, load_config(folder), progress=lambda text: click.echo(text, err=True)).run()
 
 
