@@ -11,7 +11,7 @@ from typing import Any
 from assay.db.columns import clean_text
 from assay.errors import FatalError
 from assay.index.fetch import ChainEvent, hash_text
-from assay.index.payments import Payment, Payments
+from assay.index.payments import MAX_HELD, Payment, Payments
 from assay.index.state import State
 from assay.types import ZERO_ADDRESS
 
@@ -377,5 +377,5 @@ def _receipt_voided(context: Context, event: ChainEvent, args: Mapping[str, Any]
         key = {"consumer": args["consumer"], "node": batch["node"]}
         escrow = context.state.get("escrows", *key.values())
         empty = {**key, "balance": 0, "thawing": 0, "thaw_at": 0}
-        balance = (escrow["balance"] if escrow else 0) + args["amount"]
+        balance = min((escrow["balance"] if escrow else 0) + args["amount"], MAX_HELD)
         context.state.put("escrows", {**(escrow or empty), "balance": balance})

@@ -32,6 +32,10 @@ POST_BATCH_TYPES = (
 POST_BATCH = keccak(f"post_batch({','.join(POST_BATCH_TYPES)})".encode())[:4]
 
 
+MAX_HELD = 2**96 - 1
+"""The most that an escrow, or a channel's settled amount, holds (SPEC.md §6)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Payment:
     """A row of `post_batch`. `amount`, `count`: the voucher's; `paid`, `counted`: what this batch took of
@@ -72,10 +76,9 @@ class Payments:
         rows = None
         if posting.to == self._settlement.lower():
             rows = self._from_input(state, event, posting.data)
-        if rows is None:
+        if rows is None or not _fits(rows, event):
             rows = self._from_views(state, event)
-        fits = rows is not None and _sums(rows) == (event.args["amount"], event.args["count"])
-        return rows if fits else None
+        return rows if _fits(rows, event) else None
 
     def _from_input(self, state: State, event: ChainEvent, data: bytes) -> list[Payment] | None:
         vouchers = decode_vouchers(data, Hash32(bytes(event.args["batch_id"])))
@@ -135,7 +138,7 @@ def pay_rows(
     vouchers: Sequence[tuple[Address, int, int]],
     skips: Counter[tuple[Address, int, int]],
 ) -> list[Payment]:
-    """The contract's own arithmetic for the rows that it did not skip: paid = min(growth, escrow)."""
+    """The contract's own arithmetic for the rows that it did not skip (SPEC.md §6)."""
     accepted = Counter(vouchers) - skips  # of equal rows the first ones: a repeat is stale
     channels: dict[Address, tuple[int, int]] = {}
     escrows: dict[Address, int] = {}
@@ -151,12 +154,19 @@ def pay_rows(
             channels[consumer] = (channel["settled"], channel["count"]) if channel else (0, 0)
             escrows[consumer] = escrow["balance"] if escrow else 0
         settled, counted = channels[consumer]
-        paid = min(amount - settled, escrows[consumer])
+        paid = min(amount - settled, escrows[consumer], MAX_HELD - settled)
         rows.append(Payment(consumer, amount, count, paid, count - counted))
         channels[consumer] = (settled + paid, count)
         escrows[consumer] -= paid
     return rows
 
 
-def _sums(rows: Sequence[Payment]) -> tuple[int, int]:
-    return sum(row.paid for row in rows), sum(row.counted for row in rows)
+def _fits(rows: Sequence[Payment], event: ChainEvent) -> bool:
+    """No row takes back, and all together are what the batch says.
+
+    No event tells which of two equal rows was skipped; where the wrong one was taken for paid, a later row
+    seems to pay less than nothing.
+    """
+    sums = sum(row.paid for row in rows), sum(row.counted for row in rows)
+    never_back = all(row.paid >= 0 and row.counted >= 0 for row in rows)
+    return never_back and sums == (event.args["amount"], event.args["count"])

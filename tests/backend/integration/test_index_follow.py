@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from assay.chain.settlement import voucher_rows
 from assay.chain.values import Call
 from assay.db.engine import read_session
 from assay.db.tables import (
@@ -93,6 +94,30 @@ def test_step__whole_life_of_a_market__derives_what_the_contracts_say(world: Wor
             SkipReason.BAD_SIGNATURE,
             SkipReason.NO_ESCROW,
         ]
+
+
+def test_step__unsigned_copy_before_the_voucher__does_not_mislead(world: World, tmp_path: Path) -> None:
+    """Which of two equal rows was skipped no event tells; taking the wrong one gave a negative payment."""
+    version = world.publish()
+    node = world.add_node("http://node.test", {version: 10})
+    consumer = world.consumer(1)
+    world.fund(consumer.address, node.operator, 30)
+    receipts = world.receipts(node, version, consumer.address, 3)
+    signed = [world.voucher(node, version, consumer, 10 * n, n) for n in (1, 2, 3)]
+    rows, _ = voucher_rows(world.deployment.domain, signed)
+    copy = (*rows[1][:3], b"\x01" * 32, b"\x01" * 32)
+    root = world.batch(node, version, receipts).key.receipts_root
+    order = [copy, rows[0], rows[1], rows[2]]
+    world.send(node.operator, world.settlement.write("post_batch", node.operator, version, root, order, []))
+    engine = new_database(tmp_path)
+    follow(new_follower(engine, world.rpc, world.deployment))
+    with read_session(engine) as session:
+        assert session.scalars(select(Batch)).one().vouchers_known
+        channel = session.scalars(select(Channel)).one()
+        assert (channel.settled, channel.count) == (30, 3)
+        assert session.scalars(select(Escrow)).one().balance == 0
+        paid = session.scalars(select(BatchVoucher).where(~BatchVoucher.skipped)).all()
+        assert [(row.paid, row.counted) for row in paid] == [(30, 3)]
 
 
 def test_step__strings_that_are_not_utf8__are_indexed_with_replacements(world: World, tmp_path: Path) -> None:
