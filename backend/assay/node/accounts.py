@@ -54,6 +54,12 @@ class Channel:
     def held_count(self) -> int:
         return self.held.count if self.held else 0
 
+    @property
+    def unsaved(self) -> HeldVoucher | None:
+        """The voucher held, while it is not on disk: the next receipt that it covers must take it there,
+        for the request that brought it may fail."""
+        return None if self.held == self.durable else self.held
+
     def might_have_paid(self, amount: int) -> bool:
         """Whether a voucher of `amount` can have been accepted before: the log knows, if so."""
         return self.durable is not None and amount <= self.durable.amount

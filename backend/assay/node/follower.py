@@ -176,13 +176,18 @@ class Follower:
         read."""
         if account.is_known and self._clock() - (account.fetched_at or 0.0) < MIN_REFRESH_SECONDS:
             return
-        if account.refreshing is None:
-            account.refreshing = asyncio.create_task(self._fetch([account]))
-            account.refreshing.add_done_callback(lambda _: setattr(account, "refreshing", None))
-        try:
-            await asyncio.shield(account.refreshing)
-        except RetryableError as error:
-            raise Unavailable(f"this node cannot read the chain: {error}; try again", retry_after=5) from None
+        while True:
+            if account.refreshing is None:
+                account.refreshing = asyncio.create_task(self._fetch([account]))
+                account.refreshing.add_done_callback(lambda _: setattr(account, "refreshing", None))
+            try:
+                await asyncio.shield(account.refreshing)
+            except RetryableError as error:
+                raise Unavailable(
+                    f"this node cannot read the chain: {error}; try again", retry_after=5
+                ) from None
+            if account.is_known:  # else a channel was opened meanwhile
+                return
 
     async def _fetch(self, accounts: list[Account]) -> None:
         if not accounts:

@@ -77,7 +77,7 @@ class Gate:
             accounts.check_coverage(channel, voucher, price)
             if not await self._cover(account, channel, voucher):
                 break
-        kept = held if accounts.raises_held(channel, voucher) else None
+        kept = held if accounts.raises_held(channel, voucher) else channel.unsaved
         accounts.reserve(channel, kept, price)
         done: asyncio.Future[LoggedReceipt] = asyncio.get_running_loop().create_future()
         done.add_done_callback(lambda future: future.cancelled() or future.exception())

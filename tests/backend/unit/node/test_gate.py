@@ -4,6 +4,7 @@ numbers."""
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -217,6 +218,44 @@ def test_admit__first_request_fails__voucher_pays_for_another(desk: Desk) -> Non
 
     asyncio.run(scenario())
     assert desk.log.channel(ChannelKey(VERSION, CONSUMER.address)).sequence == 1
+
+
+def test_admit__covered_by_a_failed_requests_voucher__keeps_that_one(desk: Desk) -> None:
+    """What covers a receipt is on disk with it: else a node would serve on credit that nobody can collect."""
+
+    async def scenario() -> None:
+        failed = await desk.admit(10 * PRICE, input_hash=OTHER_INPUT)
+        desk.gate.give_up(failed)
+        await desk.serve(PRICE)
+        await desk.serve(2 * PRICE)
+
+    asyncio.run(scenario())
+    state = desk.log.channel(ChannelKey(VERSION, CONSUMER.address))
+    assert (state.charged, state.amount) == (2 * PRICE, 10 * PRICE)
+
+
+def test_admit__two_versions_at_once__both_are_covered(desk: Desk) -> None:
+    other = Hash32(b"\x04" * 32)
+    gate = threading.Event()
+    views = desk.ledger.account_views
+
+    def slow(channels: Mapping[Address, Iterable[Hash32]]) -> Mapping[Address, AccountView]:
+        gate.wait(5)
+        return views(channels)
+
+    desk.ledger.account_views = slow  # type: ignore[method-assign]
+
+    async def scenario() -> None:
+        first = asyncio.create_task(desk.admit(PRICE))
+        await asyncio.sleep(0.05)
+        voucher = Voucher(CONSUMER.address, NODE, other, PRICE, 0)
+        terms = Terms(CONSUMER.address, voucher, CONSUMER.sign(voucher_digest(DOMAIN, voucher)))
+        second = asyncio.create_task(desk.gate.admit(terms, other, PRICE, INPUT))
+        await asyncio.sleep(0.05)
+        gate.set()
+        await asyncio.gather(first, second)
+
+    asyncio.run(scenario())
 
 
 def test_admit__after_a_restart__knows_the_vouchers_that_paid(desk: Desk) -> None:
