@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.text import Text
 
 from assay.cli.connect import Connection, Money, connection_options
 from assay.cli.output import command_errors, console, emit_json, emit_table, json_option, progress_console
@@ -56,7 +57,7 @@ def command(
         bound = None if max_price is None else money.parse(max_price)
         result = client.infer(model, inputs, max_price=bound, private=private)
         for attempt in result.attempts:
-            progress_console().print(f"[yellow]note[/yellow] {attempt}", soft_wrap=True)
+            progress_console().print(Text("note", "yellow"), attempt, soft_wrap=True)
         _save(result, out, receipt_path)
         _show(client, result, money, out, as_json)
 

@@ -11,6 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from assay.errors import AssayError, RequestError
 
@@ -21,13 +22,13 @@ EXIT_INTERRUPTED = 130
 
 
 def console() -> Console:
-    """For people, on standard output."""
-    return Console(soft_wrap=False, highlight=False)
+    """For people, on standard output. Plain: names and endpoints are strangers' words, never markup."""
+    return Console(soft_wrap=False, highlight=False, markup=False, emoji=False)
 
 
 def progress_console() -> Console:
     """For progress and notes, on standard error, so that `--json` output stays clean."""
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def emit_json(data: Any) -> None:
@@ -42,11 +43,14 @@ def emit_json(data: Any) -> None:
 
 
 def emit_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """A table for people; a cell that shall be coloured is a `rich.text.Text`."""
     table = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*("" if cell is None else str(cell) for cell in row))
+        table.add_row(
+            *(cell if isinstance(cell, Text) else "" if cell is None else str(cell) for cell in row)
+        )
     console().print(table)
 
 
@@ -62,7 +66,7 @@ def command_errors(function: Callable[P, R]) -> Callable[P, R]:
                 code = error.code if isinstance(error, RequestError) else type(error).__name__
                 emit_json({"error": str(error), "code": code})
             else:
-                progress_console().print(f"[red]error[/red] {error}", markup=True, soft_wrap=True)
+                progress_console().print(Text("error", "red"), error, soft_wrap=True)
             sys.exit(error.exit_code)
         except KeyboardInterrupt:
             progress_console().print("stopped")

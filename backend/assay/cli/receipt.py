@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.text import Text
 
 from assay.cli.connect import Connection, Money, connection_options
 from assay.cli.output import command_errors, console, emit_json, emit_table, json_option
@@ -21,7 +22,7 @@ from assay.errors import AssayError, RequestError, RetryableError, VerificationE
 from assay.types import Domain, SignedReceipt
 
 _DIGEST = re.compile(r"0x[0-9a-fA-F]{64}")
-MARKS = {True: "[green]ok[/green]", False: "[red]FAILED[/red]", None: "[yellow]open[/yellow]"}
+MARKS = {True: Text("ok", "green"), False: Text("FAILED", "red"), None: Text("open", "yellow")}
 
 
 @click.group()
@@ -134,10 +135,14 @@ def _explain(report: Report) -> None:
     emit_table(f"receipt 0x{report.digest.hex()}", ("step", "", "what was found"), rows)
     if report.is_verified:
         console().print(
-            "[green]verified[/green]: final, and a wrong output could have been proven to the contracts"
+            Text("verified", "green"),
+            ": final, and a wrong output could have been proven to the contracts",
+            sep="",
         )
     elif report.is_final:
-        console().print("final, with assurance [bold]signed[/bold]: worth the word of a staked node")
+        console().print(
+            "final, with assurance ", Text("signed", "bold"), ": worth the word of a staked node", sep=""
+        )
 
 
 def _find(client: Client, text: str) -> tuple[Domain, SignedReceipt, Any]:

@@ -1,0 +1,62 @@
+"""What strangers wrote (endpoints, file names, a node's error text) is printed as it is."""
+
+from __future__ import annotations
+
+import json
+
+import click
+import pytest
+from assay.cli.output import command_errors, console, emit_json, emit_table, json_option
+from assay.errors import ContractRevert, RequestError
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from rich.text import Text
+
+from tests.support.cli import RUNNER
+
+HOSTILE = ("[/tmp/x]", "[bold]", "[link=https://evil.example]here[/link]", ":smile:", "inputs[0]", "\\[red]")
+
+
+@click.command()
+@json_option
+@command_errors
+def failing(as_json: bool) -> None:
+    raise RequestError("file [/tmp/x] :smile: is no [bold] tensor", code="input_file")
+
+
+def test_command_errors__brackets_in_the_message__are_shown() -> None:
+    done = RUNNER.invoke(failing, catch_exceptions=False)
+    assert done.exit_code == RequestError.exit_code
+    assert done.stderr == "error file [/tmp/x] :smile: is no [bold] tensor\n"
+
+
+def test_command_errors__json__names_the_code_on_standard_output() -> None:
+    done = RUNNER.invoke(failing, ["--json"], catch_exceptions=False)
+    assert json.loads(done.stdout) == {
+        "error": "file [/tmp/x] :smile: is no [bold] tensor",
+        "code": "input_file",
+    }
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_emit_table__cell_and_title__are_taken_literally(
+    text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    emit_table(text, (text,), [(text,), (Text("coloured", "red"),), (None,)])
+    shown = capsys.readouterr().out
+    assert shown.count(text) == 3
+    assert "coloured" in shown
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=40))
+def test_console__any_text__is_printed_as_it_is(capsys: pytest.CaptureFixture[str], text: str) -> None:
+    capsys.readouterr()
+    console().print(text, soft_wrap=True)
+    assert capsys.readouterr().out == text + "\n"
+
+
+def test_emit_json__bytes_and_errors__become_text(capsys: pytest.CaptureFixture[str]) -> None:
+    emit_json({"root": b"\x01\xff", "why": ContractRevert("nodes: no")})
+    assert json.loads(capsys.readouterr().out) == {"root": "0x01ff", "why": "nodes: no"}
