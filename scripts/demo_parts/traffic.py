@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from assay import Client
-from assay.client.client import Result
+from assay.client import Result
 from assay.types import Address
 
 from scripts.training.datasets import Split, load_breast_cancer_split, load_digits_split

@@ -2,7 +2,7 @@
 receipt.
 """
 
-from assay.client.client import Client, Result
+from assay.client.client import Client
 from assay.client.errors import (
     ChannelBlocked,
     EscrowShort,
@@ -16,6 +16,7 @@ from assay.client.errors import (
     VersionRevoked,
 )
 from assay.client.escrow import AutoFund
+from assay.client.result import Result
 from assay.client.verify import Report, Step, verify_receipt
 
 __all__ = [

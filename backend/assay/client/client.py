@@ -6,12 +6,10 @@ with assay.Client("alice", password=…, auto_fund=AutoFund(deposit=10**18, tota
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -39,16 +37,16 @@ from assay.client.errors import (
 from assay.client.escrow import AutoFund, Purse
 from assay.client.requests import Answer, Target, Work
 from assay.client.resolve import Manifests, ResolvedVersion, Resolver
+from assay.client.result import Result
 from assay.client.session import Session
 from assay.client.store import Store
 from assay.client.transport import NodeHttp, model_path
-from assay.client.wire import Arrays, match_inputs
+from assay.client.wire import match_inputs
 from assay.commitments.identifiers import checksum_address
-from assay.commitments.receipts import receipt_digest, receipt_file_to_json
 from assay.commitments.signing import SigningKey
 from assay.commitments.tensors import OIP_TO_ONNX, commit_tensors
 from assay.errors import AssayError, ConfigurationError, RequestError
-from assay.types import Address, Assurance, Domain, Hash32, SignedReceipt, TensorSpec
+from assay.types import Address, Hash32, TensorSpec
 
 RESOLVED_SECONDS = 30.0
 ESCROW_PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, None)
@@ -57,44 +55,6 @@ Signature = tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]
 """Inputs and outputs of a version, in order."""
 CHANGED = "offer_changed"
 LOCAL_RPC = ("http://127.0.0.1:8545",)
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """An answer whose receipt checked. `price` in base units; `attempts`: what went wrong at nodes tried
-    before.
-    """
-
-    outputs: Arrays = field(repr=False)
-    receipt: SignedReceipt
-    domain: Domain
-    model: str
-    """`publisher/name@number`."""
-    assurance: Assurance
-    endpoint: str
-    latency_ms: float
-    is_recovered: bool = False
-    """The answer to an earlier, interrupted request for the same inputs: paid once."""
-    attempts: tuple[AssayError, ...] = ()
-
-    @property
-    def node(self) -> Address:
-        return self.receipt.receipt.node
-
-    @property
-    def price(self) -> int:
-        return self.receipt.receipt.price
-
-    @property
-    def digest(self) -> Hash32:
-        return receipt_digest(self.domain, self.receipt.receipt)
-
-    def receipt_file(self) -> dict[str, Any]:
-        """The receipt file's content (SPEC.md §7), for `assay receipt verify`."""
-        return receipt_file_to_json(self.domain, self.receipt)
-
-    def save_receipt(self, path: Path | str) -> None:
-        Path(path).write_text(json.dumps(self.receipt_file(), indent=2) + "\n", encoding="utf-8")
 
 
 class Client:
