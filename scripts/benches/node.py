@@ -33,7 +33,7 @@ REQUESTS = 500
 """For each connection and round."""
 ROUNDS = 3
 PRICE = 5
-DIGITS = Path(__file__).resolve().parents[2] / "models" / "digits" / "model.onnx"
+DIGITS = Path(__file__).resolve().parents[1] / "models" / "digits" / "model.onnx"
 
 
 def artifact() -> bytes:

@@ -101,7 +101,7 @@ def start_services(world: World, processes: Processes) -> None:
 
 def publish(world: World, model: str, processes: Processes) -> None:
     """`assay model init` writes the project beside the card, `assay model publish` does the rest."""
-    source, folder = ROOT / "models" / model, world.data("models") / model
+    source, folder = ROOT / "scripts" / "models" / model, world.data("models") / model
     folder.mkdir(parents=True)
     shutil.copy(source / "MODEL_CARD.md", folder)
     environment = world.environment(world.publisher)

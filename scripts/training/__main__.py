@@ -1,4 +1,4 @@
-"""Write models/*/model.onnx, or with `--check` say whether they are what this script makes."""
+"""Write scripts/models/*/model.onnx, or with `--check` say whether they are what this script makes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.console import Console
 
 from .recipes import build_models
 
-MODELS = Path(__file__).resolve().parents[2] / "models"
+MODELS = Path(__file__).resolve().parents[1] / "models"
 
 
 @click.command()

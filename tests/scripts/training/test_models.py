@@ -15,7 +15,7 @@ from onnx import numpy_helper
 from scripts.training.datasets import Split, load_breast_cancer_split, load_digits_split
 from scripts.training.recipes import build_models
 
-MODELS = Path(__file__).resolve().parents[3] / "models"
+MODELS = Path(__file__).resolve().parents[3] / "scripts" / "models"
 SPLITS = {
     "digits": load_digits_split,
     "digits-int8": load_digits_split,

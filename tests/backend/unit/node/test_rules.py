@@ -200,7 +200,9 @@ def test_check_artifact__quantiser_operator__passes(operator: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", sorted((Path(__file__).parents[4] / "models").glob("*/model.onnx")), ids=lambda p: p.parent.name
+    "path",
+    sorted((Path(__file__).parents[4] / "scripts" / "models").glob("*/model.onnx")),
+    ids=lambda p: p.parent.name,
 )
 def test_check_artifact__the_projects_own_models__pass(path: Path) -> None:
     assert check_artifact(path.read_bytes())
