@@ -46,6 +46,27 @@ def test_merkle__invalid_proof__leads_elsewhere(harness: Any, proof: Any) -> Non
     assert harness.root(raw(proof["leaf"]), siblings, proof["index"]) != raw(proof["root"])
 
 
+@pytest.fixture(scope="module")
+def tensors() -> Any:
+    return deployer("TensorHarness").deploy()
+
+
+@pytest.mark.parametrize(
+    "tensor", load("tensors")["tensors"], ids=lambda tensor: f"{tensor['oip_dtype']} {tensor['dims']}"
+)
+def test_tensors__root_and_commitment__are_the_vectors(tensors: Any, tensor: Any) -> None:
+    assert tensors.tensor_root(raw(tensor["data"])) == raw(tensor["root"])
+    found = tensors.tensor_commitment(tensor["dtype"], tensor["dims"], raw(tensor["root"]))
+    assert found == raw(tensor["commitment"])
+
+
+def test_tensors__hashes__are_the_vectors(tensors: Any) -> None:
+    hashes = load("tensors")["hashes"]
+    assert max(len(case["commitments"]) for case in hashes) > 1
+    for case in hashes:
+        assert tensors.commit_tensors([raw(each) for each in case["commitments"]]) == raw(case["hash"])
+
+
 def test_receipts__type_hashes__are_the_vectors() -> None:
     source = (Path(__file__).resolve().parents[3] / "contracts/modules/receipts.vy").read_text()
     for name in ("voucher", "receipt"):
