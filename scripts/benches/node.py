@@ -24,6 +24,7 @@ from assay.commitments.manifest import Manifest
 from assay.node.config import SettlementConfig
 from assay.node.runtime import build_session, session_specs
 from assay.types import Address
+from numpy.typing import NDArray
 
 from tests.support.nodes import Consumer, NodeUnderTest, Published, local_network
 from tests.support.onnx_models import manifest_of, mlp_model
@@ -45,13 +46,13 @@ def manifest(session: ort.InferenceSession) -> Manifest:
     return manifest_of(*session_specs(session))
 
 
-def one_row(session: ort.InferenceSession) -> np.ndarray:
+def one_row(session: ort.InferenceSession) -> NDArray[Any]:
     (spec,) = session_specs(session)[0]
     shape = tuple(1 if dim == -1 else dim for dim in spec.shape)
     return np.random.default_rng(0).random(shape, dtype=np.float32)
 
 
-def raw_rows_per_second(session: ort.InferenceSession, row: np.ndarray, seconds: float = 2.0) -> float:
+def raw_rows_per_second(session: ort.InferenceSession, row: NDArray[Any], seconds: float = 2.0) -> float:
     feeds = {session.get_inputs()[0].name: row}
     count, started = 0, time.perf_counter()
     while (elapsed := time.perf_counter() - started) < seconds:
@@ -62,7 +63,7 @@ def raw_rows_per_second(session: ort.InferenceSession, row: np.ndarray, seconds:
 
 
 def http_request(
-    node: NodeUnderTest, published: Published, row: np.ndarray, name: str, parameters: dict[str, Any]
+    node: NodeUnderTest, published: Published, row: NDArray[Any], name: str, parameters: dict[str, Any]
 ) -> bytes:
     raw = row.tobytes()
     tensor = {
@@ -97,7 +98,7 @@ def paid_work(
     node: NodeUnderTest,
     published: Published,
     consumers: list[Consumer],
-    row: np.ndarray,
+    row: NDArray[Any],
     name: str,
     first: int,
 ) -> list[list[bytes]]:

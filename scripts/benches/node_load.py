@@ -8,6 +8,7 @@ written by the bench). Prints `{"requests", "seconds", "p50_us", "p99_us", "fail
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import pickle
 import sys
@@ -68,7 +69,7 @@ async def drive(host: str, port: int, work: list[list[bytes]]) -> dict[str, obje
         done = loop.create_future()
         waiting.append(done)
         _, stream = await loop.create_connection(
-            lambda requests=requests, done=done: Stream(requests, done, seconds), host, port
+            functools.partial(Stream, requests, done, seconds), host, port
         )
         streams.append(stream)
     await asyncio.gather(*waiting)
