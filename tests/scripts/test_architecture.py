@@ -26,8 +26,15 @@ def named_modules(text: str) -> set[str]:
 
 
 def test_named_modules__folders_and_several_a_line__are_read() -> None:
-    text = "```\nbackend/assay/\n  a.py  says c.py\n  p/  words\n    b.py d.py  of x/e.py\n    sub/ f.py g.py\n```"
-    assert named_modules("\n" + text) == {"a.py", "c.py", "p/b.py", "p/d.py", "p/sub/f.py", "p/sub/g.py"}
+    tree = "  a.py  says c.py\n  p/  words\n    b.py d.py  of x/e.py\n    sub/ f.py g.py\n"
+    assert named_modules(f"\n```\nbackend/assay/\n{tree}```") == {
+        "a.py",
+        "c.py",
+        "p/b.py",
+        "p/d.py",
+        "p/sub/f.py",
+        "p/sub/g.py",
+    }
 
 
 def test_architecture__tree__is_what_is_there() -> None:
