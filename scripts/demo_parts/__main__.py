@@ -17,6 +17,7 @@ import httpx
 from assay.chain.contracts import Token
 from assay.errors import AssayError
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from . import gather, settling
@@ -62,7 +63,9 @@ def main(report_path: Path | None, keep: bool, limit: int | None, folder: Path |
         progress.print("stopped")
         code = code if keep and report["ok"] else 130
     except (DemoError, AssayError, httpx.HTTPError) as error:
-        progress.print(f"[red]the demo failed[/red]: {error}\nlogs: {folder / 'logs'}", soft_wrap=True)
+        progress.print(
+            f"[red]the demo failed[/red]: {escape(str(error))}\nlogs: {folder / 'logs'}", soft_wrap=True
+        )
         save(report_path, report | {"error": str(error)}, progress)
     finally:
         processes.stop_all()

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from . import checks
@@ -133,7 +134,7 @@ def checks_table(report: dict[str, Any]) -> Table:
     table = _table("Checks", "", "check", "found")
     for check in report["checks"]:
         mark = "[green]ok[/green]" if check["ok"] else "[red]FAILED[/red]"
-        table.add_row(mark, check["name"], check["detail"])
+        table.add_row(mark, check["name"], escape(check["detail"]))
     return table
 
 
