@@ -35,12 +35,15 @@ def fetch_fees(client: ChainClient) -> Fees:
 
 
 def estimate_gas(client: ChainClient, sender: Address, call: Call, block: str = "latest") -> int:
-    """Estimate plus 25 %, within the block's gas limit; raises `ContractRevert` with the reason."""
+    """Estimate plus 25 % plus the call's extra, within the block's gas limit.
+
+    Raises `ContractRevert` with the reason.
+    """
     transaction = {"from": sender, "data": hex_bytes(call.data), "value": hex(call.value)}
     if call.to is not None:
         transaction["to"] = call.to
     estimate = int(client.request("eth_estimateGas", [transaction, block]), 16)
-    wanted = estimate * (100 + GAS_MARGIN_PERCENT) // 100
+    wanted = estimate * (100 + GAS_MARGIN_PERCENT) // 100 + call.extra_gas
     if wanted <= 1_000_000:
         return wanted
     return max(estimate, min(wanted, client.get_block().gas_limit))

@@ -55,12 +55,16 @@ class EventData:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A state-changing call for `Sender`: `label` is for people, `value` in wei."""
+    """A state-changing call for `Sender`: `label` is for people, `value` in wei.
+
+    `extra_gas` is added to the estimate: for what may cost more when it is mined than when it is estimated.
+    """
 
     to: Address | None
     data: bytes
     label: str = ""
     value: int = 0
+    extra_gas: int = 0
 
 
 def hash32(value: str) -> Hash32:

@@ -17,6 +17,11 @@ from assay.node.schema import from_blob, open_database, to_blob
 from assay.types import Address, BatchKey, Hash32, SignedVoucher, Voucher
 
 _PAID: Final = "price > x'00000000000000000000000000000000'"
+_PRESENTABLE: Final = (
+    "NOT EXISTS (SELECT 1 FROM batch_vouchers v WHERE v.channel = channels.id AND v.amount = channels.amount"
+    " AND v.count = channels.count AND v.skip_reason = 2)"  # BAD_SIGNATURE
+)
+"""A wallet that took its signature back once is not asked again for the same voucher: each time costs gas."""
 
 
 class BatchState(StrEnum):
@@ -130,9 +135,8 @@ class BatchStore:
     def owing(self, version_id: Hash32) -> list[int]:
         """Channels whose voucher has grown since the last posting, or was not paid in full."""
         rows = self._db.execute(
-            "SELECT id, wallet FROM channels WHERE version_id = ? AND (amount > settled OR count > "
-            "settled_count)"
-            " ORDER BY id",
+            "SELECT id, wallet FROM channels WHERE version_id = ? AND (amount > settled OR count > "  # noqa: S608
+            f"settled_count) AND {_PRESENTABLE} ORDER BY id",
             (version_id,),
         )
         return _within_rows(rows)
@@ -142,8 +146,8 @@ class BatchStore:
         result = []
         for channel in channels:
             row = self._db.execute(
-                "SELECT consumer, amount, count, signature, wallet FROM channels"
-                " WHERE id = ? AND signature IS NOT NULL",
+                "SELECT consumer, amount, count, signature, wallet FROM channels"  # noqa: S608
+                f" WHERE id = ? AND signature IS NOT NULL AND {_PRESENTABLE}",
                 (channel,),
             ).fetchone()
             if row is not None:

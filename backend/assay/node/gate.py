@@ -17,7 +17,7 @@ from assay.node.follower import Account, Follower
 from assay.node.ledger import Ledger
 from assay.node.log import HeldVoucher, LoggedReceipt, ReceiptLog
 from assay.node.terms import Terms
-from assay.types import ZERO_ADDRESS, Domain, Hash32, Voucher
+from assay.types import ZERO_ADDRESS, Address, Domain, Hash32, Voucher
 
 MAX_WALLET_CHECKS: Final = 8
 REMEMBERED_WALLET_CHECKS: Final = 4096
@@ -59,6 +59,8 @@ class Gate:
         `give_up`."""
         voucher = terms.voucher
         wallet = voucher is not None and await self._check_signature(voucher, terms.signature)
+        if wallet and price:
+            self._check_wallet(terms.consumer)
         account = self._follower.account(terms.consumer)
         channel = self._follower.channel(account, version_id)
         if voucher is None:
@@ -152,6 +154,15 @@ class Gate:
             f"settlement {self._domain.settlement}",
             code="voucher_signature",
         )
+
+    def _check_wallet(self, consumer: Address) -> None:
+        """A contract can accept a voucher here and refuse it on-chain; once. Raises PaymentError."""
+        if self._log.has_taken_back(consumer):
+            raise PaymentError(
+                f"wallet {consumer} refused on-chain a voucher that it had signed, and owes it to this node; "
+                "acknowledge what it owes with a signature that holds, or use another node",
+                code="voucher_signature",
+            )
 
     async def _wallet_accepts(self, voucher: Voucher, digest: bytes, signature: bytes) -> bool:
         key = (voucher.consumer, digest, signature)

@@ -18,7 +18,7 @@ from typing import Final
 from assay.commitments.receipts import receipt_digest
 from assay.commitments.signing import SigningKey
 from assay.node.schema import from_blob, open_database, prepare_database, to_blob
-from assay.types import Address, Domain, Hash32, Receipt, SignedReceipt, SignedVoucher, Voucher
+from assay.types import Address, Domain, Hash32, Receipt, SignedReceipt, SignedVoucher, SkipReason, Voucher
 
 UINT128_MAX: Final = (1 << 128) - 1
 
@@ -237,6 +237,15 @@ class ReceiptLog:
             (consumer,),
         )
         return [channel_state(row) for row in rows]
+
+    def has_taken_back(self, consumer: Address) -> bool:
+        """Whether the chain refused a signature of this wallet that the node took and is still owed for."""
+        query = (
+            "SELECT 1 FROM channels c JOIN batch_vouchers v ON v.channel = c.id"
+            " WHERE c.consumer = ? AND v.skip_reason = ? AND v.amount > c.settled LIMIT 1"
+        )
+        row = self._read.execute(query, (consumer, int(SkipReason.BAD_SIGNATURE))).fetchone()
+        return row is not None
 
     def receipt(self, digest: bytes) -> LoggedReceipt | None:
         return self._receipt("r.digest = ?", digest)

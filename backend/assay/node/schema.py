@@ -30,6 +30,7 @@ CREATE TABLE channels (
     settled_count INTEGER NOT NULL DEFAULT 0,
     UNIQUE (version_id, consumer)
 ) STRICT;
+CREATE INDEX channels_by_consumer ON channels (consumer);
 CREATE INDEX channels_owing ON channels (version_id) WHERE amount > settled OR count > settled_count;
 
 CREATE TABLE batches (

@@ -11,12 +11,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from assay.chain.abi import ContractAbi
 from assay.commitments.receipts import voucher_digest
+from assay.commitments.signing import SigningKey
 from assay.node.batches import BatchState, BatchStore
 from assay.node.log import Acknowledge, ChannelKey, HeldVoucher, Issue, ReceiptLog
 from assay.node.settler import Settler, SettlerRules
 from assay.types import ZERO_ADDRESS, Address, Hash32, SkipReason, Voucher
 
+from tests.support.deploy import deploy_contract, send_unlocked
 from tests.support.nodes import Consumer, Network, NodeUnderTest, Published, local_network
 from tests.support.onnx_models import linear_manifest, linear_model
 from tests.support.settle_once import open_settler
@@ -145,6 +148,54 @@ def test_step__voucher_that_the_contract_skips__is_noted_and_the_rest_paid(desk:
     reasons = store._db.execute("SELECT skip_reason FROM batch_vouchers ORDER BY position").fetchall()
     store.close()
     assert sorted(reason or 0 for (reason,) in reasons) == [0, SkipReason.BAD_SIGNATURE]
+
+
+def test_step__wallets_that_turn_after_the_estimate__stop_nobody_and_are_not_asked_again(desk: Desk) -> None:
+    """They accept while gas is estimated and burn all they get when the batch is mined."""
+    network, chain = desk.network, desk.network.client
+    payer = network.chain.accounts[0]
+    good = network.add_consumer((desk.node.operator, 100))
+    desk.receipt(good, PRICE, 0)
+    wallets = []
+    for _ in range(4):
+        owner = SigningKey.generate()
+        address, artifact, _ = deploy_contract(chain, "mocks/MockWallet.vy", owner.address, deployer=payer)
+        network.mint(payer, 100)
+        network.send(network.token.approve(network.settlement.address, 100))
+        network.send(network.settlement.fund(address, desk.node.operator, 100))
+        voucher = Voucher(address, desk.node.operator, desk.published.version_id, PRICE, 0)
+        signature = owner.sign(voucher_digest(network.domain, voucher))
+        held = HeldVoucher(PRICE, 0, signature, wallet=True)
+        unique = Hash32(len(wallets).to_bytes(32, "little"))
+        desk.log.write([Issue(desk.key(address), unique, unique, PRICE, held, unique)], desk.node.signer)
+        wallets.append((address, ContractAbi(artifact.abi)))
+
+    def turn(step: str) -> None:
+        if step == "send:persisted":
+            for address, abi in wallets:
+                send_unlocked(chain, payer, address, abi.encode_call("set_behaviour", (3,)))
+
+    with open_settler(
+        network.chain.url,
+        network.deployments,
+        desk.node.folder,
+        desk.node.operator,
+        desk.node.signer,
+        SettlerRules(),
+        turn,
+    ) as settler:
+        settler.step(close_all=True)
+        assert desk.states() == [BatchState.POSTED]
+        assert desk.settled(good) == (PRICE, 0)
+        desk.receipt(good, 2 * PRICE, 1)
+        settler.step(close_all=True)
+    assert desk.settled(good) == (2 * PRICE, 1)
+    store = BatchStore(desk.log.path, desk.node.operator)
+    rows = store._db.execute("SELECT batch, skip_reason FROM batch_vouchers ORDER BY batch").fetchall()
+    store.close()
+    assert sorted(rows, key=str) == [*[(1, SkipReason.BAD_SIGNATURE)] * 4, (1, None), (2, None)]
+    assert all(desk.log.has_taken_back(address) for address, _ in wallets)
+    assert not desk.log.has_taken_back(good.address)
 
 
 def test_step__unpaid_receipts__are_posted_only_if_asked(desk: Desk) -> None:

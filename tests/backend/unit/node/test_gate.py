@@ -291,6 +291,22 @@ def test_admit__wallet_signature__is_the_contracts_to_judge(desk: Desk, accepted
     asyncio.run(scenario())
 
 
+def test_admit__wallet_that_took_a_signature_back__is_refused(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signature = b"\x55" * 65
+    desk.ledger.wallets.add(signature)
+    monkeypatch.setattr(desk.log, "has_taken_back", lambda consumer: consumer == CONSUMER.address)
+
+    async def scenario() -> None:
+        with pytest.raises(PaymentError, match="owes it to this node"):
+            await desk.admit(PRICE, signature=signature)
+        _, held = await desk.gate.check_acknowledgement(desk.terms(PRICE, 0, signature=signature), VERSION)
+        assert held.wallet
+
+    asyncio.run(scenario())
+
+
 def test_admit__unpaid_request__charges_nothing_and_needs_no_escrow(desk: Desk) -> None:
     async def scenario() -> None:
         ticket = await desk.gate.admit(Terms(CONSUMER.address), VERSION, 0, INPUT)
