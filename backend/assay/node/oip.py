@@ -190,6 +190,8 @@ def _from_json(data: Any, spec: TensorSpec, shape: tuple[int, ...]) -> Array:
         return _strings(data, spec, shape)
     try:
         raw = np.array(data)
+        if raw.dtype.kind == "f" and spec.dtype == "UINT64":
+            raw = _wide_integers(data, raw)
     except (ValueError, OverflowError):
         raise InputError(
             f"input {spec.name!r}: data is ragged, or nested deeper than arrays can be", code="input_data"
@@ -200,6 +202,15 @@ def _from_json(data: Any, spec: TensorSpec, shape: tuple[int, ...]) -> Array:
             code="input_shape",
         )
     return _cast(raw, spec).reshape(shape)
+
+
+def _wide_integers(data: list[Any], raw: Array) -> Array:
+    """numpy makes float64 of integers below and above 2^63 together; here they stay what they are. `raw` if
+    there are others."""
+    exact = np.array(data, dtype=object)
+    if all(type(value) is int and 0 <= value < 1 << 64 for value in exact.flat):
+        return exact.astype(np.uint64)
+    return raw
 
 
 def _cast(raw: Array, spec: TensorSpec) -> Array:

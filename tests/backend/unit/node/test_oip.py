@@ -187,13 +187,15 @@ def test_parse_request__binary_nan__is_refused() -> None:
         ("INT64", [1.0], "input_data"),
         ("INT64", [1 << 63], "input_data"),
         ("UINT64", [-1], "input_data"),
+        ("UINT64", [2**63, -1], "input_data"),
+        ("UINT64", [2**63, 1.0], "input_data"),
         ("INT64", [1 << 70], "input_data"),
         ("BOOL", [1], "input_data"),
         ("BYTES", [1], "input_data"),
     ],
 )
 def test_parse_request__value_outside_its_type__is_refused(dtype: str, values: list[Any], code: str) -> None:
-    tensor = {"name": "x", "datatype": dtype, "shape": [1], "data": values}
+    tensor = {"name": "x", "datatype": dtype, "shape": [len(values)], "data": values}
     with pytest.raises(RequestError) as caught:
         oip.parse_request(
             _json({"inputs": [tensor]}), None, (TensorSpec("x", dtype, (-1,)),), (), max_elements=9
@@ -205,6 +207,13 @@ def _json(document: Any) -> bytes:
     import json
 
     return json.dumps(document).encode()
+
+
+def test_parse_request__integers_on_both_sides_of_2_63__are_exact() -> None:
+    values = [0, 2**63, 2**64 - 1, 2**53 + 1]
+    document = {"inputs": [{"name": "x", "datatype": "UINT64", "shape": [2, 2], "data": values}]}
+    (array,) = parse(document, specs=(TensorSpec("x", "UINT64", (-1, 2)),)).inputs
+    assert array.reshape(-1).tolist() == values
 
 
 def test_parse_request__more_elements_than_allowed__is_too_large() -> None:
