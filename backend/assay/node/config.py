@@ -4,6 +4,7 @@ folder."""
 from __future__ import annotations
 
 import json
+import math
 import os
 import tomllib
 from pathlib import Path
@@ -20,6 +21,8 @@ LOG_FILE: Final = "receipts.sqlite3"
 OUTBOX_FILE: Final = "outbox.sqlite3"
 ARTIFACTS: Final = "artifacts"
 MIB: Final = 1 << 20
+POSTING_SECONDS: Final = 600
+"""From closing a batch to its block, acknowledgements, a busy chain and a lagging clock included."""
 
 
 class Section(BaseModel):
@@ -80,6 +83,12 @@ class SettlementConfig(Section):
     free_receipts: bool = Field(default=False, description="post batches of unpaid receipts alone, too")
     min_claim: int = Field(default=1, ge=1)
     poll_seconds: float = Field(default=2.0, gt=0)
+
+    @property
+    def thaw_margin_seconds(self) -> int:
+        """Escrow that can leave within this time covers nothing: a batch is open for `max_age_seconds` before
+        it is posted, and posting it takes time."""
+        return math.ceil(self.max_age_seconds) + POSTING_SECONDS
 
 
 class NodeConfig(Section):

@@ -211,6 +211,7 @@ class NodeProcess:
             catalog.version_ids,
             poll_seconds=config.settlement.poll_seconds,
             max_age_seconds=config.view_max_age_seconds,
+            thaw_margin_seconds=config.settlement.thaw_margin_seconds,
         )
         gate = Gate(deployment.domain, log, follower, ledger, max_unacknowledged=limits.max_unacknowledged)
         pool = ThreadPoolExecutor(config.run_threads, thread_name_prefix="model")

@@ -73,3 +73,8 @@ def test_load_config__no_file__says_how_to_make_one(tmp_path: Path) -> None:
 def test_resolve_path__relative__is_inside_the_folder(tmp_path: Path) -> None:
     assert resolve_path(tmp_path, "signer.json") == tmp_path / "signer.json"
     assert resolve_path(tmp_path, "/elsewhere/key") == Path("/elsewhere/key")
+
+
+@pytest.mark.parametrize(("max_age", "margin"), [(300.0, 900), (3_600.5, 4_201)])
+def test_thaw_margin__batches_stay_open_longer__grows_with_them(max_age: float, margin: int) -> None:
+    assert SettlementConfig(max_age_seconds=max_age).thaw_margin_seconds == margin
