@@ -467,6 +467,33 @@ def test_connection__head_above_the_limit__is_ended(world: World, head: bytes) -
     assert world.get("/v2/health/ready").status_code == 200
 
 
+def test_connection__second_head_in_two_parts_after_a_big_body__is_served(world: World) -> None:
+    path = f"{world.free.path}/infer".encode()
+    body = b" " * 100_000
+    first = b"POST %s HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % (path, len(body))
+    with socket.create_connection(("127.0.0.1", world.node.port), timeout=10) as sock:
+        sock.sendall(first)
+        for start in range(0, len(body), 20_000):
+            sock.sendall(body[start : start + 20_000])
+            time.sleep(0.02)
+        assert sock.recv(65_536).startswith(b"HTTP/1.1 400")
+        sock.sendall(b"GET /v2/health/live HTTP/1.1\r\nhost:")
+        time.sleep(0.2)
+        sock.sendall(b" x\r\n\r\n")
+        assert sock.recv(65_536).startswith(b"HTTP/1.1 200")
+
+
+def test_connection__endless_trailers__are_ended(world: World) -> None:
+    path = f"{world.free.path}/infer".encode()
+    head = b"POST %s HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n0\r\n" % path
+    with socket.create_connection(("127.0.0.1", world.node.port), timeout=10) as sock:
+        sock.sendall(head)
+        with pytest.raises(ConnectionError):
+            for _ in range(2_000):
+                sock.sendall(b"x: " + b"y" * 16_000 + b"\r\n")
+    assert world.get("/v2/health/ready").status_code == 200
+
+
 def test_infer__price_change_and_revocation__are_followed(world: World) -> None:
     network, node = world.network, world.node
     extra = network.publish("linear", linear_model(seed=5), linear_manifest())
