@@ -46,6 +46,8 @@ class Limits:
     max_concurrent: int = 256
     max_bytes_in_progress: int = 256 << 20
     body_seconds: float = 20.0
+    body_rate: int = 65_536
+    """A body arrives within `body_seconds` and one second more for so many bytes of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,14 +161,16 @@ class Server:
         return Reply(200, response.body, BINARY, ((_LENGTH_HEADER, b"%d" % response.json_length),))
 
     async def _body(self, receive: Receive, limit: int) -> bytes:
-        message = await self._receive(receive)
+        started = time.monotonic()
+        message = await self._receive(receive, self._limits.body_seconds)
         body: bytes = message.get("body", b"")
         if not message.get("more_body"):
             return _bounded(body, limit)
         parts = [body]
         total = len(body)
         while message.get("more_body"):
-            message = await self._receive(receive)
+            allowed = self._limits.body_seconds + total / self._limits.body_rate
+            message = await self._receive(receive, started + allowed - time.monotonic())
             part = message.get("body", b"")
             total += len(part)
             if total > limit:
@@ -174,13 +178,14 @@ class Server:
             parts.append(part)
         return b"".join(parts)
 
-    async def _receive(self, receive: Receive) -> Message:
+    async def _receive(self, receive: Receive, seconds: float) -> Message:
         try:
-            async with asyncio.timeout(self._limits.body_seconds):
+            async with asyncio.timeout(seconds):
                 message = await receive()
         except TimeoutError:
             raise RequestError(
-                f"the body did not arrive within {self._limits.body_seconds:g} s",
+                f"the body arrived too slowly: {self._limits.body_seconds:g} s and one more for each "
+                f"{self._limits.body_rate} bytes are allowed",
                 status=408,
                 code="input_body",
             ) from None
