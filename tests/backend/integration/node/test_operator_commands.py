@@ -105,7 +105,8 @@ def test_init__first__registers_stakes_and_offers(operator: Operator) -> None:
     assert (node.stake, node.endpoint) == (STAKE, f"http://127.0.0.1:{operator.port}")
     assert nodes.offer_of(operator.address, operator.published.version_id).price == PRICE
     assert operator.network.client.get_balance(node.signer) > 0
-    assert (operator.data / "signer.password").stat().st_mode & 0o077 == 0
+    for name in ("signer.json", "signer.password"):
+        assert (operator.data / name).stat().st_mode & 0o777 == 0o600
 
 
 def test_init__again__changes_nothing(operator: Operator) -> None:
@@ -134,6 +135,13 @@ def test_init__new_key_of_a_registered_node__asks_for_the_rotation(operator: Ope
 def test_init__stake_above_the_balance__says_what_is_missing(operator: Operator) -> None:
     refused = operator.run("init", "--yes", "--json", "--stake", "1", code=5)
     assert "send it the rest" in json.loads(refused.stdout)["error"]
+
+
+def test_init__another_operators_folder__is_refused(operator: Operator) -> None:
+    create_keystore(operator.home / "other.json", "test", scrypt_n=2)
+    refused = operator.run("init", "--yes", "--json", "--account", str(operator.home / "other.json"), code=5)
+    assert "belongs to operator" in json.loads(refused.stdout)["error"]
+    (operator.home / "other.json").unlink()
 
 
 def test_doctor__after_init__finds_everything_in_order(operator: Operator) -> None:
