@@ -29,13 +29,21 @@ from tests.support.deploy import deploy_contract
 from tests.support.fault_proxy import fault_proxy
 
 pytestmark = pytest.mark.e2e
-SEPOLIA = 11155111
+SEPOLIA, BASE_SEPOLIA = 11155111, 84532
 OWNER = Address("0x" + "11" * 20)
 
 
-def ape_deploy(*arguments: object) -> subprocess.CompletedProcess[str]:
+def ape_deploy(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [str(Path(sys.executable).with_name("ape")), "run", "deploy", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
 
 
 @dataclass
@@ -119,6 +127,23 @@ def test_deploy__testnet_chain_id__continues_verifies_changes_nothing(
         other = ape_deploy(*options, "--fee-bps", "7")
         assert other.returncode == ConfigurationError.exit_code
         assert "fee_bps: 100 there, 7 here" in json.loads(other.stdout)["error"]
+
+
+def test_deploy__base_sepolia__url_from_the_environment(tmp_path: Path) -> None:
+    key = create_keystore(tmp_path / "key.json", "secret", scrypt_n=1 << 10)
+    (tmp_path / "password").write_text("secret\n")
+    with anvil(chain_id=BASE_SEPOLIA) as chain, ChainClient(chain.url) as client:
+        chain.set_balance(key.address, 10**18)
+        token, _, _ = deploy_contract(client, "mocks/MockToken.vy", "T", "T", deployer=ACCOUNTS[0])
+        options = ["--network", "base:sepolia", "--account", tmp_path / "key.json", "--token", token]
+        options += ["--password-file", tmp_path / "password", "--deployments", tmp_path / "deployments"]
+        options += ["--confirmations", "1", "--json"]
+        done = ape_deploy(*options, BASE_SEPOLIA_RPC_URL=chain.url)
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads(done.stdout)
+    assert report["chain_id"] == BASE_SEPOLIA
+    settlement = report["addresses"]["Settlement"]
+    assert report["explorer"]["Settlement"] == f"https://sepolia.basescan.org/address/{settlement}"
 
 
 def assert_reproducible(deployment: Deployment, client: ChainClient, sourcify: Sourcify) -> None:
