@@ -5,6 +5,7 @@ redirects.
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from assay.types import Address, Hash32, SignedVoucher
 
 MAX_REPLY_BYTES = 256 << 20
 MAX_SMALL_REPLY_BYTES = 1 << 20
+_DIGITS = re.compile(r"[0-9]{1,12}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +167,7 @@ def _bounded(chunks: Iterator[bytes], endpoint: str, limit: int, deadline: float
 
 def _length(response: httpx.Response) -> int | None:
     text = response.headers.get(LENGTH_HEADER)
-    return int(text) if text is not None and text.isascii() and text.isdigit() else None
+    return int(text) if text is not None and _DIGITS.fullmatch(text) else None
 
 
 def _json(reply: Reply, endpoint: str) -> Any:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from assay.client.errors import InputInvalid
-from assay.commitments.tensors import OIP_TO_NUMPY, array_bytes
+from assay.commitments.tensors import MAX_RANK, OIP_TO_NUMPY, array_bytes
 from assay.types import TensorSpec
 
 LENGTH_HEADER = "Inference-Header-Content-Length"
@@ -125,8 +125,10 @@ def _decode_output(item: Any, content: bytes, offset: int) -> tuple[str, NDArray
     name, dtype, shape = item["name"], item.get("datatype"), item.get("shape")
     if not isinstance(dtype, str) or dtype not in OIP_TO_NUMPY:
         raise WireError(f"output {name!r} has datatype {dtype!r}")
-    if not isinstance(shape, list) or not all(type(dim) is int and dim >= 0 for dim in shape):
-        raise WireError(f"output {name!r} has shape {shape!r}")
+    if not isinstance(shape, list) or not all(type(dim) is int and 0 <= dim < 1 << 32 for dim in shape):
+        raise WireError(f"output {name!r} has shape {str(shape)[:80]}")
+    if len(shape) > MAX_RANK:
+        raise WireError(f"output {name!r} has {len(shape)} dimensions, at most {MAX_RANK} are taken")
     parameters = item.get("parameters")
     size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
     if size is None:
@@ -152,11 +154,18 @@ def _from_bytes(name: str, dtype: str, shape: list[int], raw: bytes) -> NDArray[
             raise WireError(f"output {name!r} has {len(elements)} strings for shape {shape}")
         array = np.empty(size, dtype=object)
         array[:] = elements
-        return array.reshape(shape)
+        return _reshaped(name, array, shape)
     wanted = OIP_TO_NUMPY[dtype]
     if len(raw) != size * wanted.itemsize:
         raise WireError(f"output {name!r} has {len(raw)} bytes for {dtype} {shape}")
-    return np.frombuffer(raw, dtype=wanted).reshape(shape)
+    return _reshaped(name, np.frombuffer(raw, dtype=wanted), shape)
+
+
+def _reshaped(name: str, array: NDArray[Any], shape: list[int]) -> NDArray[Any]:
+    try:
+        return array.reshape(shape)
+    except ValueError as error:  # no elements, yet dimensions beyond numpy's
+        raise WireError(f"output {name!r} has shape {shape}: {error}") from None
 
 
 def _split_strings(name: str, raw: bytes) -> list[bytes]:

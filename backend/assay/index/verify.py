@@ -16,6 +16,8 @@ from assay.errors import RequestError, VerificationError
 from assay.types import Address, BatchKey, Domain, Hash32, SignedReceipt
 
 MAX_LINE = 4_096
+MAX_SEQUENCE = 2**63 - 1
+"""What a database's integer holds; Settlement counts to 2^40 - 1."""
 CLOCK_SKEW = 3_600
 """Seconds that `executed_at` may be after the posting: a node's clock is not the chain's."""
 
@@ -91,6 +93,10 @@ def sequences_of(receipts: Sequence[CheckedReceipt]) -> dict[Address, tuple[int,
         if numbers[0] < 1:
             raise VerificationError(
                 f"sequence {numbers[0]} of consumer {consumer} is below 1", step="sequence"
+            )
+        if numbers[-1] > MAX_SEQUENCE:
+            raise VerificationError(
+                f"sequence {numbers[-1]} of consumer {consumer} is above {MAX_SEQUENCE}", step="sequence"
             )
         for before, after in itertools.pairwise(numbers):
             if after == before:

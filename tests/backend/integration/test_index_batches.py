@@ -177,6 +177,14 @@ def test_step__batch_with_gap_in_itself__is_inconsistent_for_good(setting: Setti
         assert session.scalars(select(BatchCheck.next_attempt_at)).one() == NEVER
 
 
+def test_step__sequence_that_no_database_holds__is_inconsistent(setting: Setting) -> None:
+    (one,) = setting.world.receipts(setting.node, setting.version, setting.world.consumer(1).address, 1)
+    batch = setting.post([setting.resign(one, sequence=2**64 - 1)])
+    setting.index()
+    setting.check()
+    assert setting.state(batch)[0] == "inconsistent"
+
+
 def test_step__two_receipts_of_one_sequence__is_equivocation(setting: Setting) -> None:
     (one,) = setting.world.receipts(setting.node, setting.version, setting.world.consumer(1).address, 1)
     batch = setting.post([one, setting.resign(one, price=11)])

@@ -104,3 +104,12 @@ def test_decode_response__any_output_object__array_or_wire_error(
     except WireError:
         return
     assert all(array.dtype in OIP_TO_NUMPY.values() for array in arrays.values())
+
+
+@pytest.mark.parametrize("dtype", ["FP32", "BYTES"])
+@pytest.mark.parametrize("shape", [[0, 2**70], [0] * 70, [0, 2**31, 2**31, 2**31], [0] * 17])
+def test_decode_response__shape_that_numpy_cannot_hold__is_a_wire_error(dtype: str, shape: list[int]) -> None:
+    output = {"name": "y", "datatype": dtype, "shape": shape, "parameters": {"binary_data_size": 0}}
+    head = json.dumps({"outputs": [output]}).encode()
+    with pytest.raises(WireError):
+        decode_response(head, len(head))
