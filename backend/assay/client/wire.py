@@ -140,10 +140,12 @@ def _decode_output(item: Any, content: bytes, offset: int) -> tuple[str, NDArray
 
 def _from_json(name: str, dtype: str, shape: list[int], data: Any) -> NDArray[Any]:
     try:
-        array = np.asarray(data, dtype=OIP_TO_NUMPY[dtype])
-        return array.reshape(shape)
+        array = np.asarray(data, dtype=OIP_TO_NUMPY[dtype]).reshape(shape)
     except (ValueError, TypeError, OverflowError) as error:
         raise WireError(f"output {name!r} has data that is no {dtype} {shape}: {error}") from None
+    if dtype == "BYTES" and not all(_is_text(element) for element in array.flat):
+        raise WireError(f"output {name!r} has elements that are not strings")
+    return array
 
 
 def _from_bytes(name: str, dtype: str, shape: list[int], raw: bytes) -> NDArray[Any]:
@@ -174,6 +176,18 @@ def _split_strings(name: str, raw: bytes) -> list[bytes]:
         length = struct.unpack_from("<I", raw, position)[0] if position + 4 <= len(raw) else len(raw)
         if position + 4 + length > len(raw):
             raise WireError(f"output {name!r} ends inside a string")
-        elements.append(raw[position + 4 : position + 4 + length])
+        element = raw[position + 4 : position + 4 + length]
+        if not _is_text(element):
+            raise WireError(f"output {name!r} has a string that is not UTF-8")
+        elements.append(element)
         position += 4 + length
     return elements
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a string tensor can hold it."""
+    try:
+        _ = value.decode() if isinstance(value, bytes) else value.encode()
+    except (UnicodeError, AttributeError):
+        return False
+    return True

@@ -113,3 +113,20 @@ def test_decode_response__shape_that_numpy_cannot_hold__is_a_wire_error(dtype: s
     head = json.dumps({"outputs": [output]}).encode()
     with pytest.raises(WireError):
         decode_response(head, len(head))
+
+
+@pytest.mark.parametrize("data", [[1], [None], ["\ud800"], [["a"]], [{}]])
+def test_decode_response__json_strings_that_are_none__are_a_wire_error(data: list[object]) -> None:
+    head = json.dumps({"outputs": [{"name": "y", "datatype": "BYTES", "shape": [1], "data": data}]}).encode()
+    try:
+        arrays, _ = decode_response(head, None)
+    except WireError:
+        return
+    assert arrays["y"].tolist() == ["a"]
+
+
+def test_decode_response__binary_string_that_is_not_utf8__is_a_wire_error() -> None:
+    output = {"name": "y", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": 5}}
+    head = json.dumps({"outputs": [output]}).encode()
+    with pytest.raises(WireError):
+        decode_response(head + b"\x01\x00\x00\x00\xff", len(head))
