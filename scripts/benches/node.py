@@ -1,10 +1,8 @@
-"""Requests a second through a real node process, every one with a durable signed receipt, against bare ONNX
-Runtime.
+"""Requests a second through a real node process, each with a durable signed receipt, against ONNX Runtime.
 
 The node runs on a real chain (Anvil) with the production server; the load comes from a process of its own
-over 16
-connections, one row a request, binary tensors. The reference is `session.run` of one row in a loop, in this
-run.
+over 16 connections, one row a request, binary tensors. The reference is `session.run` of one row in a loop,
+in this run.
 """
 
 from __future__ import annotations
@@ -27,7 +25,7 @@ from assay.types import Address
 from numpy.typing import NDArray
 
 from tests.support.nodes import Consumer, NodeUnderTest, Published, local_network
-from tests.support.onnx_models import manifest_of, mlp_model
+from tests.support.onnx_models import manifest_of
 
 CONNECTIONS = 16
 REQUESTS = 500
@@ -35,11 +33,6 @@ REQUESTS = 500
 ROUNDS = 3
 PRICE = 5
 DIGITS = Path(__file__).resolve().parents[1] / "models" / "digits" / "model.onnx"
-
-
-def artifact() -> bytes:
-    """The digits network, where it was trained; else a network of its size."""
-    return DIGITS.read_bytes() if DIGITS.exists() else mlp_model((64, 128, 64, 10))
 
 
 def manifest(session: ort.InferenceSession) -> Manifest:
@@ -127,7 +120,7 @@ def row_of(name: str, best: dict[str, Any], raw: float) -> dict[str, Any]:
 def run() -> list[dict[str, Any]]:
     """`node_over_raw` (unpaid, signed) and `node_paid_over_raw`; the best of the rounds, each beside its
     reference."""
-    data = artifact()
+    data = DIGITS.read_bytes()
     session = build_session(data)
     row = one_row(session)
     name = session.get_inputs()[0].name

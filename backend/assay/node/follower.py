@@ -1,8 +1,7 @@
 """Keeps a view of the chain of bounded age, so that a request in steady state costs no RPC call.
 
 A view may be a little old without risk: escrow of (consumer, node) leaves only through this node's own
-batches or
-after `escrow_thaw_period`, which is far longer than the age allowed here.
+batches or after `escrow_thaw_period`, which is far longer than the age allowed here.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """What an ONNX file may contain to be served. Pure: bytes in, a parsed model or a typed refusal out.
 
 A file is hostile until it passed: operators only of known domains and only those that finish and repeat (no
-control
-flow, no random numbers, no training), no data outside the file, no functions of its own, bounded size and
-shapes.
+control flow, no random numbers, no training), no data outside the file, no functions of its own, bounded size
+and shapes.
 """
 
 from __future__ import annotations

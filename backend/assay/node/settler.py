@@ -1,9 +1,8 @@
 """Turns receipts into money: closes batches, posts them, collects after the dispute window, claims.
 
 A batch is on disk, and served at `/v1/batches/…`, before its transaction exists; the transaction is sent
-under the
-batch's id as idempotency key. So after a crash between any two steps the next run goes on where this one
-stopped:
+under the batch's id as idempotency key. So after a crash between any two steps the next run goes on where
+this one stopped:
 
     close → `closed` → send → `post_sent` → mark → `posted` → send → `collect_sent` → mark → `collected` →
     `claim_sent`

@@ -1,6 +1,7 @@
-"""What `assay node init` does: folder, signer, registration, stake, gas, offers. Each step looks before it
-acts,
-so that running it again changes nothing that is as asked."""
+"""What `assay node init` does: folder, signer, registration, stake, gas, offers.
+
+Each step looks before it acts, so that running it again changes nothing that is as asked.
+"""
 
 from __future__ import annotations
 

@@ -31,8 +31,7 @@ class Writer:
     `start`.
 
     A write that fails for any reason but a voucher used twice is fatal: `on_failure` is called once, in the
-    loop, and
-    every later `submit` is refused.
+    loop, and every later `submit` is refused.
     """
 
     def __init__(self, log: ReceiptLog, key: SigningKey, on_failure: Callable[[FatalError], None]) -> None:
