@@ -305,8 +305,12 @@ def test_infer__thaw_about_to_end__is_no_cover(world: World) -> None:
     receipt_of(world.pay(consumer, PRICE, 0))
     world.network.send_as(wallet, world.network.settlement.begin_thaw(world.node.operator, 100))
     chain.increase_time(2 * 86_400 - 200)
-    wait_until(lambda: world.pay(consumer, 2 * PRICE, 1).status_code == 402)
-    assert world.pay(consumer, 3 * PRICE, 1).json()["code"] == "escrow_short"
+    for n in range(2, 20):  # a voucher of its own each: repeated, one that was served stays served
+        reply = world.pay(consumer, n * PRICE, n - 1)
+        if reply.status_code == 402:
+            break
+        time.sleep(0.5)
+    assert reply.json()["code"] == "escrow_short"
 
 
 def test_vouchers__acknowledgement__is_held(world: World) -> None:
