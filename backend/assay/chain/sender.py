@@ -251,6 +251,7 @@ class Sender:
             elif intent.nonce < sight.count:
                 self._consider_displaced(intent)
             else:
+                self._displaced_since.pop(intent.id, None)  # "for a while" means without a break
                 self._push(intent, is_known=intent.id in sight.known, may_bump=is_first)
                 is_first = False
         return sight

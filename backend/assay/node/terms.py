@@ -17,7 +17,7 @@ _CODE: Final = "input_voucher"
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """`voucher` None: an unpaid request in the name of `consumer`."""
+    """`voucher` None: an unpaid request, whose `consumer` is the zero address."""
 
     consumer: Address
     voucher: Voucher | None = None
@@ -25,15 +25,17 @@ class Terms:
 
 
 def parse_terms(parameters: Mapping[str, Any], price: int, node: Address, version_id: Hash32) -> Terms:
-    """Raises PaymentError `voucher_missing`, FieldError `input_voucher` for a malformed field."""
+    """Raises PaymentError `voucher_missing`, FieldError `input_voucher` for a malformed field.
+
+    Only a signed voucher names a consumer: a name alone would let anybody advance somebody's sequence.
+    """
     if not any(field in parameters for field in _FIELDS):
         if price:
             raise PaymentError(
                 f"this version costs {price} an inference; send {', '.join(_FIELDS)} in parameters",
                 code="voucher_missing",
             )
-        consumer = parameters.get("consumer")
-        return Terms(ZERO_ADDRESS if consumer is None else parse_address(consumer, "consumer", code=_CODE))
+        return Terms(ZERO_ADDRESS)
     return parse_voucher(parameters, _FIELDS, node, version_id)
 
 
