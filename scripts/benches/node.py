@@ -104,17 +104,21 @@ def paid_work(
     return [[request(consumer, n) for n in range(first, first + REQUESTS)] for consumer in consumers]
 
 
-def row_of(name: str, best: dict[str, Any], raw: float) -> dict[str, Any]:
+def rows_of(name: str, best: dict[str, Any], raw: float) -> list[dict[str, Any]]:
+    """Requests a second against `raw` of them, then two percentiles of a request's time at that load."""
     rate = best["requests"] / best["seconds"]
-    return {
-        "name": name,
-        "value": round(rate, 1),
-        "unit": "requests/s",
-        "reference": round(raw, 1),
-        "ratio": round(rate / raw, 3),
-        "p50_us": round(best["p50_us"]),
-        "p99_us": round(best["p99_us"]),
-    }
+    row = {"name": name, "value": round(rate, 1), "unit": "requests/s"}
+    percentiles = [
+        {
+            "name": f"{name.removesuffix('_over_raw')}_{which}_ms",
+            "value": round(best[f"{which}_us"] / 1_000, 2),
+            "unit": f"ms, {CONNECTIONS} connections",
+            "reference": None,
+            "ratio": None,
+        }
+        for which in ("p50", "p99")
+    ]
+    return [row | {"reference": round(raw, 1), "ratio": round(rate / raw, 3)}, *percentiles]
 
 
 def run() -> list[dict[str, Any]]:
@@ -144,8 +148,9 @@ def run() -> list[dict[str, Any]]:
                     work = paid_work(node, paid, consumers, row, name, i * REQUESTS + 1)
                     found["node_paid_over_raw"].append(drive(node, work, folder))
     return [
-        row_of(kind, max(rounds, key=lambda r: r["requests"] / r["seconds"]), raw)
+        row
         for kind, rounds in found.items()
+        for row in rows_of(kind, max(rounds, key=lambda r: r["requests"] / r["seconds"]), raw)
     ]
 
 
