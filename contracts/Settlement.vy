@@ -109,7 +109,7 @@ dispute_window: public(immutable(uint256))
 treasury: public(address)
 # @dev version -> receipts in collected batches.
 settled_count: public(HashMap[bytes32, uint256])
-# @dev The same, of versions with a program only.
+# @dev The same, of versions with a program only, and none where no dispute can be brought.
 verified_count: public(HashMap[bytes32, uint256])
 # @dev receipt digest -> proven wrong.
 is_void: public(HashMap[bytes32, bool])
@@ -497,7 +497,7 @@ def _collect(key: ISettlement.BatchKey) -> uint256:
     vault.claimable[payee] += royalty
     vault.claimable[key.node] += node_amount
     self.settled_count[key.version_id] += count
-    if program_root != empty(bytes32):
+    if program_root != empty(bytes32) and dispute_game != empty(address):
         self.verified_count[key.version_id] += count
     log ISettlement.BatchCollected(
         batch_id=batch_id,

@@ -40,7 +40,7 @@ def count_inferences(batches: Iterable[BatchRow]) -> Inferences:
         result.settled += settled
         result.settled_paid += settled if batch.is_paid else 0
         _add(result.settled_by, batch, settled)
-        if not batch.has_program or batch.receipts is None:
+        if not batch.is_provable or batch.receipts is None:
             continue
         line = (batch.node, batch.version_id)
         before = min(acknowledged[line], published[line])

@@ -53,11 +53,10 @@ def model_item(model: Model) -> ModelItem:
 
 
 def assurance_of(version: Version | None) -> Assurance:
-    """`exact` needs a program that disputes can step through; `proven` needs a verifier, which no contract
-    has yet.
+    """`exact` needs a program and a dispute game to step through it; `proven` needs a verifier, which no
+    contract has yet.
     """
-    has_program = version is not None and version.program_root != NO_PROGRAM
-    return Assurance.EXACT if has_program else Assurance.SIGNED
+    return Assurance.SIGNED if version is None else Assurance(version.assurance)
 
 
 def version_item(version: Version, active_offers: int) -> VersionItem:

@@ -18,7 +18,7 @@ from typing import Any
 from assay.chain.abi import Abi, ContractAbi
 from assay.commitments.identifiers import checksum_address
 from assay.errors import ConfigurationError
-from assay.types import Address, Domain
+from assay.types import ZERO_ADDRESS, Address, Assurance, Domain
 
 CONTRACTS = ("ModelRegistry", "NodeRegistry", "Settlement")
 TOKEN = "Token"  # noqa: S105 - the payment token, of which only an ERC-20's ABI is assumed
@@ -75,6 +75,15 @@ class Deployment:
     def domain(self) -> Domain:
         """EIP-712 domain of vouchers and receipts."""
         return Domain(self.chain_id, self.address("Settlement"))
+
+    @functools.cached_property
+    def has_disputes(self) -> bool:
+        """Whether Settlement was deployed with a dispute game; without one no receipt can be overturned."""
+        return str(self.record("Settlement")["arguments"]["dispute_game"]) != ZERO_ADDRESS
+
+    def assurance_of(self, *, has_program: bool) -> Assurance:
+        """What receipts of a version are worth here: `exact` needs a program and somewhere to dispute it."""
+        return Assurance.EXACT if has_program and self.has_disputes else Assurance.SIGNED
 
     @functools.cached_property
     def _abis(self) -> dict[str, ContractAbi]:

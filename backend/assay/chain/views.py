@@ -42,7 +42,7 @@ class Version:
 
     @property
     def has_program(self) -> bool:
-        """Whether receipts of it can be disputed (`exact`), hence become verified."""
+        """Whether receipts of it can be `exact`; `Deployment.assurance_of` says whether they are."""
         return self.program_root != ZERO_HASH
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from assay.chain.deployments import Deployment
 from assay.chain.views import Version
 from assay.cli.connect import Connection, Money, connection_options
 from assay.cli.model_project import CARD, FILE, init_project, load_project
@@ -238,7 +239,7 @@ def _describe(client: Client, text: str) -> dict[str, Any]:
         "name": reference.name,
         "payee": model.payee,
         "metadata_uri": model.metadata_uri,
-        "versions": [_version(identifier, version) for identifier, version in shown],
+        "versions": [_version(client.deployment, identifier, version) for identifier, version in shown],
         "inputs": inputs,
         "outputs": outputs,
         "offers": [offer | {"price_shown": money.show(int(offer["price"]))} for offer in offers],
@@ -264,12 +265,12 @@ def _newest(
     return _specs(manifest.inputs), _specs(manifest.outputs), offers
 
 
-def _version(identifier: Hash32, version: Version) -> dict[str, Any]:
+def _version(deployment: Deployment, identifier: Hash32, version: Version) -> dict[str, Any]:
     return {
         "number": version.number,
         "version_id": identifier,
         "status": version.status.name.lower(),
-        "assurance": "exact" if version.has_program else "signed",
+        "assurance": str(deployment.assurance_of(has_program=version.has_program)),
         "artifact": version.artifact,
         "cid": cid(version.artifact),
         "manifest_hash": version.manifest_hash,

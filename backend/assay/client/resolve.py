@@ -44,6 +44,7 @@ class ResolvedVersion:
     version_id: Hash32
     model: Model
     version: Version
+    assurance: Assurance
 
     @property
     def model_name(self) -> str:
@@ -52,10 +53,6 @@ class ResolvedVersion:
     @property
     def reference(self) -> str:
         return f"{self.model_name}@{self.number}"
-
-    @property
-    def assurance(self) -> Assurance:
-        return Assurance.EXACT if self.version.has_program else Assurance.SIGNED
 
 
 def parse_reference(text: str) -> Reference:
@@ -138,7 +135,13 @@ class Resolver:
                 "version"
             )
         return ResolvedVersion(
-            publisher, reference.name, number, version_id(identifier, number), model, version
+            publisher,
+            reference.name,
+            number,
+            version_id(identifier, number),
+            model,
+            version,
+            self._models.deployment.assurance_of(has_program=version.has_program),
         )
 
     def versions(self, publisher: Address, name: str) -> tuple[Model, list[tuple[Hash32, Version]]]:

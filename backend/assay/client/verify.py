@@ -83,12 +83,12 @@ def verify_receipt(
     if steps[0].ok is False:
         return Report(digest, tuple(steps), None)
     steps += _check_signature(NodeRegistry(chain, deployment), signed, digest)
-    version_step, version = _check_version(ModelRegistry(chain, deployment), signed.receipt)
+    version_step, version = _check_version(ModelRegistry(chain, deployment), deployment, signed.receipt)
     steps.append(version_step)
     steps += _check_settlement(Settlement(chain, deployment), signed.receipt, digest, proof)
     assurance = None
     if version is not None and version.exists:
-        assurance = Assurance.EXACT if version.has_program else Assurance.SIGNED
+        assurance = deployment.assurance_of(has_program=version.has_program)
     return Report(digest, tuple(steps), assurance)
 
 
@@ -125,15 +125,17 @@ def _check_signature(nodes: NodeRegistry, signed: SignedReceipt, digest: Hash32)
     return [*steps, Step("signer", is_valid, f"the signer was {since}{until}; the receipt is of {at}")]
 
 
-def _check_version(models: ModelRegistry, receipt: Receipt) -> tuple[Step, Version | None]:
+def _check_version(
+    models: ModelRegistry, deployment: Deployment, receipt: Receipt
+) -> tuple[Step, Version | None]:
     version = models.version(receipt.version_id)
     if not version.exists:
         return Step("version", False, f"no version 0x{receipt.version_id.hex()} is registered"), None
     model = models.model(version.model_id)
     worth = (
         "in the exact profile: a wrong output can be proven to the contracts"
-        if version.has_program
-        else "outside the exact profile: the receipt is worth the node's signature"
+        if deployment.assurance_of(has_program=version.has_program) is Assurance.EXACT
+        else "which no contract can judge: the receipt is worth the node's signature"
     )
     status = VersionStatus(version.status).name.lower()
     detail = f"version {version.number} of {model.publisher}/{model.name}, {status}, {worth}"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Index, Text
+from sqlalchemy import JSON, BigInteger, Index, String, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from assay.db.columns import AddressText, Amount, BigInt, HashText, LongText
@@ -113,6 +113,7 @@ class Version(Base):
     number: Mapped[BigInt]
     artifact: Mapped[HashText] = mapped_column(index=True)
     program_root: Mapped[HashText]
+    assurance: Mapped[str] = mapped_column(String(8))
     manifest_hash: Mapped[HashText]
     royalty_bps: Mapped[int]
     uri: Mapped[LongText]

@@ -274,7 +274,7 @@ class Follower:
             postings=window.postings,
             events=window.events,
         )
-        context = Context(self._state, payments)
+        context = Context(self._state, payments, self._deployment)
         for event in window.events:
             self._state.begin_block(event.number)
             apply_event(context, event)

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from assay.chain.deployments import Deployment
 from assay.db.columns import clean_text
 from assay.errors import FatalError
 from assay.index.fetch import ChainEvent, hash_text
 from assay.index.payments import MAX_HELD, Payment, Payments
 from assay.index.state import State
-from assay.types import ZERO_ADDRESS
+from assay.types import ZERO_ADDRESS, ZERO_HASH
 
 Handler = Callable[["Context", ChainEvent, Mapping[str, Any]], None]
 HANDLERS: dict[tuple[str, str], Handler] = {}
@@ -23,8 +24,9 @@ OWNER_EVENTS = ("OwnershipTransferStarted", "OwnershipTransferred", "PausedChang
 class Context:
     """What handlers work with: the state, and the vouchers of the batches in this window."""
 
-    def __init__(self, state: State, payments: Payments) -> None:
+    def __init__(self, state: State, payments: Payments, deployment: Deployment) -> None:
         self.state = state
+        self.deployment = deployment
         self.payments = payments
 
 
@@ -123,6 +125,7 @@ def _version_published(context: Context, event: ChainEvent, args: Mapping[str, A
             "royalty_bps": args["royalty_bps"],
             "uri": clean_text(args["uri"]),
             "status": 1,
+            "assurance": str(context.deployment.assurance_of(has_program=args["program_root"] != ZERO_HASH)),
             "published_at": event.timestamp,
             **placed(event),
         },

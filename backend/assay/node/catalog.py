@@ -14,6 +14,7 @@ from assay.types import Address, Assurance, Hash32, TensorSpec
 
 _PUBLISHER: Final = re.compile(r"0x[0-9a-fA-F]{40}", re.ASCII)
 _ACTIONS: Final = ("infer", "ready")
+LOADING: Final = "still loading"
 
 
 @dataclass(slots=True)
@@ -28,11 +29,16 @@ class Served:
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
     model: Model | None = None
-    problem: str = "still loading"
+    problem: str = LOADING
 
     @property
     def full_name(self) -> str:
         return f"{self.publisher}/{self.name}"
+
+    @property
+    def is_loading(self) -> bool:
+        """Neither loaded nor refused yet: the node is not ready while a version of it is."""
+        return self.model is None and self.problem == LOADING
 
     def metadata(self, name: str, versions: list[str]) -> dict[str, Any]:
         """The model metadata response of the Open Inference Protocol."""

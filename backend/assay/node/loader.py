@@ -15,7 +15,7 @@ from assay.node.errors import ArtifactRefused
 from assay.node.rules import MAX_ARTIFACT
 from assay.node.runtime import Model, build_session
 from assay.node.validate import Inspection, SandboxLimits, check_signature, inspect_once
-from assay.types import Address, Assurance, Hash32
+from assay.types import Address, Hash32
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ def describe_version(ledger: ChainLedger, publisher: Address, name: str, number:
             f"{ledger.client.chain_id}; "
             "correct or remove it in node.toml"
         )
-    assurance = Assurance.EXACT if version.has_program else Assurance.SIGNED
+    assurance = ledger.deployment.assurance_of(has_program=version.has_program)
     served = Served(version_id, publisher, name, number, assurance)
     return VersionRecord(served, version.artifact, version.manifest_hash)
 

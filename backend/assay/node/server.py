@@ -221,6 +221,8 @@ class Server:
         view = self._service.follower.view
         if not view.active:
             raise Unavailable("this node is below the minimum stake")
+        if loading := [served.full_name for served in self._service.catalog if served.is_loading]:
+            raise Unavailable(f"still loading {', '.join(loading)}", retry_after=1)
         return _json_reply({"ready": True})
 
     def _model(self, route: Route) -> Reply:

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from assay.db.repositories.nodes import newest_probes
 from assay.db.repositories.status import get_cursor
 from assay.db.tables import Batch, BatchCheck, Node, Offer, Probe, Version
-from assay.types import ZERO_HASH, BatchAvailability, VersionStatus
+from assay.types import ZERO_HASH, Assurance, BatchAvailability, VersionStatus
 
 NO_PROGRAM = "0x" + ZERO_HASH.hex()
 
@@ -21,7 +21,7 @@ class BatchRow:
 
     node: str
     version_id: str
-    has_program: bool
+    is_provable: bool
     posted_at: int
     is_paid: bool
     count: int
@@ -57,7 +57,7 @@ def final_batches(session: Session) -> list[BatchRow]:
         select(
             Batch.node,
             Batch.version_id,
-            Version.program_root != NO_PROGRAM,
+            Version.assurance != Assurance.SIGNED,
             Batch.posted_at,
             Batch.amount,
             Batch.count,
@@ -74,7 +74,7 @@ def final_batches(session: Session) -> list[BatchRow]:
         BatchRow(
             node=row[0],
             version_id=row[1],
-            has_program=bool(row[2]),
+            is_provable=bool(row[2]),
             posted_at=row[3],
             is_paid=row[4] > 0,
             count=row[5],

@@ -18,7 +18,7 @@ def probes(*counters: tuple[int, int]) -> tuple[ProbeRow, ...]:
 
 
 def test_count_inferences__signed_version__is_settled_never_verified() -> None:
-    found = count_inferences([replace(BATCH, has_program=False)])
+    found = count_inferences([replace(BATCH, is_provable=False)])
     assert (found.settled, found.verified) == (5, 0)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from assay.chain.deployments import Deployment, write_record
 from assay.errors import ConfigurationError
+from assay.types import ZERO_ADDRESS, Assurance
 
 NAMES = ("Token", "ModelRegistry", "NodeRegistry", "Settlement")
 
@@ -57,3 +58,16 @@ def test_write_record__again__replaces_and_leaves_no_litter(tmp_path: Path) -> N
     deployment = Deployment.load(tmp_path, 31337)
     assert deployment.addresses["Settlement"].endswith("9") and deployment.block == 6
     assert not list((tmp_path / "31337").glob(".*"))
+
+
+@pytest.mark.parametrize("has_program", [False, True])
+@pytest.mark.parametrize("game", [ZERO_ADDRESS, "0x" + "77" * 20])
+def test_assurance_of__exact_only_with_program_and_dispute_game(
+    tmp_path: Path, game: str, has_program: bool
+) -> None:
+    write_all(tmp_path)
+    settlement = {**record(4), "arguments": {"dispute_game": game}}
+    write_record(tmp_path, 31337, "Settlement", settlement)
+    found = Deployment.load(tmp_path, 31337).assurance_of(has_program=has_program)
+    expected = Assurance.EXACT if has_program and game != ZERO_ADDRESS else Assurance.SIGNED
+    assert found is expected

@@ -78,3 +78,10 @@ def test_find__unknown_or_ambiguous__is_model_unknown(route: Route) -> None:
     with pytest.raises(NotFound) as caught:
         CATALOG.find(route)
     assert caught.value.code == "model_unknown"
+
+
+def test_is_loading__until_loaded_or_refused() -> None:
+    version = served(ANNA, "digits", 1)
+    assert version.is_loading
+    version.problem = "refused (external_data)"
+    assert not version.is_loading

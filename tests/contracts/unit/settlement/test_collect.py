@@ -8,6 +8,7 @@ from typing import Any
 import boa
 import pytest
 from assay.commitments.signing import SigningKey
+from assay.types import ZERO_ADDRESS
 
 from tests.support.contracts import events
 from tests.support.market import DISPUTE_WINDOW, UNIT, Market
@@ -125,6 +126,23 @@ def test_collect__royalty_payee_changed__pays_the_new_one(
     funded.settlement.collect([known])
     assert funded.settlement.claimable(recipient) == UNIT * ROYALTY_BPS // 10_000
     assert funded.settlement.claimable(publisher) == 0
+
+
+def test_collect__program_but_no_dispute_game__verifies_nothing(
+    open_market: Callable[..., Market],
+    alice: SigningKey,
+    publish_version: Callable[..., bytes],
+    models: Any,
+    publisher: str,
+) -> None:
+    market = open_market(dispute_game=ZERO_ADDRESS)
+    market.fund(alice.address, UNIT)
+    version_id = publish_version(models.model_id_of(publisher, "digits"), program_root=b"\xbb" * 32)
+    _, known = market.post_known(market.row(alice, UNIT, 7, version_id=version_id), version_id=version_id)
+    market.finish()
+    market.settlement.collect([known])
+    assert market.settlement.settled_count(version_id) == 7
+    assert market.settlement.verified_count(version_id) == 0
 
 
 @pytest.mark.parametrize(("program_root", "verified"), [(b"\xbb" * 32, 7), (bytes(32), 0)])

@@ -245,6 +245,7 @@ def upgrade() -> None:
         sa.Column("number", sa.BigInteger(), nullable=False),
         sa.Column("artifact", sa.String(length=66), nullable=False),
         sa.Column("program_root", sa.String(length=66), nullable=False),
+        sa.Column("assurance", sa.String(length=8), nullable=False),
         sa.Column("manifest_hash", sa.String(length=66), nullable=False),
         sa.Column("royalty_bps", sa.Integer(), nullable=False),
         sa.Column("uri", sa.Text(), nullable=False),
