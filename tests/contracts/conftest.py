@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import boa
 import pytest
+from boa.contracts.vyper.vyper_contract import VyperContract
 
 from tests.support.contracts import deployer
 
@@ -14,6 +15,16 @@ MIN_STAKE = 1_000 * 10**18
 THAW_PERIOD = 14 * 86_400
 START = 1_800_000_000
 """Unix seconds at which every test begins."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def terse_contracts() -> Iterator[None]:
+    """boa prints a contract's whole storage at each revert, and fails at it where a rolled-back contract had the
+    same address and another layout.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(VyperContract, "__repr__", lambda self: f"<{self.contract_name} at {self.address}>")
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
