@@ -19,8 +19,8 @@ START = 1_800_000_000
 
 @pytest.fixture(scope="session", autouse=True)
 def terse_contracts() -> Iterator[None]:
-    """boa prints a contract's whole storage at each revert, and fails at it where a rolled-back contract had the
-    same address and another layout.
+    """boa prints a contract's whole storage at each revert, and fails at it where a rolled-back contract had
+    the same address and another layout.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(VyperContract, "__repr__", lambda self: f"<{self.contract_name} at {self.address}>")
