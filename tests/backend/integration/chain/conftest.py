@@ -15,6 +15,9 @@ from assay.commitments.signing import SigningKey
 from tests.support.anvil import Anvil, anvil
 from tests.support.deploy import deploy
 
+GAME = "0x" + "77" * 20
+"""Stands where the dispute game will: without one nothing counts as verified."""
+
 
 @dataclass(frozen=True)
 class World:
@@ -47,7 +50,7 @@ class World:
 def session_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("deployments")
     with anvil() as chain, ChainClient(chain.url) as client:
-        deployment = deploy(chain.url, folder, dispute_window=100)
+        deployment = deploy(chain.url, folder, dispute_window=100, dispute_game=GAME)
         keys = tuple(SigningKey(bytes.fromhex(key)) for key in chain.keys)
         yield World(chain, client, deployment, folder, keys)
 
