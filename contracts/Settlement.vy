@@ -282,11 +282,12 @@ def release(batch_id: bytes32):
 
 
 @external
-def void(batch_id: bytes32, receipt: ISettlement.Receipt):
+def void(batch_id: bytes32, receipt: ISettlement.Receipt) -> uint256:
     """
     @notice Marks a receipt as proven wrong, once, and gives its price back to its consumer's escrow out of the batch.
     @param batch_id The pending batch that the receipt is in; zero if it is in none, which marks the digest only.
     @param receipt The receipt.
+    @return What was given back, in base units.
     """
     self._check_dispute_game()
     digest: bytes32 = self._receipt_digest(receipt)
@@ -296,6 +297,7 @@ def void(batch_id: bytes32, receipt: ISettlement.Receipt):
     if batch_id != empty(bytes32):
         amount = self._refund(batch_id, receipt)
     log ISettlement.ReceiptVoided(batch_id=batch_id, digest=digest, consumer=receipt.consumer, amount=amount)
+    return amount
 
 
 # ------------------------------------------------------------------------------------------------------------
