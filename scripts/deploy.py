@@ -20,7 +20,7 @@ from assay.cli.output import command_errors, emit_json, emit_table, json_option,
 from assay.commitments.identifiers import checksum_address
 from assay.commitments.signing import SigningKey
 from assay.errors import ConfigurationError, FatalError
-from assay.types import ZERO_ADDRESS, Address
+from assay.types import Address
 
 from scripts.deployment.compiler import ROOT
 from scripts.deployment.deployer import Deployer, Report
@@ -73,12 +73,15 @@ class DeployCommand(ConnectedProviderCommand):
 @click.option("--token", type=ADDRESS, help="payment token; on a local chain a mock is deployed without it")
 @click.option("--owner", type=ADDRESS, help="may pause and set bounded fees; default: the account")
 @click.option("--treasury", type=ADDRESS, help="credited with protocol fees; default: the owner")
-@click.option("--dispute-game", type=ADDRESS, default=ZERO_ADDRESS, help="may slash; zero: nobody can")
+@click.option("--disputes/--no-disputes", "has_disputes", default=True, help="without: nobody can slash")
 @click.option("--min-stake", type=int, default=1_000 * 10**18, help="in the token's base unit")
 @click.option("--fee-bps", type=int, default=100, help="protocol fee in 1/10,000, at most 500")
 @click.option("--dispute-window", type=int, default=DAY, help="seconds from posting to finality")
 @click.option("--escrow-thaw", type=int, default=2 * DAY, help="seconds a consumer waits to withdraw")
 @click.option("--node-thaw", type=int, default=7 * DAY, help="seconds a node waits to withdraw stake")
+@click.option("--bond", type=int, default=10 * 10**18, help="of a challenger; pays an honest node's gas")
+@click.option("--slash-amount", type=int, help="for a proven fraud; default: --min-stake")
+@click.option("--move-window", type=int, default=3_600, help="seconds for each move of a dispute")
 @click.option("--chain-id", type=int, help="refuse any other chain")
 @click.option("--deployments", type=click.Path(path_type=Path), default=Path("deployments"), help="folder")
 @click.option("--confirmations", type=int, help="blocks to wait for; default: 1 locally, else 2")
@@ -87,7 +90,7 @@ class DeployCommand(ConnectedProviderCommand):
 @json_option
 @command_errors
 def cli(provider: ProviderAPI, as_json: bool, **options: Any) -> None:
-    """Deploy ModelRegistry, NodeRegistry and Settlement; continue where an earlier run stopped."""
+    """Deploy the registries, Settlement and the dispute game; continue where an earlier run stopped."""
     with ChainClient(_url_of(provider)) as client:
         chain_id = client.chain_id
         if options["chain_id"] not in (None, chain_id):
@@ -153,12 +156,15 @@ def _terms(options: dict[str, Any], account: Address) -> Terms:
         token=options["token"],
         owner=owner,
         treasury=options["treasury"] or owner,
-        dispute_game=options["dispute_game"],
+        has_disputes=options["has_disputes"],
         min_stake=options["min_stake"],
         fee_bps=options["fee_bps"],
         dispute_window=options["dispute_window"],
         escrow_thaw=options["escrow_thaw"],
         node_thaw=options["node_thaw"],
+        bond=options["bond"],
+        slash_amount=options["slash_amount"] or options["min_stake"],
+        move_window=options["move_window"],
     )
 
 

@@ -19,10 +19,20 @@ from assay.chain.transactions import Signer
 from assay.chain.values import Call
 from assay.commitments.identifiers import checksum_address, keccak
 from assay.errors import ConfigurationError
-from assay.types import Address
+from assay.types import ZERO_ADDRESS, Address
 
 from scripts.deployment.compiler import ROOT, Artifact, compile_contract
-from scripts.deployment.plan import MOCK, MOCK_ARGUMENTS, STEPS, Step, Terms, arguments_of
+from scripts.deployment.plan import (
+    DISPUTE_STEPS,
+    GAME,
+    MOCK,
+    MOCK_ARGUMENTS,
+    STEPS,
+    Step,
+    Terms,
+    arguments_of,
+    created_address,
+)
 
 GAS_PER_BYTE = 220  # 200 for the stored code, 16 of calldata, and what initialisation costs
 GAS_PER_CREATION = 400_000
@@ -90,21 +100,64 @@ class Deployer:
             self._check_funds([source for _, source in missing])
         with Outbox(self.home / "outbox.sqlite3") as outbox, Sender(self.client, self.key, outbox) as sender:
             for name, source, step in steps:
-                arguments: dict[str, Any] = (
-                    MOCK_ARGUMENTS if step is None else arguments_of(step, self.terms, self.report.addresses)
-                )
-                address = self._reuse(name, arguments) or self._create(sender, name, source, arguments)
+                arguments: dict[str, Any] = MOCK_ARGUMENTS
+                if step is not None:
+                    game = self._game_address(sender) if "dispute_game" in step.arguments else ZERO_ADDRESS
+                    arguments = arguments_of(step, self.terms, self.report.addresses, game)
+                address = self._reuse(name, arguments)
+                if address is None and name == GAME:
+                    self._reach_nonce(sender)
+                address = address or self._create(sender, name, source, arguments)
                 self.report.addresses[name] = address
         return self.report
 
     def _steps(self) -> list[tuple[str, str, Step | None]]:
         """Name, source and plan; the token comes first, deployed or only recorded."""
-        steps: list[tuple[str, str, Step | None]] = [(step.name, step.source, step) for step in STEPS]
+        plan = [step for step in STEPS if self.terms.has_disputes or step.name not in DISPUTE_STEPS]
+        steps: list[tuple[str, str, Step | None]] = [(step.name, step.source, step) for step in plan]
         if self.terms.token is None:
             return [(TOKEN, MOCK, None), *steps]
         self._record_token(self.terms.token)
         self.report.addresses[TOKEN] = self.terms.token
         return steps
+
+    def _game_address(self, sender: Sender) -> Address:
+        """Where the dispute game will be: NodeRegistry and Settlement are told for ever, before it is there.
+
+        Fixed on disk with the nonce that makes it so, before the first of the two is sent.
+        """
+        if not self.terms.has_disputes:
+            return ZERO_ADDRESS
+        path = self.home / "dispute-game.json"
+        if path.exists():
+            return Address(json.loads(path.read_text())["address"])
+        if (known := self._record("NodeRegistry")) is not None:
+            return Address(known["arguments"]["dispute_game"])
+        nonce = self._next_nonce(sender) + 2
+        address = created_address(sender.address, nonce)
+        write_json(path, {"address": address, "nonce": nonce, "deployer": sender.address})
+        return address
+
+    def _next_nonce(self, sender: Sender) -> int:
+        seen = self.client.get_transaction_count(sender.address, "pending")
+        return max(seen, sender.outbox.next_nonce(self.client.chain_id, sender.address))
+
+    def _reach_nonce(self, sender: Sender) -> None:
+        """Empty transfers to itself, if fewer transactions than planned came before."""
+        if sender.outbox.find(self.client.chain_id, sender.address, f"deploy {GAME}") is not None:
+            return
+        path = self.home / "dispute-game.json"
+        plan = json.loads(path.read_text()) if path.exists() else {"nonce": -1, "deployer": sender.address}
+        nonce = self._next_nonce(sender)
+        if plan["deployer"] != sender.address or nonce > plan["nonce"]:
+            raise ConfigurationError(
+                f"NodeRegistry and Settlement name a {GAME} that only transaction {plan['nonce']} of "
+                f"{plan['deployer']} can create, and {sender.address} is at {nonce}; continue with that "
+                "account, or deploy into another --deployments folder and send nothing else meanwhile"
+            )
+        for empty in range(nonce, plan["nonce"]):
+            key = f"nonce {empty}"
+            sender.send(Call(sender.address, b"", key), key=key, confirmations=self.confirmations)
 
     def _record_token(self, token: Address) -> None:
         """An external token: its address, with an ERC-20's ABI."""

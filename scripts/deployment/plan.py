@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import rlp
 from assay.chain.client import ChainClient
 from assay.chain.errors import RpcError
+from assay.commitments.identifiers import checksum_address, keccak
 from assay.errors import AssayError, ConfigurationError
 from assay.types import ZERO_ADDRESS, Address
 
@@ -14,6 +16,7 @@ DAY = 86_400
 MAX_PERIOD = 365 * DAY
 MAX_FEE_BPS = 500
 MAX_STAKE = 2**96 - 1
+MAX_MOVES = 40
 MOCK = "mocks/MockToken.vy"
 MOCK_ARGUMENTS = {"name": "Assay Test Token", "symbol": "TEST"}
 
@@ -32,12 +35,15 @@ class Terms:
     token: Address | None
     owner: Address
     treasury: Address
-    dispute_game: Address
+    has_disputes: bool
     min_stake: int
     fee_bps: int
     dispute_window: int
     escrow_thaw: int
     node_thaw: int
+    bond: int
+    slash_amount: int
+    move_window: int
 
 
 @dataclass(frozen=True)
@@ -49,8 +55,10 @@ class Step:
     arguments: tuple[str, ...]
 
 
+GAME = "DisputeGame"
 STEPS = (
     Step("ModelRegistry", "ModelRegistry.vy", ("owner",)),
+    Step("StepVerifier", "StepVerifier.vy", ()),
     Step("NodeRegistry", "NodeRegistry.vy", ("token", "dispute_game", "owner", "min_stake", "thaw_period")),
     Step(
         "Settlement",
@@ -60,21 +68,39 @@ STEPS = (
             *("fee_bps", "dispute_window", "escrow_thaw_period"),
         ),
     ),
+    Step(
+        GAME,
+        "DisputeGame.vy",
+        (*("token", "models", "nodes", "settlement", "verifier"), *("bond", "slash_amount", "move_window")),
+    ),
 )
+DISPUTE_STEPS = ("StepVerifier", GAME)
+"""Left out where nobody can dispute."""
+
+
+WHY = {
+    "--node-thaw": " (stake must stay slashable for the dispute window and the longest dispute, which is "
+    f"{MAX_MOVES} move windows)",
+    "--slash-amount": " (at most --min-stake, or it could not be taken)",
+}
 
 
 def check_terms(terms: Terms, *, is_local: bool) -> None:
     """Raises `ConfigurationError` that names the option."""
+    longest = terms.move_window * MAX_MOVES if terms.has_disputes else 0
     bounds = (
         ("--fee-bps", terms.fee_bps, 0, MAX_FEE_BPS),
         ("--min-stake", terms.min_stake, 1, MAX_STAKE),
         ("--dispute-window", terms.dispute_window, 1, MAX_PERIOD),
         ("--escrow-thaw", terms.escrow_thaw, 1, MAX_PERIOD),
-        ("--node-thaw", terms.node_thaw, terms.dispute_window, MAX_PERIOD),
+        ("--move-window", terms.move_window, 1, MAX_PERIOD // MAX_MOVES),
+        ("--node-thaw", terms.node_thaw, terms.dispute_window + longest, MAX_PERIOD),
+        ("--bond", terms.bond, 1, MAX_STAKE),
+        ("--slash-amount", terms.slash_amount, 1, terms.min_stake),
     )
     for option, value, least, most in bounds:
         if not least <= value <= most:
-            why = " (stake must stay slashable for a dispute window)" if option == "--node-thaw" else ""
+            why = WHY.get(option, "")
             raise ConfigurationError(f"{option} {value} is outside {least}…{most}{why}; choose another")
     if terms.owner == ZERO_ADDRESS or terms.treasury == ZERO_ADDRESS:
         raise ConfigurationError("--owner and --treasury must not be the zero address")
@@ -97,13 +123,26 @@ def check_token(client: ChainClient, token: Address) -> None:
         raise ConfigurationError(f"--token {token} is no ERC-20: totalSupply() answers {len(answer)} bytes")
 
 
-def arguments_of(step: Step, terms: Terms, addresses: dict[str, Address]) -> dict[str, object]:
-    """The step's constructor arguments by name, in order; `addresses` holds what is deployed before it."""
+def created_address(sender: Address, nonce: int) -> Address:
+    """Where the contract created by `sender`'s transaction `nonce` will be: keccak of the RLP of both."""
+    packed: bytes = rlp.encode([bytes.fromhex(sender[2:]), nonce])
+    return checksum_address("0x" + keccak(packed)[12:].hex())
+
+
+def arguments_of(
+    step: Step, terms: Terms, addresses: dict[str, Address], dispute_game: Address
+) -> dict[str, object]:
+    """The step's constructor arguments by name, in order; `addresses` holds what is deployed before it.
+
+    `dispute_game`: where the game is, or will be; registries and Settlement learn it before it exists.
+    """
     values: dict[str, object] = {
         "token": addresses.get("Token"),
         "models": addresses.get("ModelRegistry"),
         "nodes": addresses.get("NodeRegistry"),
-        "dispute_game": terms.dispute_game,
+        "settlement": addresses.get("Settlement"),
+        "verifier": addresses.get("StepVerifier"),
+        "dispute_game": dispute_game,
         "owner": terms.owner,
         "treasury": terms.treasury,
         "min_stake": terms.min_stake,
@@ -111,5 +150,8 @@ def arguments_of(step: Step, terms: Terms, addresses: dict[str, Address]) -> dic
         "dispute_window": terms.dispute_window,
         "thaw_period": terms.node_thaw,
         "escrow_thaw_period": terms.escrow_thaw,
+        "bond": terms.bond,
+        "slash_amount": terms.slash_amount,
+        "move_window": terms.move_window,
     }
     return {name: values[name] for name in step.arguments}

@@ -22,7 +22,7 @@ from assay.chain.keys import create_keystore
 from assay.errors import ConfigurationError
 from assay.types import ZERO_ADDRESS, Address
 
-from scripts.deployment.plan import Terms, check_terms, check_token
+from scripts.deployment.plan import MAX_MOVES, Terms, check_terms, check_token
 from scripts.deployment.sourcify import verify
 from tests.support.anvil import ACCOUNTS, ROOT, Anvil, anvil
 from tests.support.deploy import deploy_contract
@@ -31,6 +31,7 @@ from tests.support.fault_proxy import fault_proxy
 pytestmark = pytest.mark.e2e
 SEPOLIA, BASE_SEPOLIA = 11155111, 84532
 OWNER = Address("0x" + "11" * 20)
+ALL = ["ModelRegistry", "StepVerifier", "NodeRegistry", "Settlement", "DisputeGame"]
 
 
 def ape_deploy(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -105,7 +106,7 @@ def test_deploy__testnet_chain_id__continues_verifies_changes_nothing(
         first = ape_deploy(*options, "--verify", "--sourcify-url", sourcify.url)
         assert first.returncode == 0, first.stdout + first.stderr
         report = json.loads(first.stdout)
-        assert report["deployed"] == ["ModelRegistry", "NodeRegistry", "Settlement"]
+        assert report["deployed"] == ALL
         assert set(report["verified"].values()) == {"verified: exact_match"}
         assert report["explorer"]["Settlement"].startswith("https://sepolia.etherscan.io/address/0x")
 
@@ -120,9 +121,9 @@ def test_deploy__testnet_chain_id__continues_verifies_changes_nothing(
         before = {path.name: path.read_bytes() for path in home.glob("*.json")}
         second = ape_deploy(*options)
         assert second.returncode == 0, second.stdout + second.stderr
-        assert json.loads(second.stdout)["reused"] == ["ModelRegistry", "NodeRegistry", "Settlement"]
+        assert json.loads(second.stdout)["reused"] == ALL
         assert {path.name: path.read_bytes() for path in home.glob("*.json")} == before
-        assert client.get_transaction_count(key.address) == 3
+        assert client.get_transaction_count(key.address) == 5
 
         other = ape_deploy(*options, "--fee-bps", "7")
         assert other.returncode == ConfigurationError.exit_code
@@ -196,13 +197,14 @@ def test_deployer__killed_again_and_again__each_contract_once(tmp_path: Path) ->
         assert process.returncode == 0, error
         with ChainClient(chain.url) as client:
             deployment = Deployment.load(tmp_path / "deployments", 31337)
-            assert client.get_transaction_count(key.address) == 4
+            assert client.get_transaction_count(key.address) == 6
             assert all(client.get_code(address) for address in deployment.addresses.values())
 
 
 def terms(**changes: Any) -> Terms:
-    values: dict[str, Any] = {"token": None, "owner": OWNER, "treasury": OWNER, "dispute_game": ZERO_ADDRESS}
-    values |= {"min_stake": 1, "fee_bps": 0, "dispute_window": 60, "escrow_thaw": 60, "node_thaw": 60}
+    values: dict[str, Any] = {"token": None, "owner": OWNER, "treasury": OWNER, "has_disputes": True}
+    values |= {"min_stake": 1, "fee_bps": 0, "dispute_window": 60, "escrow_thaw": 60}
+    values |= {"bond": 1, "slash_amount": 1, "move_window": 1, "node_thaw": 60 + MAX_MOVES}
     return Terms(**values | changes)
 
 
@@ -216,7 +218,11 @@ def terms(**changes: Any) -> Terms:
         ({"dispute_window": 0}, "--dispute-window"),
         ({"dispute_window": 366 * 86_400}, "--dispute-window"),
         ({"escrow_thaw": 366 * 86_400}, "--escrow-thaw"),
-        ({"node_thaw": 59}, "--node-thaw"),
+        ({"node_thaw": 59 + MAX_MOVES}, "--node-thaw"),
+        ({"node_thaw": 59, "has_disputes": False}, "--node-thaw"),
+        ({"bond": 0}, "--bond"),
+        ({"slash_amount": 2}, "--slash-amount"),
+        ({"move_window": 0}, "--move-window"),
         ({"owner": ZERO_ADDRESS}, "--owner"),
     ],
 )

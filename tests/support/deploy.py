@@ -18,6 +18,7 @@ from assay.commitments.identifiers import checksum_address
 from assay.types import ZERO_ADDRESS, Address
 
 from scripts.deployment.compiler import Artifact, compile_contract
+from scripts.deployment.plan import created_address
 
 DAY = 86_400
 UNIT = 10**18
@@ -56,6 +57,10 @@ def deploy(
     owner: str | None = None,
     treasury: str | None = None,
     dispute_game: str = ZERO_ADDRESS,
+    disputes: bool = False,
+    bond: int = 10 * UNIT,
+    slash_amount: int | None = None,
+    move_window: int = 600,
     token: str = "mocks/MockToken.vy",
     token_arguments: tuple[Any, ...] = ("Test Token", "TEST"),
     min_stake: int = 1_000 * UNIT,
@@ -64,7 +69,10 @@ def deploy(
     escrow_thaw: int = 2 * DAY,
     node_thaw: int = 3 * DAY,
 ) -> Deployment:
-    """Deploy token, registries and Settlement; account 0 deploys and owns unless told otherwise."""
+    """Deploy token, registries and Settlement; account 0 deploys and owns unless told otherwise.
+
+    `disputes`: with StepVerifier and DisputeGame; nothing else may be sent from the deployer meanwhile.
+    """
     with ChainClient(url) as client:
         accounts = [checksum_address(account) for account in client.request("eth_accounts")]
         deployer = deployer or accounts[0]
@@ -89,6 +97,10 @@ def deploy(
 
         token_address = create("Token", token, *token_arguments)
         models = create("ModelRegistry", "ModelRegistry.vy", owner)
+        if disputes:
+            verifier = create("StepVerifier", "StepVerifier.vy")
+            nonce = client.get_transaction_count(Address(deployer))
+            dispute_game = created_address(Address(deployer), nonce + 2)
         nodes = create(
             "NodeRegistry", "NodeRegistry.vy", token_address, dispute_game, owner, min_stake, node_thaw
         )
@@ -103,5 +115,9 @@ def deploy(
             dispute_window,
             escrow_thaw,
         )
-        create("Settlement", "Settlement.vy", *terms)
+        settlement = create("Settlement", "Settlement.vy", *terms)
+        if disputes:
+            game_terms = (bond, slash_amount or min_stake, move_window)
+            game = (token_address, models, nodes, settlement, verifier, *game_terms)
+            assert create("DisputeGame", "DisputeGame.vy", *game) == dispute_game
         return Deployment.load(folder, client.chain_id)
