@@ -147,7 +147,8 @@ class Deployer:
         if sender.outbox.find(self.client.chain_id, sender.address, f"deploy {GAME}") is not None:
             return
         path = self.home / "dispute-game.json"
-        plan = json.loads(path.read_text()) if path.exists() else {"nonce": -1, "deployer": sender.address}
+        planned = {"nonce": -1, "deployer": sender.address}
+        plan: dict[str, Any] = json.loads(path.read_text()) if path.exists() else planned
         nonce = self._next_nonce(sender)
         if plan["deployer"] != sender.address or nonce > plan["nonce"]:
             raise ConfigurationError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import rlp
+import rlp  # type: ignore[import-untyped]
 from assay.chain.client import ChainClient
 from assay.chain.errors import RpcError
 from assay.commitments.identifiers import checksum_address, keccak
