@@ -118,6 +118,12 @@ class MerkleTree:
     def root(self) -> Hash32:
         return Hash32(self._levels[-1])
 
+    def node(self, height: int, index: int) -> Hash32:
+        """A node by its height (leaves: 0), padding included. Raises IndexError outside the tree."""
+        if not (0 <= height <= self.depth and 0 <= index < 1 << self.depth - height):
+            raise IndexError(f"node {index} at height {height} is not in a tree of depth {self.depth}")
+        return Hash32(self._levels[height][index * 32 : index * 32 + 32] or PADDING[height])
+
     def proof(self, index: int) -> list[Hash32]:
         """Siblings of leaf `index`, bottom-up, Raises IndexError without such a leaf."""
         if not 0 <= index < self.leaf_count:

@@ -95,3 +95,21 @@ def test_depth_of__count__is_log2_rounded_up(count: int, depth: int) -> None:
 def test_depth_of__count_outside__raises(count: int) -> None:
     with pytest.raises(ValueError, match="leaves"):
         merkle.depth_of(count)
+
+
+@given(st.integers(1, 70), st.data())
+def test_node__any_place__hashes_from_its_children(count: int, data: st.DataObject) -> None:
+    tree = merkle.MerkleTree(leaves(count))
+    height = data.draw(st.integers(0, tree.depth))
+    index = data.draw(st.integers(0, (1 << tree.depth - height) - 1))
+    if height:
+        children = (tree.node(height - 1, 2 * index), tree.node(height - 1, 2 * index + 1))
+        assert tree.node(height, index) == merkle.node_hash(*children)
+    else:
+        assert tree.node(0, index) == (merkle.leaf_hash(leaves(count)[index]) if index < count else bytes(32))
+
+
+@pytest.mark.parametrize(("height", "index"), [(-1, 0), (4, 0), (3, 1), (0, 8), (0, -1)])
+def test_node__outside_the_tree__raises(height: int, index: int) -> None:
+    with pytest.raises(IndexError, match="depth 3"):
+        merkle.MerkleTree(leaves(5)).node(height, index)
