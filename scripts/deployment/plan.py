@@ -9,6 +9,7 @@ from assay.chain.client import ChainClient
 from assay.chain.errors import RpcError
 from assay.commitments.identifiers import checksum_address, keccak
 from assay.errors import AssayError, ConfigurationError
+from assay.exact.dispute import MAX_MOVES
 from assay.types import ZERO_ADDRESS, Address
 
 LOCAL_CHAINS = {31337, 1337}
@@ -16,7 +17,6 @@ DAY = 86_400
 MAX_PERIOD = 365 * DAY
 MAX_FEE_BPS = 500
 MAX_STAKE = 2**96 - 1
-MAX_MOVES = 40
 MOCK = "mocks/MockToken.vy"
 MOCK_ARGUMENTS = {"name": "Assay Test Token", "symbol": "TEST"}
 
