@@ -43,3 +43,31 @@ def _root(leaf: bytes32, siblings: DynArray[bytes32, MAX_DEPTH], index: uint256)
             node = sha256(concat(_NODE, sibling, node))
         path >>= 1
     return node if path == 0 else empty(bytes32)
+
+
+@internal
+@pure
+def _root_of(nodes: DynArray[bytes32, 16]) -> bytes32:
+    """
+    @dev What a full level of nodes hashes to; zero unless their number is a power of two.
+    """
+    level: DynArray[bytes32, 16] = nodes
+    count: uint256 = len(nodes)
+    if count == 0 or count & (count - 1) != 0:
+        return empty(bytes32)
+    for _: uint256 in range(4):
+        if count == 1:
+            break
+        count //= 2
+        for i: uint256 in range(count, bound=8):
+            level[i] = sha256(concat(_NODE, level[2 * i], level[2 * i + 1]))
+    return level[0]
+
+
+@internal
+@pure
+def _bytes_hash(data: Bytes[1024]) -> bytes32:
+    """
+    @dev The leaf of any bytes.
+    """
+    return sha256(concat(_LEAF, data))

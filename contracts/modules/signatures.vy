@@ -48,3 +48,18 @@ def _is_approved_by(wallet: address, digest: bytes32, signature: Bytes[1024]) ->
         revert_on_failure=False,
     )
     return success and len(answer) == 32 and convert(answer, bytes32) == convert(_ERC1271_MAGIC, bytes32)
+
+
+@internal
+@pure
+def _signer_of(digest: bytes32, signature: Bytes[65]) -> address:
+    """
+    @dev Whose 65 bytes r, s, v over the digest are; zero if they are nobody's: wrong length, high s, v not 27 or 28.
+    """
+    if len(signature) != 65:
+        return empty(address)
+    s: uint256 = convert(extract32(signature, 32), uint256)
+    v: uint256 = convert(slice(signature, 64, 1), uint256)
+    if s > MAX_S or (v != 27 and v != 28):
+        return empty(address)
+    return ecrecover(digest, v, convert(extract32(signature, 0), uint256), s)
