@@ -6,10 +6,10 @@ from typing import Any
 
 import click
 
+from assay.chain.logs import scan_logs
 from assay.cli.connect import Connection, Money, connection_options
 from assay.cli.output import command_errors, console, emit_json, emit_table, json_option
 from assay.client import Client
-from assay.client.logs import scan_logs
 from assay.client.verify import time_text
 from assay.commitments.parsing import parse_address
 from assay.errors import RequestError

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from assay.chain.contracts import NodeRegistry, read_many
+from assay.chain.logs import scan_logs
 from assay.client.accelerator import Accelerator
-from assay.client.logs import scan_logs
 from assay.client.store import Store
 from assay.errors import AssayError
 from assay.types import Address, Domain, Hash32

@@ -11,8 +11,8 @@ from typing import Any
 from assay.chain.client import ChainClient
 from assay.chain.contracts import NodeRegistry, Settlement
 from assay.chain.deployments import Deployment
+from assay.chain.logs import scan_logs
 from assay.client.accelerator import Accelerator
-from assay.client.logs import scan_logs
 from assay.client.transport import NodeHttp
 from assay.client.verify import Proof
 from assay.commitments.identifiers import batch_id

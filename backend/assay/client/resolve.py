@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 
 from assay.chain.contracts import ModelRegistry, read_many
 from assay.chain.keys import keystore_address
+from assay.chain.logs import scan_logs
 from assay.chain.views import Model, Version
 from assay.client.errors import ModelUnknown, NodeRefused, NodeUnreachable, VersionRevoked
-from assay.client.logs import scan_logs
 from assay.client.transport import NodeHttp
 from assay.commitments.identifiers import check_model_name, checksum_address, model_id, version_id
 from assay.commitments.manifest import Manifest

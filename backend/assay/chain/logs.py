@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from assay.chain.contracts import Contract
+from assay.chain.contract import Contract
 from assay.chain.errors import LogRangeTooLarge
 from assay.chain.values import LogReceipt
 
