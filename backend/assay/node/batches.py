@@ -17,6 +17,7 @@ from assay.node.schema import from_blob, open_database, to_blob
 from assay.types import Address, BatchKey, Hash32, SignedVoucher, Voucher
 
 _PAID: Final = "price > x'00000000000000000000000000000000'"
+_OPEN: Final = "batch IS NULL AND retired = 0"
 _PRESENTABLE: Final = (
     "NOT EXISTS (SELECT 1 FROM batch_vouchers v WHERE v.channel = channels.id AND v.amount = channels.amount"
     " AND v.count = channels.count AND v.skip_reason = 2)"  # BAD_SIGNATURE
@@ -83,7 +84,7 @@ class BatchStore:
 
     def due(self, *, free_receipts: bool, with_value: bool) -> list[Due]:
         """Versions with open receipts; unpaid ones count only with `free_receipts`."""
-        where = "batch IS NULL" if free_receipts else f"batch IS NULL AND {_PAID}"
+        where = _OPEN if free_receipts else f"{_OPEN} AND {_PAID}"
         rows = self._db.execute(
             f"SELECT version_id, count(*), min(id), max(id) FROM receipts WHERE {where} GROUP BY version_id"  # noqa: S608
         ).fetchall()
@@ -124,7 +125,7 @@ class BatchStore:
 
     def channels_to_close(self, version_id: Hash32, *, free_receipts: bool) -> list[int]:
         """Channels with open receipts, longest waiting first, as many as one batch has voucher rows for."""
-        where = "r.batch IS NULL" if free_receipts else f"r.batch IS NULL AND r.{_PAID}"
+        where = f"r.{_OPEN}" if free_receipts else f"r.{_OPEN} AND r.{_PAID}"
         rows = self._db.execute(
             "SELECT r.channel, c.wallet FROM receipts r JOIN channels c ON c.id = r.channel"  # noqa: S608
             f" WHERE r.version_id = ? AND {where} GROUP BY r.channel ORDER BY min(r.id)",
@@ -167,7 +168,7 @@ class BatchStore:
         """Put the oldest open receipts of `channels` into a batch with `vouchers`, in one transaction."""
         marks = ",".join("?" * len(channels))
         rows = self._db.execute(
-            "SELECT id, digest FROM receipts WHERE batch IS NULL"  # noqa: S608
+            f"SELECT id, digest FROM receipts WHERE {_OPEN}"  # noqa: S608
             f" AND channel IN ({marks}) ORDER BY id LIMIT ?",
             (*channels, max_receipts),
         ).fetchall()
@@ -181,7 +182,7 @@ class BatchStore:
                 (batch_id(key), version_id, root, len(rows), BatchState.CLOSED, now),
             ).lastrowid
             taken = self._db.execute(
-                f"UPDATE receipts SET batch = ? WHERE batch IS NULL AND channel IN ({marks}) AND id <= ?",  # noqa: S608
+                f"UPDATE receipts SET batch = ? WHERE {_OPEN} AND channel IN ({marks}) AND id <= ?",  # noqa: S608
                 (number, *channels, rows[-1][0]),
             ).rowcount
             if taken != len(rows):

@@ -9,6 +9,7 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 from assay.node.errors import NotFound
+from assay.node.exactness import ExactTerms
 from assay.node.runtime import Model
 from assay.types import Address, Assurance, Hash32, TensorSpec
 
@@ -29,6 +30,8 @@ class Served:
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
     model: Model | None = None
+    exact: ExactTerms | None = None
+    """What requests are held to; there on every loaded exact version."""
     problem: str = LOADING
 
     @property

@@ -7,7 +7,8 @@ escrow_short | unacknowledged`
 ├── NotFound            404 `model_unknown`, `not_found`
 ├── VersionRevoked      409
 ├── TooLarge            413
-├── RunFailed           500 `run_failed`: the model refused valid input, or ran out of its limits
+├── RunFailed           500 `run_failed`: the model refused valid input, or ran out of its limits;
+│                       `output_nan`, `output_shape`: what it gave must not be signed as exact
 ├── NotReproducible     500: a repeated request gave another output; no second receipt is signed
 └── Unavailable         503 `not_ready | busy`; `retry_after` in seconds
 ArtifactRefused         an ONNX file, or what it does when loaded, breaks a rule; names operator and node
@@ -46,8 +47,8 @@ class TooLarge(RequestError):
 
 
 class RunFailed(RequestError):
-    def __init__(self, message: str) -> None:
-        super().__init__(message, status=500, code="run_failed")
+    def __init__(self, message: str, *, code: str = "run_failed") -> None:
+        super().__init__(message, status=500, code=code)
 
 
 class NotReproducible(RequestError):

@@ -12,10 +12,12 @@ from assay.node.artifacts import MAX_MANIFEST, ArtifactCache
 from assay.node.catalog import Served
 from assay.node.chain_ledger import ChainLedger
 from assay.node.errors import ArtifactRefused
+from assay.node.exactness import ExactClaim
 from assay.node.rules import MAX_ARTIFACT
-from assay.node.runtime import Model, build_session
+from assay.node.runtime import Model, ModelFactory, build_session
+from assay.node.self_test import MAX_SELF_TEST
 from assay.node.validate import Inspection, SandboxLimits, check_signature, inspect_once
-from assay.types import Address, Hash32
+from assay.types import ZERO_HASH, Address, Assurance, Hash32
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,11 @@ class VersionRecord:
     served: Served
     artifact: Hash32
     manifest_hash: Hash32
+    program_root: Hash32 = ZERO_HASH
+
+    @property
+    def is_exact(self) -> bool:
+        return self.served.assurance is Assurance.EXACT
 
 
 def describe_version(ledger: ChainLedger, publisher: Address, name: str, number: int) -> VersionRecord:
@@ -40,18 +47,19 @@ def describe_version(ledger: ChainLedger, publisher: Address, name: str, number:
         )
     assurance = ledger.deployment.assurance_of(has_program=version.has_program)
     served = Served(version_id, publisher, name, number, assurance)
-    return VersionRecord(served, version.artifact, version.manifest_hash)
+    return VersionRecord(served, version.artifact, version.manifest_hash, version.program_root)
 
 
 @dataclass(frozen=True, slots=True)
 class Loader:
-    """Loads one version after another; each in a sandbox first."""
+    """Loads one version after another; each in a sandbox first. `build_model` makes what runs it."""
 
     cache: ArtifactCache
     limits: SandboxLimits
     run_seconds: float
     threads: int = 1
     max_artifact: int = MAX_ARTIFACT
+    build_model: ModelFactory = Model
 
     def fetch(self, record: VersionRecord) -> tuple[Manifest, Path]:
         """Raises RetryableError, ArtifactRefused."""
@@ -61,7 +69,10 @@ class Loader:
     def inspect(self, record: VersionRecord) -> tuple[Manifest, Path, Inspection]:
         """Fetch and validate without loading it into this process. Raises RetryableError, ArtifactRefused."""
         manifest, path = self.fetch(record)
-        found = inspect_once(path, self.limits)
+        claim = None
+        if record.is_exact:
+            claim = ExactClaim(record.program_root, self.cache.fetch(manifest.self_test, MAX_SELF_TEST))
+        found = inspect_once(path, self.limits, claim)
         check_signature(manifest, found)
         return manifest, path, found
 
@@ -70,7 +81,7 @@ class Loader:
         again."""
         served = record.served
         try:
-            manifest, path, _ = self.inspect(record)
+            manifest, path, found = self.inspect(record)
             session = build_session(path.read_bytes(), threads=self.threads)
         except ArtifactRefused as error:
             served.problem = f"refused ({error.code}): {error}"
@@ -79,5 +90,6 @@ class Loader:
             served.problem = str(error)
             raise
         served.inputs, served.outputs = manifest.inputs, manifest.outputs
-        served.model = Model(session, manifest.inputs, manifest.outputs, self.run_seconds)
+        served.exact = found.exact
+        served.model = self.build_model(session, manifest.inputs, manifest.outputs, self.run_seconds)
         served.problem = ""

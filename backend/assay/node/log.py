@@ -11,11 +11,12 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from assay.commitments.receipts import receipt_digest
+from assay.commitments.public_data import ReceiptData
+from assay.commitments.receipts import receipt_digest, receipt_to_json
 from assay.commitments.signing import SigningKey
 from assay.node.schema import from_blob, open_database, prepare_database, to_blob
 from assay.types import Address, Domain, Hash32, Receipt, SignedReceipt, SignedVoucher, SkipReason, Voucher
@@ -42,7 +43,7 @@ class HeldVoucher:
 @dataclass(frozen=True, slots=True)
 class Issue:
     """A receipt to be: everything but its sequence. `payment` is the digest of the voucher that pays for it
-    alone."""
+    alone, `data` what a dispute of it will be answered from (`ReceiptData.to_bytes`)."""
 
     key: ChannelKey
     input_hash: Hash32
@@ -50,6 +51,8 @@ class Issue:
     price: int
     voucher: HeldVoucher | None = None
     payment: Hash32 | None = None
+    data: bytes | None = field(default=None, repr=False)
+    public: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,12 @@ class Acknowledge:
 class LoggedReceipt:
     signed: SignedReceipt
     digest: Hash32
+    public: bool = False
+
+    def to_json(self, domain: Domain) -> dict[str, Any]:
+        """The receipt object of SPEC.md §7, with §11's `public`."""
+        found = receipt_to_json(domain, self.signed)
+        return found | {"public": True} if self.public else found
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +113,7 @@ _RECEIPT = ", ".join(
         "r.executed_at",
         "r.signature",
         "r.digest",
+        "r.public",
     )
 )
 
@@ -173,9 +183,9 @@ class ReceiptLog:
         )
         digest = receipt_digest(self.domain, receipt)
         signature = key.sign(digest)
-        self._write.execute(
+        row = self._write.execute(
             "INSERT INTO receipts (channel, sequence, version_id, digest, input_hash, output_hash, price,"
-            " executed_at, signature, voucher) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " executed_at, signature, voucher, public) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 channel,
                 receipt.sequence,
@@ -187,8 +197,11 @@ class ReceiptLog:
                 receipt.executed_at,
                 signature,
                 item.payment,
+                item.public,
             ),
-        )
+        ).lastrowid
+        if item.data is not None:
+            self._write.execute("INSERT INTO receipt_data VALUES (?, ?)", (row, item.data))
         self._write.execute(
             "UPDATE channels SET sequence = ?, unpaid = unpaid + ?, charged = ? WHERE id = ?",
             (
@@ -200,7 +213,7 @@ class ReceiptLog:
         )
         if item.voucher is not None:
             self._keep_voucher(channel, item.voucher)
-        return LoggedReceipt(SignedReceipt(receipt, signature), digest)
+        return LoggedReceipt(SignedReceipt(receipt, signature), digest, item.public)
 
     def _keep_voucher(self, channel: int, voucher: HeldVoucher) -> None:
         amount = to_blob(voucher.amount)
@@ -276,7 +289,19 @@ def channel_state(row: Sequence[object]) -> ChannelState:
 
 
 def receipt_of_row(node: Address, row: Sequence[object]) -> LoggedReceipt:
-    consumer, version_id, input_hash, output_hash, price, sequence, executed_at, signature, digest = row
+    """`row` is of the columns `_RECEIPT`; without the last, the receipt counts as private."""
+    (
+        consumer,
+        version_id,
+        input_hash,
+        output_hash,
+        price,
+        sequence,
+        executed_at,
+        signature,
+        digest,
+        *public,
+    ) = row
     receipt = Receipt(
         node=node,
         consumer=Address(str(consumer)),
@@ -287,7 +312,19 @@ def receipt_of_row(node: Address, row: Sequence[object]) -> LoggedReceipt:
         sequence=_int(sequence),
         executed_at=_int(executed_at),
     )
-    return LoggedReceipt(SignedReceipt(receipt, _bytes(signature)), Hash32(_bytes(digest)))
+    return LoggedReceipt(SignedReceipt(receipt, _bytes(signature)), Hash32(_bytes(digest)), public == [1])
+
+
+def read_data(connection: sqlite3.Connection, digest: bytes) -> ReceiptData | None:
+    """A receipt's inputs and outputs; None once they were pruned, or if they never were kept.
+
+    Raises FieldError if the row is damaged.
+    """
+    row = connection.execute(
+        "SELECT d.content FROM receipt_data d JOIN receipts r ON r.id = d.receipt WHERE r.digest = ?",
+        (digest,),
+    ).fetchone()
+    return ReceiptData.from_bytes(row[0]) if row else None
 
 
 def batch_receipts(

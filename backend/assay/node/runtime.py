@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
@@ -123,6 +123,10 @@ class Model:
             raise RunFailed(f"the model failed on this input: {str(error)[:300]}") from None
         outputs = tuple(_as_committed(value, spec) for value, spec in zip(raw, self.outputs, strict=True))
         return Result(outputs, commit_tensors(outputs))
+
+
+ModelFactory = Callable[[ort.InferenceSession, tuple[TensorSpec, ...], tuple[TensorSpec, ...], float], Model]
+"""`Model`, or what stands in for it: (session, inputs, outputs, seconds of a run)."""
 
 
 def _as_committed(value: Any, spec: TensorSpec) -> Array:

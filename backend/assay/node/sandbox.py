@@ -1,8 +1,8 @@
 """The child process that is first to parse, load and run an artifact: `python -m assay.node.sandbox`.
 
-Reads `{"path", "memory", "cpu_seconds", "threads"}` (one JSON line) from standard input, limits itself, and
-writes one
-JSON line: `{"inputs", "outputs", "run_seconds"}` or `{"error", "code", "operator", "node"}`.
+Reads `{"path", "memory", "cpu_seconds", "threads", "exact"}` (one JSON line) from standard input, limits
+itself, and writes one JSON line: `{"inputs", "outputs", "run_seconds", "exact"}` or `{"error", "code",
+"operator", "node"}`. `exact` is null but for exact versions: `{"program_root", "self_test"}` in, terms out.
 """
 
 from __future__ import annotations
@@ -23,8 +23,11 @@ def limit_process(memory: int, cpu_seconds: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def inspect(path: Path, threads: int) -> dict[str, Any]:
-    """Check the file, load it, run it once on zeros. Raises ArtifactRefused."""
+def inspect(path: Path, threads: int, claim: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Check the file, load it, run it once on zeros; examine it, if it is claimed to be exact.
+
+    Raises ArtifactRefused.
+    """
     import numpy as np
 
     from assay.commitments.tensors import OIP_TO_NUMPY
@@ -48,10 +51,17 @@ def inspect(path: Path, threads: int) -> dict[str, Any]:
         raise ArtifactRefused(
             f"its first run, on zeros, failed: {str(error)[:300]}", code="run_failed"
         ) from None
+    run_seconds = time.perf_counter() - started
+    terms = None
+    if claim is not None:
+        from assay.node.exactness import examine
+
+        terms = examine(data, session, inputs, claim).to_json()
     return {
         "inputs": [[spec.name, spec.dtype, list(spec.shape)] for spec in inputs],
         "outputs": [[spec.name, spec.dtype, list(spec.shape)] for spec in outputs],
-        "run_seconds": time.perf_counter() - started,
+        "run_seconds": run_seconds,
+        "exact": terms,
     }
 
 
@@ -59,7 +69,7 @@ def main() -> None:
     job = json.loads(sys.stdin.readline())
     limit_process(int(job["memory"]), int(job["cpu_seconds"]))
     try:
-        answer = inspect(Path(job["path"]), int(job["threads"]))
+        answer = inspect(Path(job["path"]), int(job["threads"]), job["exact"])
     except MemoryError:
         answer = {"error": "it needs more memory than a model may", "code": "memory"}
     except Exception as error:

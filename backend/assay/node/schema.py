@@ -3,6 +3,7 @@ bytes."""
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from pathlib import Path
 from typing import Final
@@ -10,7 +11,7 @@ from typing import Final
 from assay.errors import FatalError
 from assay.types import Address, Domain
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 TABLES: Final = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
@@ -82,6 +83,35 @@ CREATE TABLE batch_vouchers (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX batch_vouchers_by_channel ON batch_vouchers (channel, batch);
 """
+"""Schema 1; what came after is in `MIGRATIONS`."""
+
+MIGRATIONS: Final = {
+    2: """
+ALTER TABLE receipts ADD COLUMN public INTEGER NOT NULL DEFAULT 0;  -- 1: anybody may see its data
+ALTER TABLE receipts ADD COLUMN retired INTEGER NOT NULL DEFAULT 0; -- 1: its data are gone, no batch takes it
+
+CREATE TABLE receipt_data (
+    receipt INTEGER PRIMARY KEY REFERENCES receipts (id),
+    content BLOB NOT NULL                         -- ReceiptData.to_bytes: what a dispute is answered from
+) STRICT;
+
+CREATE TABLE disputes (
+    dispute_id INTEGER PRIMARY KEY,
+    digest BLOB NOT NULL,
+    opened_block INTEGER NOT NULL,
+    phase INTEGER NOT NULL,
+    deadline INTEGER NOT NULL,                    -- chain time
+    is_ours INTEGER NOT NULL,                     -- 1: the node owes the next move
+    problem TEXT,                                 -- why the node cannot answer
+    attempt INTEGER NOT NULL DEFAULT 0,           -- moves that were mined and reverted
+    outcome TEXT                                  -- NULL while open
+) STRICT;
+CREATE INDEX disputes_open ON disputes (deadline) WHERE outcome IS NULL;
+
+CREATE TABLE cursors (name TEXT PRIMARY KEY, block INTEGER NOT NULL, timestamp INTEGER NOT NULL) STRICT;
+"""
+}
+"""Statements that take a log from the schema before to this one."""
 
 
 def open_database(path: Path) -> sqlite3.Connection:
@@ -94,9 +124,9 @@ def open_database(path: Path) -> sqlite3.Connection:
 
 
 def prepare_database(path: Path, domain: Domain, node: Address) -> sqlite3.Connection:
-    """Open and, if new, create the log of `node` on `domain`.
+    """Open the log of `node` on `domain`; create it if it is new, bring it to this schema if it is older.
 
-    Raises FatalError if the file belongs to another node, chain or settlement, or to another schema.
+    Raises FatalError if the file belongs to another node, chain or settlement, or to a newer schema.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     connection = open_database(path)
@@ -109,10 +139,11 @@ def prepare_database(path: Path, domain: Domain, node: Address) -> sqlite3.Conne
     connection.execute("BEGIN IMMEDIATE")
     try:
         if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
-            for statement in TABLES.split(";\n"):
-                connection.execute(statement)
-            connection.executemany("INSERT INTO meta VALUES (?, ?)", expected.items())
+            _execute_all(connection, TABLES)
+            connection.executemany("INSERT INTO meta VALUES (?, ?)", (expected | {"schema": "1"}).items())
         found = dict(connection.execute("SELECT key, value FROM meta").fetchall())
+        if found == expected | {"schema": found.get("schema")}:
+            found["schema"] = _migrate(connection, found["schema"])
         connection.execute("COMMIT")
     except BaseException:
         connection.execute("ROLLBACK")
@@ -126,6 +157,20 @@ def prepare_database(path: Path, domain: Domain, node: Address) -> sqlite3.Conne
                 "use that node's settings, or another data folder"
             )
     return connection
+
+
+def _execute_all(connection: sqlite3.Connection, statements: str) -> None:
+    for statement in re.split(r";\s*(?:--.*)?\n", statements):
+        connection.execute(statement)
+
+
+def _migrate(connection: sqlite3.Connection, schema: str) -> str:
+    """Bring this node's log up to this schema; what it is then. A newer one stays as it is."""
+    for version in range(int(schema) + 1, SCHEMA_VERSION + 1):
+        _execute_all(connection, MIGRATIONS[version])
+        connection.execute("UPDATE meta SET value = ? WHERE key = 'schema'", (str(version),))
+        schema = str(version)
+    return schema
 
 
 def to_blob(amount: int) -> bytes:

@@ -209,11 +209,19 @@ class Server:
             key = ChannelKey(parse_hash(version_id, "version_id"), parse_address(consumer, "consumer"))
             return _json_reply(self._service.channel(key))
         if path.startswith(b"/v1/receipts/"):
-            (digest,) = _segments(path, 1)
-            return _json_reply(views.receipt(self._service, parse_hash(digest, "digest")))
+            return await self._receipt(path)
         raise NotFound(
             f"there is nothing at {path[:200].decode('ascii', 'replace')}; see GET /v1/node and GET /v2"
         )
+
+    async def _receipt(self, path: bytes) -> Reply:
+        if path.endswith(b"/data"):
+            text, _ = _segments(path, 2)
+            digest = parse_hash(text, "digest")
+            body = await asyncio.to_thread(views.receipt_data, self._service.log.path, digest)
+            return Reply(200, body)
+        (text,) = _segments(path, 1)
+        return _json_reply(views.receipt(self._service, parse_hash(text, "digest")))
 
     def _ready(self) -> Reply:
         if self.stopping:

@@ -5,27 +5,29 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
-from assay.commitments.receipts import receipt_to_json
+from assay.commitments.public_data import ReceiptData, named_tensors
 from assay.commitments.tensors import commit_tensors
 from assay.node import oip
 from assay.node.catalog import Catalog, Served
-from assay.node.errors import NotFound, NotReproducible, PaymentError, Unavailable, VersionRevoked
+from assay.node.errors import InputError, NotFound, NotReproducible, PaymentError, Unavailable, VersionRevoked
 from assay.node.follower import Follower
 from assay.node.gate import Gate, Ticket
 from assay.node.log import Acknowledge, ChannelKey, Issue, LoggedReceipt, ReceiptLog
 from assay.node.metrics import Metrics
+from assay.node.oip import Array
 from assay.node.runtime import Model, Result
 from assay.node.terms import Terms, parse_terms
 from assay.node.writer import Writer
 from assay.types import Address, Domain, VersionStatus
 
-SMALL_BODY = 65_536
+SMALL_BODY: Final = 65_536
 """Bodies up to this many bytes are parsed in the event loop."""
 
 
@@ -107,12 +109,19 @@ class Service:
         """Raises RequestError of every kind in `errors`."""
         admitted = self.admit_version(served)
         request, input_hash = await self._parse(admitted, body, json_length)
+        is_public = _is_public(request.parameters)
+        rows = served.exact.check_inputs(admitted.model.inputs, request.inputs) if served.exact else 0
         terms = parse_terms(request.parameters, admitted.price, self.node, served.version_id)
         ticket = await self._gate.admit(terms, served.version_id, admitted.price, input_hash)
         try:
             result = await admitted.model.run(self._pool, request.inputs)
+            if served.exact:
+                served.exact.check_outputs(admitted.model.outputs, result.outputs, rows)
             wanted = oip.requested_outputs(request, admitted.model.outputs, result.outputs)
-            logged = ticket.repeated or await self._issue(ticket, terms, input_hash, result)
+            logged = ticket.repeated
+            if logged is None:
+                data = _data(admitted.model, request.inputs, result) if served.exact else None
+                logged = await self._issue(ticket, terms, input_hash, result, data, public=is_public)
         except BaseException as error:
             self._gate.give_up(ticket, error)
             raise
@@ -123,7 +132,7 @@ class Service:
         else:
             self._gate.finish(ticket, logged)
             self.metrics.receipts.inc()
-        parameters = {"receipt": orjson.dumps(receipt_to_json(self.domain, logged.signed)).decode()}
+        parameters = {"receipt": orjson.dumps(logged.to_json(self.domain)).decode()}
         return oip.render_response(name, str(served.number), request.id, wanted, parameters)
 
     async def _parse(
@@ -141,7 +150,16 @@ class Service:
         )
         return request, commit_tensors(request.inputs)
 
-    async def _issue(self, ticket: Ticket, terms: Terms, input_hash: Any, result: Result) -> LoggedReceipt:
+    async def _issue(
+        self,
+        ticket: Ticket,
+        terms: Terms,
+        input_hash: Any,
+        result: Result,
+        data: bytes | None,
+        *,
+        public: bool,
+    ) -> LoggedReceipt:
         issue = Issue(
             key=ChannelKey(ticket.channel.key.version_id, terms.consumer),
             input_hash=input_hash,
@@ -149,6 +167,8 @@ class Service:
             price=ticket.price,
             voucher=ticket.voucher,
             payment=ticket.payment,
+            data=data,
+            public=public and data is not None,
         )
         try:
             logged = await self._writer.submit(issue)
@@ -194,3 +214,17 @@ class Service:
             "settled": str(settled),
             "signature": "0x" + state.voucher.signature.hex() if state.voucher else None,
         }
+
+
+def _is_public(parameters: Mapping[str, Any]) -> bool:
+    """Whether the consumer lets anybody see the request's tensors (SPEC.md §11). Raises InputError."""
+    value = parameters.get("public", False)
+    if not isinstance(value, bool):
+        raise InputError("parameter public: expected true or false", code="input_public")
+    return value
+
+
+def _data(model: Model, inputs: Sequence[Array], result: Result) -> bytes:
+    """What a dispute of the receipt will be answered from."""
+    names = [[spec.name for spec in specs] for specs in (model.inputs, model.outputs)]
+    return ReceiptData(named_tensors(names[0], inputs), named_tensors(names[1], result.outputs)).to_bytes()

@@ -4,8 +4,10 @@ manifest."""
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -14,13 +16,17 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
+from assay import __version__
 from assay.commitments.manifest import Manifest
 from assay.node.errors import ArtifactRefused
+from assay.node.exactness import ExactClaim, ExactTerms
 from assay.types import TensorSpec
 
 MAX_ANSWER: Final = 1 << 20
-RULES_VERSION: Final = 1
+RULES_VERSION: Final = 2
 """Counts up when `rules` change, so that what passed before is looked at again."""
+
+_PROCESSOR_FIELDS: Final = frozenset(("model name", "flags", "Features", "CPU part"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +40,24 @@ class SandboxLimits:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What the child found: the signature that ONNX Runtime sees, and the seconds of one run of one row."""
+    """What the child found: the signature that ONNX Runtime sees, and the seconds of one run of one row.
+
+    `exact` is there if the file was claimed to be exact, and is.
+    """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     run_seconds: float
+    exact: ExactTerms | None = None
 
 
-def inspect_once(path: Path, limits: SandboxLimits) -> Inspection:
-    """`inspect_artifact`, remembered beside a file that passed; the note counts for these rules and limits
-    alone."""
-    note = path.with_suffix(".passed")
+def inspect_once(path: Path, limits: SandboxLimits, claim: ExactClaim | None = None) -> Inspection:
+    """`inspect_artifact`, remembered beside a file that passed; the note counts for these rules and limits,
+    and a claim of exactness for this processor, alone."""
+    note = path.with_suffix(".passed" if claim is None else f".{claim.program_root.hex()[:16]}.passed")
     terms = f"{RULES_VERSION} onnxruntime {metadata.version('onnxruntime')} {limits}"
+    if claim is not None:
+        terms += f" {claim.program_root.hex()} {claim.self_test.name} {__version__} {processor()}"
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         known = json.loads(note.read_text())
         if known["terms"] == terms:
@@ -53,18 +65,36 @@ def inspect_once(path: Path, limits: SandboxLimits) -> Inspection:
     found = inspect_artifact(path, limits)
     temporary = note.with_suffix(f".{os.getpid()}")
     rows = {kind: [astuple(spec) for spec in getattr(found, kind)] for kind in ("inputs", "outputs")}
-    temporary.write_text(json.dumps({"terms": terms, "run_seconds": found.run_seconds, **rows}))
+    exact = found.exact.to_json() if found.exact else None
+    temporary.write_text(
+        json.dumps({"terms": terms, "run_seconds": found.run_seconds, "exact": exact, **rows})
+    )
     temporary.replace(note)
     return found
 
 
-def inspect_artifact(path: Path, limits: SandboxLimits = SandboxLimits()) -> Inspection:
-    """Parse, check, load and run an ONNX file in a limited child process. Raises ArtifactRefused."""
+def processor() -> str:
+    """A digest of what the processor calls itself and can do: another one may compute otherwise."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    told = {line for line in lines if line.partition(":")[0].strip() in _PROCESSOR_FIELDS}
+    return hashlib.sha256("\n".join(sorted(told)).encode()).hexdigest()
+
+
+def inspect_artifact(
+    path: Path, limits: SandboxLimits = SandboxLimits(), claim: ExactClaim | None = None
+) -> Inspection:
+    """Parse, check, load and run an ONNX file in a limited child process; with a `claim`, also lower it and
+    run its self-test there. Raises ArtifactRefused."""
     job = {
         "path": str(path.resolve()),
         "memory": limits.memory,
         "cpu_seconds": limits.seconds,
         "threads": limits.threads,
+        "exact": claim
+        and {"program_root": claim.program_root.hex(), "self_test": str(claim.self_test.resolve())},
     }
     environment = {
         key: os.environ[key] for key in ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH") if key in os.environ
@@ -112,7 +142,10 @@ def _parse_answer(raw: bytes, status: int) -> Inspection:
 
 
 def _inspection(answer: dict[str, Any]) -> Inspection:
-    return Inspection(_specs(answer["inputs"]), _specs(answer["outputs"]), float(answer["run_seconds"]))
+    exact = answer["exact"] and ExactTerms.from_json(answer["exact"])
+    return Inspection(
+        _specs(answer["inputs"]), _specs(answer["outputs"]), float(answer["run_seconds"]), exact or None
+    )
 
 
 def _specs(rows: list[list[Any]]) -> tuple[TensorSpec, ...]:

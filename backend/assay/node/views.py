@@ -11,10 +11,9 @@ from typing import Any, Final
 import orjson
 
 import assay
-from assay.commitments.receipts import receipt_to_json
 from assay.errors import RequestError
 from assay.node.errors import NotFound
-from assay.node.log import batch_receipts
+from assay.node.log import batch_receipts, read_data
 from assay.node.schema import open_database
 from assay.node.service import Service
 from assay.types import Address, Domain
@@ -81,7 +80,25 @@ def receipt(service: Service, digest: bytes) -> dict[str, Any]:
     logged = service.log.receipt(digest)
     if logged is None:
         raise NotFound(f"this node issued no receipt 0x{digest.hex()}")
-    return receipt_to_json(service.domain, logged.signed)
+    return logged.to_json(service.domain)
+
+
+def receipt_data(path: Path, digest: bytes) -> bytes:
+    """`GET /v1/receipts/{digest}/data`, as JSON. Raises NotFound `private`, `expired`, `not_found`."""
+    name = f"receipt 0x{digest.hex()}"
+    with contextlib.closing(open_database(path)) as connection:
+        row = connection.execute("SELECT public FROM receipts WHERE digest = ?", (digest,)).fetchone()
+        if row is None:
+            raise NotFound(f"this node issued no {name}")
+        if not row[0]:
+            raise NotFound(
+                f"{name} is private: its consumer did not ask for it with public; only the two know its data",
+                code="private",
+            )
+        data = read_data(connection, digest)
+    if data is None:
+        raise NotFound(f"the window of {name} has passed; its data are not kept any more", code="expired")
+    return orjson.dumps(data.to_json())
 
 
 def batch_lines(path: Path, domain: Domain, batch_id: bytes) -> Iterator[bytes]:
@@ -109,4 +126,4 @@ def batch_lines(path: Path, domain: Domain, batch_id: bytes) -> Iterator[bytes]:
             if not page:
                 return
             last = page[-1][0]
-            yield b"".join(orjson.dumps(receipt_to_json(domain, logged.signed)) + b"\n" for _, logged in page)
+            yield b"".join(orjson.dumps(logged.to_json(domain)) + b"\n" for _, logged in page)

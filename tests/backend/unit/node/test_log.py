@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
-from assay.commitments.receipts import receipt_digest
+from assay.commitments.public_data import ReceiptData, named_tensors
+from assay.commitments.receipts import receipt_digest, receipt_from_json
 from assay.commitments.signing import SigningKey, recover
 from assay.errors import FatalError
-from assay.node.log import Acknowledge, ChannelKey, HeldVoucher, Issue, LoggedReceipt, ReceiptLog
+from assay.node.log import Acknowledge, ChannelKey, HeldVoucher, Issue, LoggedReceipt, ReceiptLog, read_data
+from assay.node.schema import TABLES, open_database
 from assay.types import Address, Domain, Hash32
 
 DOMAIN = Domain(31337, Address("0x" + "11" * 20))
@@ -140,3 +145,81 @@ def test_open__log_of_another_node_or_chain__is_refused(
 ) -> None:
     with pytest.raises(FatalError, match="was written for"):
         ReceiptLog(log.path, domain, node)
+
+
+DATA = ReceiptData(
+    named_tensors(["x"], [np.arange(4, dtype=np.uint8)]), named_tensors(["y"], [np.arange(2, dtype=np.int32)])
+)
+
+
+def test_write__with_data__keeps_them_with_the_receipt(log: ReceiptLog) -> None:
+    private, public, plain = written(
+        log,
+        replace(issue(1), data=DATA.to_bytes()),
+        replace(issue(2), data=DATA.to_bytes(), public=True),
+        issue(3),
+    )
+    with contextlib.closing(open_database(log.path)) as connection:
+        assert [read_data(connection, one.digest) for one in (private, public, plain)] == [DATA, DATA, None]
+    assert [log.receipt(one.digest) for one in (private, public, plain)] == [private, public, plain]
+    assert [one.to_json(DOMAIN).get("public") for one in (private, public, plain)] == [None, True, None]
+    assert receipt_from_json(DOMAIN, public.to_json(DOMAIN)) == public.signed
+
+
+def test_write__group_that_fails__keeps_no_data(log: ReceiptLog) -> None:
+    written(log, issue(1))
+    with pytest.raises(sqlite3.IntegrityError):
+        log.write([replace(issue(2), data=DATA.to_bytes()), issue(3, payment=1)], SIGNER)
+    with contextlib.closing(open_database(log.path)) as connection:
+        assert connection.execute("SELECT count(*) FROM receipt_data").fetchone() == (0,)
+
+
+def make_first_schema(path: Path) -> None:
+    """A log as the first schema had it, with one receipt."""
+    with contextlib.closing(open_database(path)) as connection:
+        connection.executescript(TABLES)
+        meta = {
+            "schema": "1",
+            "node": NODE,
+            "chain_id": str(DOMAIN.chain_id),
+            "settlement": DOMAIN.settlement,
+        }
+        connection.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
+        connection.execute(
+            "INSERT INTO channels (version_id, consumer, sequence) VALUES (?, ?, 1)", (VERSION, CONSUMER)
+        )
+        connection.execute(
+            "INSERT INTO receipts (channel, sequence, version_id, digest, input_hash, output_hash, price,"
+            " executed_at, signature) VALUES (1, 1, ?, ?, ?, ?, ?, 7, ?)",
+            (VERSION, b"\x05" * 32, VERSION, VERSION, bytes(16), b"\x01" * 65),
+        )
+
+
+def test_open__log_of_the_first_schema__is_brought_up_and_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "old.sqlite3"
+    make_first_schema(path)
+    with contextlib.closing(ReceiptLog(path, DOMAIN, NODE)) as log:
+        kept = log.receipt(b"\x05" * 32)
+        assert kept is not None
+        assert not kept.public
+        (new,) = written(log, replace(issue(1), data=DATA.to_bytes(), public=True))
+        assert (new.signed.receipt.sequence, new.public) == (2, True)
+    with contextlib.closing(ReceiptLog(path, DOMAIN, NODE)) as log:
+        assert log.receipt_count() == 2
+
+
+def test_open__log_of_a_newer_schema__is_refused_and_left_alone(log: ReceiptLog) -> None:
+    with contextlib.closing(open_database(log.path)) as connection:
+        connection.execute("UPDATE meta SET value = '99' WHERE key = 'schema'")
+        with pytest.raises(FatalError, match="schema 99"):
+            ReceiptLog(log.path, DOMAIN, NODE)
+        assert connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone() == ("99",)
+
+
+def test_open__first_schema_of_another_node__is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "old.sqlite3"
+    make_first_schema(path)
+    with pytest.raises(FatalError, match="node"):
+        ReceiptLog(path, DOMAIN, CONSUMER)
+    with contextlib.closing(open_database(path)) as connection:
+        assert connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone() == ("1",)
