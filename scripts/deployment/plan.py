@@ -81,23 +81,26 @@ DISPUTE_STEPS = ("StepVerifier", GAME)
 WHY = {
     "--node-thaw": " (stake must stay slashable for the dispute window and the longest dispute, which is "
     f"{MAX_MOVES} move windows)",
-    "--slash-amount": " (at most --min-stake, or it could not be taken)",
+    "--slash-amount": " (from twice --bond, so that winning pays, to --min-stake, so that it can be taken)",
 }
 
 
 def check_terms(terms: Terms, *, is_local: bool) -> None:
     """Raises `ConfigurationError` that names the option."""
     longest = terms.move_window * MAX_MOVES if terms.has_disputes else 0
-    bounds = (
+    bounds: tuple[tuple[str, int, int, int], ...] = (
         ("--fee-bps", terms.fee_bps, 0, MAX_FEE_BPS),
         ("--min-stake", terms.min_stake, 1, MAX_STAKE),
         ("--dispute-window", terms.dispute_window, 1, MAX_PERIOD),
         ("--escrow-thaw", terms.escrow_thaw, 1, MAX_PERIOD),
         ("--move-window", terms.move_window, 1, MAX_PERIOD // MAX_MOVES),
         ("--node-thaw", terms.node_thaw, terms.dispute_window + longest, MAX_PERIOD),
-        ("--bond", terms.bond, 1, MAX_STAKE),
-        ("--slash-amount", terms.slash_amount, 1, terms.min_stake),
     )
+    if terms.has_disputes:
+        bounds += (
+            ("--bond", terms.bond, 1, MAX_STAKE),
+            ("--slash-amount", terms.slash_amount, 2 * terms.bond, terms.min_stake),
+        )
     for option, value, least, most in bounds:
         if not least <= value <= most:
             why = WHY.get(option, "")

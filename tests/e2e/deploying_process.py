@@ -15,7 +15,7 @@ from scripts.deployment.plan import Terms
 def run(url: str, keystore: str, folder: str) -> None:
     key = load_key(Path(keystore), "test")
     owner = key.address
-    terms = Terms(None, owner, owner, True, 1, 100, 60, 60, 120, bond=1, slash_amount=1, move_window=1)
+    terms = Terms(None, owner, owner, True, 2, 100, 60, 60, 120, bond=1, slash_amount=2, move_window=1)
     with ChainClient(url) as client:
         report = Deployer(client, key, Path(folder), terms, 1, print).run()
     print("done", *report.deployed)

@@ -203,8 +203,8 @@ def test_deployer__killed_again_and_again__each_contract_once(tmp_path: Path) ->
 
 def terms(**changes: Any) -> Terms:
     values: dict[str, Any] = {"token": None, "owner": OWNER, "treasury": OWNER, "has_disputes": True}
-    values |= {"min_stake": 1, "fee_bps": 0, "dispute_window": 60, "escrow_thaw": 60}
-    values |= {"bond": 1, "slash_amount": 1, "move_window": 1, "node_thaw": 60 + MAX_MOVES}
+    values |= {"min_stake": 2, "fee_bps": 0, "dispute_window": 60, "escrow_thaw": 60}
+    values |= {"bond": 1, "slash_amount": 2, "move_window": 1, "node_thaw": 60 + MAX_MOVES}
     return Terms(**values | changes)
 
 
@@ -221,7 +221,8 @@ def terms(**changes: Any) -> Terms:
         ({"node_thaw": 59 + MAX_MOVES}, "--node-thaw"),
         ({"node_thaw": 59, "has_disputes": False}, "--node-thaw"),
         ({"bond": 0}, "--bond"),
-        ({"slash_amount": 2}, "--slash-amount"),
+        ({"slash_amount": 3}, "--slash-amount"),
+        ({"slash_amount": 1}, "--slash-amount"),
         ({"move_window": 0}, "--move-window"),
         ({"owner": ZERO_ADDRESS}, "--owner"),
     ],
