@@ -56,7 +56,7 @@ def check_trace(
     parsed: programs.Header = programs._header(data)
     in_program: bool = merkle._is_depth(len(header_siblings), unsafe_add(parsed.kernels, 1))
     if in_program:
-        in_program = merkle._root(merkle._data_hash(header), header_siblings, 0) == program_root
+        in_program = merkle._root(merkle._bytes_hash(header), header_siblings, 0) == program_root
     assert in_program, "steps: header is not the program's"
     assert rows != 0 and rows <= (_MAX_ROWS if parsed.batched else 1), "steps: rows are none or too many"
 
@@ -102,7 +102,7 @@ def kernel_shape(
     """
     assert kernel < programs.MAX_KERNELS, "steps: kernel is not the program's"
     # @dev The proof's length needs no check beside the index: under a leaf or over one there is no leaf.
-    found: bytes32 = merkle._root(merkle._data_hash(record), siblings, unsafe_add(kernel, 1))
+    found: bytes32 = merkle._root(merkle._bytes_hash(record), siblings, unsafe_add(kernel, 1))
     assert found == program_root, "steps: kernel is not the program's"
     parsed: programs.Kernel = programs._kernel(concat(record, empty(bytes32)))
     tensors._size(parsed.dtype)

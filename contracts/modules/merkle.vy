@@ -10,7 +10,6 @@
 
 MAX_DEPTH: constant(uint256) = 32
 MAX_LEAF_BYTES: constant(uint256) = 2_048
-MAX_CHILDREN: constant(uint256) = 16
 
 
 _LEAF: constant(bytes1) = 0x00
@@ -20,15 +19,6 @@ _NODE: constant(bytes1) = 0x01
 @internal
 @pure
 def _leaf_hash(data: bytes32) -> bytes32:
-    return sha256(concat(_LEAF, data))
-
-
-@internal
-@pure
-def _data_hash(data: Bytes[MAX_LEAF_BYTES]) -> bytes32:
-    """
-    @dev The hash of a leaf of any length.
-    """
     return sha256(concat(_LEAF, data))
 
 
@@ -77,9 +67,9 @@ def _root_of(nodes: DynArray[bytes32, 16]) -> bytes32:
 
 @internal
 @pure
-def _bytes_hash(data: Bytes[1024]) -> bytes32:
+def _bytes_hash(data: Bytes[MAX_LEAF_BYTES]) -> bytes32:
     """
-    @dev The leaf of any bytes.
+    @dev The leaf of any bytes, a chunk or a record.
     """
     return sha256(concat(_LEAF, data))
 
@@ -94,24 +84,3 @@ def _is_depth(depth: uint256, leaves: uint256) -> bool:
     if leaves == 0 or depth > MAX_DEPTH or leaves > 1 << depth:
         return False
     return depth == 0 or leaves > 1 << unsafe_sub(depth, 1)
-
-
-@internal
-@pure
-def _root_of_children(children: DynArray[bytes32, MAX_CHILDREN]) -> bytes32:
-    """
-    @dev The node over 1, 2, 4, 8 or 16 nodes of one level; zero for another number of them.
-    """
-    width: uint256 = len(children)
-    if width == 0 or width & unsafe_sub(width, 1) != 0:
-        return empty(bytes32)
-    nodes: bytes32[MAX_CHILDREN] = empty(bytes32[MAX_CHILDREN])
-    place: uint256 = 0
-    for child: bytes32 in children:
-        nodes[place] = child
-        place = unsafe_add(place, 1)
-    for level: uint256 in range(4):
-        width = width >> 1
-        for i: uint256 in range(width, bound=8):
-            nodes[i] = sha256(concat(_NODE, nodes[2 * i], nodes[2 * i + 1]))
-    return nodes[0]

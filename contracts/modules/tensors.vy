@@ -9,6 +9,7 @@
 """
 
 
+from . import elements
 from . import merkle
 
 
@@ -21,23 +22,13 @@ _TENSOR: constant(bytes1) = 0x02
 _TENSORS: constant(bytes1) = 0x03
 
 
-# @dev Four bits for each dtype: its bytes. ONNX numbers float32 1, uint8 2, int8 3, uint16 4, int16 5, int32 6,
-#      int64 7, bool 9, uint32 12, uint64 13.
-_SIZES: constant(uint256) = (
-    4 * 16 + 16**2 + 16**3 + 2 * 16**4 + 2 * 16**5 + 4 * 16**6 + 8 * 16**7 + 16**9 + 4 * 16**12 + 8 * 16**13
-)
-_SIGNED: constant(uint256) = 2**3 + 2**5 + 2**6 + 2**7
-_EVEN_BYTES: constant(uint256) = 255 * (1 + 2**16 + 2**32 + 2**48)
-_EVEN_PAIRS: constant(uint256) = 65_535 * (1 + 2**32)
-
-
 @internal
 @pure
 def _size(dtype: uint256) -> uint256:
     """
     @dev Bytes of an element.
     """
-    size: uint256 = (_SIZES >> unsafe_mul(4, dtype)) & 15
+    size: uint256 = elements._width(dtype)
     assert size != 0, "steps: dtype is none that programs have"
     return size
 
@@ -49,7 +40,7 @@ def _wrap(number: int256, dtype: uint256) -> int256:
     @dev The number reduced to the dtype's width in two's complement and read back with its sign.
     """
     unused: uint256 = unsafe_sub(256, unsafe_mul(8, self._size(dtype)))
-    if (_SIGNED >> dtype) & 1 == 1:
+    if (elements._SIGNED >> dtype) & 1 == 1:
         return (number << unused) >> unused
     bits: uint256 = convert(convert(number, bytes32), uint256)
     return convert((bits << unused) >> unused, int256)
@@ -76,21 +67,9 @@ def _element(
     assert len(chunk) == min(CHUNK, length - position * CHUNK), "steps: chunk has the wrong length"
     chunks: uint256 = unsafe_add(length, CHUNK - 1) // CHUNK
     assert merkle._is_depth(len(siblings), chunks), "steps: chunk's proof has the wrong depth"
-    found: bytes32 = merkle._root(merkle._data_hash(chunk), siblings, position)
+    found: bytes32 = merkle._root(merkle._bytes_hash(chunk), siblings, position)
     assert found == root, "steps: chunk is not in the tensor"
-    return self._wrap(self._little_endian(chunk, start % CHUNK), dtype)
-
-
-@internal
-@pure
-def _little_endian(chunk: Bytes[CHUNK], offset: uint256) -> int256:
-    """
-    @dev The eight bytes from the offset, or those that there are, as one number.
-    """
-    word: uint256 = extract32(concat(chunk, empty(bytes32)), offset, output_type=uint256) >> 192
-    word = ((word >> 8) & _EVEN_BYTES) | ((word & _EVEN_BYTES) << 8)
-    word = ((word >> 16) & _EVEN_PAIRS) | ((word & _EVEN_PAIRS) << 16)
-    return convert(((word << 32) | (word >> 32)) % 2**64, int256)
+    return elements._element(chunk, (start % CHUNK) // size, dtype)
 
 
 @internal
