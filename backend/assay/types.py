@@ -58,6 +58,33 @@ class BatchAvailability(StrEnum):
     INCONSISTENT = "inconsistent"
 
 
+class DisputeState(StrEnum):
+    """How a dispute stands, as its events leave it."""
+
+    OPEN = "open"
+    NODE_WON = "node_won"
+    CHALLENGER_WON = "challenger_won"
+
+
+class FraudKind(StrEnum):
+    """Frauds that two signatures prove (SPEC.md §11)."""
+
+    EQUIVOCATION = "equivocation"
+    CONTRADICTION = "contradiction"
+
+
+class ProgramOutcome(StrEnum):
+    """What lowering an artifact gave whoever tried."""
+
+    LOWERED = "lowered"
+    OUTSIDE = "outside"
+    """Not in the exact profile."""
+    FAILED = "failed"
+    """Not within the limits of the process that tried."""
+    UNAVAILABLE = "unavailable"
+    """The artifact could not be had."""
+
+
 @dataclass(frozen=True, slots=True)
 class Domain:
     """EIP-712 domain; name and version are the protocol's constants."""

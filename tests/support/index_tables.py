@@ -16,7 +16,7 @@ from assay.index.follower import Follower, Outcome
 from sqlalchemy import Engine, select, text
 
 CLOCKED = {"updated_at"}
-OWN = {"batch_checks", "receipts", "probes"}
+OWN = {"batch_checks", "program_checks", "receipts", "probes"}
 
 
 _opened: list[Engine] = []

@@ -9,6 +9,7 @@ with index_world(tmp_path) as world:
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import json
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,8 @@ from typing import Any
 from assay.chain.client import ChainClient
 from assay.chain.contracts import ModelRegistry, NodeRegistry, Settlement, Token
 from assay.chain.deployments import Deployment
+from assay.chain.dispute_game import DisputeGame
+from assay.chain.disputes import DisputeRecord, fetch_disputes
 from assay.chain.values import Call
 from assay.commitments.identifiers import batch_id, checksum_address, keccak, model_id, version_id
 from assay.commitments.receipts import receipt_digest, receipt_to_json, receipts_tree, voucher_digest
@@ -40,6 +43,7 @@ from tests.support.deploy import UNIT, deploy, send_unlocked
 from tests.support.index_tables import close_databases
 
 WINDOW = 60
+MOVE_WINDOW = 10
 
 
 @dataclass
@@ -96,13 +100,15 @@ class World:
     def key(self, name: str) -> SigningKey:
         return SigningKey(keccak(name.encode()))
 
-    def publish(self, name: str = "", program_root: Hash32 = ZERO_HASH) -> Hash32:
+    def publish(
+        self, name: str = "", program_root: Hash32 = ZERO_HASH, artifact: Hash32 | None = None
+    ) -> Hash32:
         """A new model's first version."""
         name = name or f"model-{next(self._names)}"
         publisher = self.accounts[1]
         self.send(publisher, self.models.register_model(name, f"https://models.test/{name}"))
         model = model_id(publisher, name)
-        artifact, manifest = keccak(name.encode()), keccak(b"manifest")
+        artifact, manifest = artifact or keccak(name.encode()), keccak(b"manifest")
         call = self.models.publish_version(model, artifact, program_root, manifest, 500, "https://hub.test")
         self.send(publisher, call)
         return version_id(model, 1)
@@ -197,21 +203,46 @@ class World:
         voucher = self.voucher(node, version, consumer, self.owed[channel], self.issued[channel])
         return self.post(node, version, receipts, [voucher])
 
+    # --- disputes, in a world that has them ---
+
+    @functools.cached_property
+    def game(self) -> DisputeGame:
+        game = DisputeGame(self.rpc, self.deployment)
+        self.send(self.accounts[0], self.token.approve(game.address, 2**255))
+        return game
+
+    def open_dispute(self, signed: SignedReceipt, batch: PostedBatch | None = None) -> int:
+        """By account 0; of the receipt in its batch, or in none. The dispute's number."""
+        proof = None
+        if batch is not None:
+            domain, position = self.deployment.domain, batch.receipts.index(signed)
+            tree = receipts_tree([receipt_digest(domain, one.receipt) for one in batch.receipts])
+            proof = (tree.proof(position), position)
+        self.send(self.accounts[0], self.game.open(signed, proof))
+        return self.game.dispute_count()
+
+    def dispute(self, number: int) -> DisputeRecord:
+        return fetch_disputes(self.rpc, self.game, self.deployment.block)[number]
+
+    def time_out(self, number: int) -> None:
+        """Close a dispute against the side that owes its move."""
+        record = self.dispute(number)
+        self.chain.increase_time(MOVE_WINDOW + 1)
+        self.send(self.accounts[0], self.game.claim_timeout(number, record.state, record.receipt))
+
     def finish(self) -> None:
         """Let the dispute window of everything posted so far pass."""
         self.chain.increase_time(WINDOW + 1)
 
 
 @contextlib.contextmanager
-def index_world(folder: Path, **options: Any) -> Iterator[World]:
+def index_world(folder: Path, *, disputes: bool = False, **options: Any) -> Iterator[World]:
+    """`disputes`: with the dispute game; else its place is taken by an account that tests speak for."""
     with anvil(**options) as chain, ChainClient(chain.url, attempts=2) as rpc:
-        deployment = deploy(
-            chain.url,
-            folder / "deployments",
-            dispute_window=WINDOW,
-            min_stake=UNIT,
-            dispute_game="0x" + "77" * 20,
-        )
+        game: dict[str, Any] = {"dispute_game": "0x" + "77" * 20}
+        if disputes:
+            game = {"disputes": True, "move_window": MOVE_WINDOW, "bond": UNIT // 10, "slash_amount": UNIT}
+        deployment = deploy(chain.url, folder / "deployments", dispute_window=WINDOW, min_stake=UNIT, **game)
         try:
             yield World(chain, rpc, deployment)
         finally:

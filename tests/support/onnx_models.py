@@ -69,6 +69,33 @@ def mlp_model(sizes: Sequence[int] = (64, 128, 64, 10), seed: int = 0) -> bytes:
     return bytes(model.SerializeToString())
 
 
+def convolution_model(seed: int = 0, side: int = 4, channels: int = 2) -> bytes:
+    """One `QLinearConv` in the exact profile: uint8 (rows, 1, side, side) to uint8 (rows, channels, …)."""
+    random = np.random.default_rng(seed)
+    weights = random.integers(-64, 64, (channels, 1, 3, 3)).astype(np.int8)
+    scale, zero = np.float32(0.02), np.uint8(7)
+    model = build_model(
+        [
+            helper.make_node(
+                "QLinearConv",
+                ["x", "s", "z", "w", "ws", "wz", "ys", "yz"],
+                ["y"],
+                name="conv",
+                kernel_shape=[3, 3],
+                pads=[1, 1, 1, 1],
+            )
+        ],
+        [value("x", ["rows", 1, side, side], TensorProto.UINT8)],
+        [value("y", ["rows", channels, side, side], TensorProto.UINT8)],
+        [
+            *(tensor("s", scale), tensor("z", zero), tensor("w", weights)),
+            *(tensor("ws", np.float32(0.01)), tensor("wz", np.int8(0))),
+            *(tensor("ys", np.float32(0.05)), tensor("yz", np.uint8(128))),
+        ],
+    )
+    return bytes(model.SerializeToString())
+
+
 def echo_model() -> bytes:
     """Three inputs of different types, each given back: int64 `n`, string `s`, bool `b`."""
     pairs = [("n", TensorProto.INT64), ("s", TensorProto.STRING), ("b", TensorProto.BOOL)]

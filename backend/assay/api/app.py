@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from assay import __version__
 from assay.api.context import Context
 from assay.api.metrics import Metrics, MetricsMiddleware
-from assay.api.routes import batches, feed, health, models, network, nodes
+from assay.api.routes import batches, disputes, feed, health, models, network, nodes
 from assay.errors import RequestError
 from assay.index.probe import PERIOD
 
@@ -33,7 +33,7 @@ def create_app(
     metrics = Metrics()
     app.state.context = Context(engine, probe_period, clock, metrics)
     app.add_middleware(MetricsMiddleware, metrics=metrics)
-    for module in (models, nodes, batches, network, feed, health):
+    for module in (models, nodes, batches, disputes, network, feed, health):
         app.include_router(module.router)
     app.add_exception_handler(RequestError, _request_error)
     app.add_exception_handler(RequestValidationError, _validation_error)

@@ -45,7 +45,7 @@ def count_inferences(batches: Iterable[BatchRow]) -> Inferences:
         line = (batch.node, batch.version_id)
         before = min(acknowledged[line], published[line])
         acknowledged[line] += settled
-        published[line] += max(0, batch.receipts - batch.voided)
+        published[line] += max(0, batch.receipts - batch.voided - batch.disputed)
         verified = min(acknowledged[line], published[line]) - before
         result.verified += verified
         result.verified_paid += verified if batch.is_paid else 0

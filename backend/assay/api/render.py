@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
 from assay.api.figures import MISSED_PERIODS
 from assay.api.schemas import (
     BatchItem,
@@ -24,6 +27,7 @@ from assay.db.tables import (
     BatchVoucher,
     Channel,
     Cursor,
+    Dispute,
     Escrow,
     Model,
     Node,
@@ -32,7 +36,14 @@ from assay.db.tables import (
     Receipt,
     Version,
 )
-from assay.types import ZERO_ADDRESS, Assurance, BatchAvailability, SkipReason
+from assay.types import (
+    ZERO_ADDRESS,
+    Assurance,
+    BatchAvailability,
+    DisputeState,
+    ProgramOutcome,
+    SkipReason,
+)
 
 STATES: dict[int, VersionState] = {1: "active", 2: "deprecated", 3: "revoked"}
 
@@ -53,10 +64,28 @@ def model_item(model: Model) -> ModelItem:
 
 
 def assurance_of(version: Version | None) -> Assurance:
-    """`exact` needs a program and a dispute game to step through it; `proven` needs a verifier, which no
-    contract has yet.
+    """`exact` needs a program, a dispute game to step through it, and an artifact that lowers to it; `proven`
+    needs a verifier, which no contract has yet.
     """
-    return Assurance.SIGNED if version is None else Assurance(version.assurance)
+    if version is None or assurance_reason(version):
+        return Assurance.SIGNED
+    return Assurance(version.assurance)
+
+
+def assurance_reason(version: Version) -> str:
+    """Why a version that names a program is worth `signed`; empty if it names none, or is `exact`."""
+    if version.program_root == NO_PROGRAM:
+        return ""
+    if version.assurance == Assurance.SIGNED:
+        return "this deployment has no dispute game, so no receipt can be overturned"
+    check = version.program_check
+    if check is None:
+        return "its program has not been recomputed from the artifact yet"
+    if check.outcome != ProgramOutcome.LOWERED:
+        return f"its program cannot be recomputed from the artifact ({check.outcome}): {check.reason}"
+    if check.program_root != version.program_root:
+        return f"its artifact lowers to program {check.program_root}, which is not the published one"
+    return ""
 
 
 def version_item(version: Version, active_offers: int) -> VersionItem:
@@ -74,6 +103,7 @@ def version_item(version: Version, active_offers: int) -> VersionItem:
         uri=version.uri,
         status=STATES[version.status],
         assurance=assurance_of(version),
+        assurance_reason=assurance_reason(version),
         published_at=version.published_at,
         active_offers=active_offers,
     )
@@ -175,11 +205,23 @@ def voucher_item(row: BatchVoucher) -> VoucherItem:
     )
 
 
-def receipt_item(receipt: Receipt, cursor: Cursor, voided: set[str]) -> ReceiptItem:
-    batch_final = batch_status(receipt.batch, cursor) == "final"
-    status: ReceiptState = "final" if batch_final else "pending"
-    if receipt.digest in voided:
-        status = "void"
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """What is known of a page's receipts beside their batches: the void ones, the disputes by digest."""
+
+    voided: set[str]
+    disputes: Mapping[str, Sequence[Dispute]]
+
+    def status(self, receipt: Receipt, cursor: Cursor) -> ReceiptState:
+        if receipt.digest in self.voided:
+            return "void"
+        if any(d.state == DisputeState.OPEN for d in self.disputes.get(receipt.digest, ())):
+            return "disputed"
+        return "final" if batch_status(receipt.batch, cursor) == "final" else "pending"
+
+
+def receipt_item(receipt: Receipt, cursor: Cursor, marks: Marks) -> ReceiptItem:
+    status = marks.status(receipt, cursor)
     assurance = assurance_of(receipt.batch.version)
     return ReceiptItem(
         node=receipt.node,
@@ -196,6 +238,7 @@ def receipt_item(receipt: Receipt, cursor: Cursor, voided: set[str]) -> ReceiptI
         batch_id=receipt.batch_id,
         index=receipt.position,
         status=status,
+        disputes=[dispute.dispute_id for dispute in marks.disputes.get(receipt.digest, ())],
         assurance=assurance,
         verified=status == "final" and assurance is not Assurance.SIGNED,
     )

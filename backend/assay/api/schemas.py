@@ -8,7 +8,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from assay.types import Assurance, BatchAvailability
+from assay.types import Assurance, BatchAvailability, DisputeState, FraudKind
 
 T = TypeVar("T")
 
@@ -19,7 +19,7 @@ AmountOut = Annotated[
 ]
 CountOut = Annotated[str, Field(pattern="^[0-9]+$", description="decimal", examples=["42"])]
 BatchStatus = Literal["pending", "held", "final"]
-ReceiptState = Literal["pending", "final", "void"]
+ReceiptState = Literal["pending", "disputed", "final", "void"]
 VersionState = Literal["active", "deprecated", "revoked"]
 
 
@@ -75,6 +75,9 @@ class VersionItem(BaseModel):
     uri: str
     status: VersionState
     assurance: Assurance = Field(description="the most that a receipt of this version can be worth")
+    assurance_reason: str = Field(
+        description="why it is `signed` although the version names a program; empty otherwise"
+    )
     published_at: int
     active_offers: int
 
@@ -194,7 +197,8 @@ class ReceiptItem(BaseModel):
     signer: AddressOut
     batch_id: HashOut
     index: int = Field(description="leaf in the batch's tree")
-    status: ReceiptState
+    status: ReceiptState = Field(description="`disputed`: a dispute of it is open")
+    disputes: list[int] = Field(description="every dispute of it, oldest first")
     assurance: Assurance
     verified: bool = Field(description="assurance is exact or proven, status is final; never true for signed")
 
@@ -221,6 +225,79 @@ class ProofOut(Stamped):
     )
 
 
+class DisputeItem(BaseModel):
+    """A dispute of one receipt as of its last event (SPEC.md §11)."""
+
+    dispute_id: int
+    node: AddressOut
+    challenger: AddressOut
+    digest: HashOut = Field(description="the receipt's")
+    version_id: HashOut
+    batch_id: HashOut | None = Field(description="null: the receipt was in no batch when it was disputed")
+    state: DisputeState
+    phase: str = Field(description="the move that is owed, or with which it ended", examples=["REVEAL"])
+    to_move: Literal["node", "challenger"] | None = Field(description="null: closed, or only to be closed")
+    deadline: int | None = Field(description="who owes the move loses after it; null: closed")
+    overdue: bool = Field(description="open, and the deadline has passed at the indexed block")
+    moves: int
+    kernel: int | None = Field(description="the kernel that the dispute has come to")
+    element: int | None = Field(description="the element of its tensor, once it was pointed at")
+    opened_at: int
+    moved_at: int
+    closed_at: int | None
+    slashed: AmountOut
+    to_challenger: AmountOut
+    to_consumer: AmountOut
+    to_treasury: AmountOut
+    tx_hash: HashOut = Field(description="transaction that opened it")
+    opened_block: int
+
+
+class MoveItem(BaseModel):
+    number: int
+    phase: str
+    by: Literal["node", "challenger"]
+    data: str = Field(pattern="^0x([0-9a-f]{2})*$", description="what was revealed")
+    at: int
+    block: int
+    tx_hash: HashOut
+
+
+class DisputedReceipt(BaseModel):
+    """The receipt and the signature that the dispute was opened with."""
+
+    node: AddressOut
+    consumer: AddressOut
+    version_id: HashOut
+    input_hash: HashOut
+    output_hash: HashOut
+    price: AmountOut
+    sequence: CountOut
+    executed_at: CountOut
+    signature: str = Field(pattern="^0x[0-9a-f]{130}$")
+
+
+class DisputeOut(DisputeItem, Stamped):
+    receipt: DisputedReceipt
+    game: dict[str, str] = Field(description="IDisputeGame.State by field: what the next move passes back")
+    played: list[MoveItem]
+
+
+class FraudItem(BaseModel):
+    """Two receipts of one node that contradict each other, proven by their signatures."""
+
+    kind: FraudKind
+    node: AddressOut
+    reporter: AddressOut
+    first_digest: HashOut
+    second_digest: HashOut
+    slashed: AmountOut
+    to_reporter: AmountOut
+    at: int
+    block: int
+    tx_hash: HashOut
+
+
 class Bucket(BaseModel):
     key: str
     verified: int
@@ -243,6 +320,11 @@ class NetworkOut(Stamped):
     live_versions: int
     staked_nodes: int = Field(description="with active stake and an active offer")
     answering_nodes: int
+    disputes_open: int
+    disputes_won_by_node: int
+    disputes_won_by_challenger: int
+    frauds_proven: int = Field(description="equivocations and contradictions")
+    slashed: AmountOut = Field(description="taken from nodes' stakes so far")
     per_day: list[Bucket] = Field(description="UTC days of posting, newest first, at most 90")
     per_node: list[Bucket] = Field(description="at most 100, most verified first")
     per_version: list[Bucket] = Field(description="at most 100, most verified first")

@@ -26,6 +26,7 @@ from assay.index.download import Limits
 from assay.index.fetch import Fetcher
 from assay.index.follower import MAX_RANGE, Follower, Outcome, Step
 from assay.index.probe import PERIOD, Prober
+from assay.index.programs import ProgramChecker
 from assay.settings import Settings
 
 LOCAL_CHAINS = {1337, 31337}
@@ -79,6 +80,7 @@ def open_follower(
 @shared_options
 @click.option("--poll", default=1.0, show_default=True, help="seconds between looks for a new block")
 @click.option("--probe-period", default=float(PERIOD), show_default=True, help="seconds between node probes")
+@click.option("--hub", help="artifact hub whose models' programs are recomputed; default ASSAY_HUB_URL")
 @click.option("--no-probes", is_flag=True, help="do not ask nodes whether they are alive")
 @click.option(
     "--allow-private/--public-only",
@@ -98,13 +100,14 @@ def run_index(
     database_url: str | None,
     poll: float,
     probe_period: float,
+    hub: str | None,
     no_probes: bool,
     allow_private: bool | None,
     max_batch_mib: int,
     max_range: int,
     as_json: bool,
 ) -> None:
-    """Follow the chain, check batches and probe nodes until stopped.
+    """Follow the chain, check batches, recompute programs and probe nodes until stopped.
 
     With --json (or ASSAY_LOG_JSON) log lines are JSON, on standard error; --json ends with a status document.
     """
@@ -114,7 +117,15 @@ def run_index(
     limits = Limits(max_batch_mib << 20, BATCH_SECONDS, private)
     checker = BatchChecker(engine, deployment.domain, limits)
     prober = Prober(engine, deployment.domain, deadline=PROBE_SECONDS, allow_private=private)
-    daemon = Daemon(follower, checker, None if no_probes else prober, poll=poll, probe_period=probe_period)
+    programs = ProgramChecker(engine, hub or Settings().hub_url)
+    daemon = Daemon(
+        follower,
+        checker,
+        None if no_probes else prober,
+        programs,
+        poll=poll,
+        probe_period=probe_period,
+    )
     console = progress_console()
     console.print(f"indexing chain {deployment.chain_id} from block {deployment.block}")
     with stopped_by_signals(daemon.stop):

@@ -43,6 +43,10 @@ COUNTS = (
     "live_versions",
     "staked_nodes",
     "answering_nodes",
+    "disputes_open",
+    "disputes_won_by_node",
+    "disputes_won_by_challenger",
+    "frauds_proven",
     "indexed_block",
     "head_block",
     "finalized_block",
@@ -51,6 +55,8 @@ COUNTS = (
 
 def _show(figures: dict[str, Any]) -> None:
     rows = [(name.replace("_", " "), figures[name]) for name in COUNTS if name in figures]
+    if "slashed" in figures:
+        rows.append(("slashed, base units", figures["slashed"]))
     rows += [(name, f"{100 * figures[name]:.1f} %") for name in SHARES if name in figures]
     emit_table("network", ("figure", "value"), rows)
     for title, name in (("day", "per_day"), ("node", "per_node"), ("version", "per_version")):

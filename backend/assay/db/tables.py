@@ -25,6 +25,8 @@ class Cursor(Base):
     settlement: Mapped[AddressText]
     models: Mapped[AddressText]
     nodes: Mapped[AddressText]
+    dispute_game: Mapped[AddressText]
+    """Zero where the deployment has none; its events are followed from the first block on."""
     first_block: Mapped[BigInt]
     number: Mapped[BigInt]
     """Last indexed block; first_block - 1 before the first."""
@@ -106,6 +108,20 @@ class Model(Base):
     __table_args__ = (Index("models_order", "block_number", "log_index"),)
 
 
+class ProgramCheck(Base):
+    """What lowering an artifact gave here; a function of its bytes, so no reorg touches it."""
+
+    __tablename__ = "program_checks"
+    artifact: Mapped[HashText] = mapped_column(primary_key=True)
+    outcome: Mapped[str] = mapped_column(String(16))
+    """A `ProgramOutcome`."""
+    program_root: Mapped[HashText | None]
+    reason: Mapped[LongText]
+    attempts: Mapped[int]
+    checked_at: Mapped[BigInt]
+    next_attempt_at: Mapped[BigInt]
+
+
 class Version(Base):
     __tablename__ = "versions"
     version_id: Mapped[HashText] = mapped_column(primary_key=True)
@@ -114,6 +130,7 @@ class Version(Base):
     artifact: Mapped[HashText] = mapped_column(index=True)
     program_root: Mapped[HashText]
     assurance: Mapped[str] = mapped_column(String(8))
+    """What the chain's record claims; `exact` is worth that only if `program_check` gave the same root."""
     manifest_hash: Mapped[HashText]
     royalty_bps: Mapped[int]
     uri: Mapped[LongText]
@@ -123,6 +140,12 @@ class Version(Base):
     log_index: Mapped[int]
     model: Mapped[Model] = relationship(
         primaryjoin="foreign(Version.model_id) == Model.model_id", lazy="raise", viewonly=True
+    )
+    program_check: Mapped[ProgramCheck | None] = relationship(
+        primaryjoin="foreign(Version.artifact) == ProgramCheck.artifact",
+        lazy="raise",
+        viewonly=True,
+        uselist=False,
     )
     __table_args__ = (Index("versions_order", "block_number", "log_index"),)
 
@@ -285,6 +308,70 @@ class Receipt(Base):
     )
 
 
+class Dispute(Base):
+    """A dispute as its last event left it. `state`: a `DisputeState`; `game`: IDisputeGame.State by field
+    name, integers as decimal strings, what the next move passes back.
+    """
+
+    __tablename__ = "disputes"
+    dispute_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    node: Mapped[AddressText] = mapped_column(index=True)
+    challenger: Mapped[AddressText] = mapped_column(index=True)
+    digest: Mapped[HashText] = mapped_column(index=True)
+    version_id: Mapped[HashText] = mapped_column(index=True)
+    batch_id: Mapped[HashText]
+    """Zero: opened on a receipt outside any batch."""
+    receipt: Mapped[dict[str, Any]] = mapped_column(JSON)
+    state: Mapped[str] = mapped_column(String(16), index=True)
+    phase: Mapped[int]
+    deadline: Mapped[BigInt]
+    game: Mapped[dict[str, Any]] = mapped_column(JSON)
+    moves: Mapped[int]
+    opened_at: Mapped[BigInt]
+    moved_at: Mapped[BigInt]
+    closed_at: Mapped[BigInt]
+    """0 while open."""
+    slashed: Mapped[Amount]
+    to_challenger: Mapped[Amount]
+    to_consumer: Mapped[Amount]
+    to_treasury: Mapped[Amount]
+    tx_hash: Mapped[HashText]
+    block_number: Mapped[BigInt]
+    log_index: Mapped[int]
+
+
+class DisputeMove(Base):
+    """`phase`: the one that was played; `data`: what was revealed, 0x hex."""
+
+    __tablename__ = "dispute_moves"
+    dispute_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    """From 1."""
+    phase: Mapped[int]
+    data: Mapped[LongText]
+    at: Mapped[BigInt]
+    tx_hash: Mapped[HashText]
+    block_number: Mapped[BigInt]
+    log_index: Mapped[int]
+
+
+class Fraud(Base):
+    """Two signatures of a node that contradict each other. `kind`: a `FraudKind`."""
+
+    __tablename__ = "frauds"
+    block_number: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    log_index: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    kind: Mapped[str] = mapped_column(String(16))
+    node: Mapped[AddressText] = mapped_column(index=True)
+    reporter: Mapped[AddressText] = mapped_column(index=True)
+    first_digest: Mapped[HashText]
+    second_digest: Mapped[HashText]
+    slashed: Mapped[Amount]
+    to_reporter: Mapped[Amount]
+    at: Mapped[BigInt]
+    tx_hash: Mapped[HashText]
+
+
 class Probe(Base):
     """One look at a node's `/v2/health/ready` and `/v1/node`."""
 
@@ -301,6 +388,20 @@ class Probe(Base):
 
 STATE_TABLES = {
     table.__tablename__: Base.metadata.tables[table.__tablename__]
-    for table in (Model, Version, Node, Signer, Offer, Escrow, Channel, Batch, BatchVoucher, Void)
+    for table in (
+        Model,
+        Version,
+        Node,
+        Signer,
+        Offer,
+        Escrow,
+        Channel,
+        Batch,
+        BatchVoucher,
+        Void,
+        Dispute,
+        DisputeMove,
+        Fraud,
+    )
 }
 """Written by the event handlers alone, always through `index.state.State`."""

@@ -1,4 +1,5 @@
-"""The index process: the follower in the calling thread, batch checks and probes in threads of their own.
+"""The index process: the follower in the calling thread; batch checks, program checks and probes in threads
+of their own.
 
 Each loop has two branches: RetryableError waits and goes on, anything else stops the whole process loudly.
 """
@@ -15,6 +16,7 @@ from assay.errors import RetryableError
 from assay.index.batches import BatchChecker
 from assay.index.follower import Follower, Outcome, Step
 from assay.index.probe import PERIOD, Prober
+from assay.index.programs import ProgramChecker
 
 log = structlog.get_logger(__name__)
 
@@ -29,11 +31,13 @@ class Daemon:
         follower: Follower,
         checker: BatchChecker,
         prober: Prober | None,
+        programs: ProgramChecker | None = None,
         *,
         poll: float = 1.0,
         probe_period: float = PERIOD,
     ) -> None:
         self._follower, self._checker, self._prober = follower, checker, prober
+        self._programs = programs
         self._poll, self._probe_period = poll, probe_period
         self._stopping = threading.Event()
         self._failure: BaseException | None = None
@@ -45,6 +49,8 @@ class Daemon:
     def run(self, on_step: Callable[[Step], None] = lambda step: None) -> None:
         self._follower.prepare()
         threads = [threading.Thread(target=self._guard, args=(self._check_loop,), name="batch-checks")]
+        if self._programs is not None:
+            threads.append(threading.Thread(target=self._guard, args=(self._program_loop,), name="programs"))
         if self._prober is not None:
             threads.append(threading.Thread(target=self._guard, args=(self._probe_loop,), name="probes"))
         for thread in threads:
@@ -76,6 +82,13 @@ class Daemon:
     def _check_loop(self) -> None:
         self._loop(
             "check", lambda: 0.0 if self._checker.step(should_stop=self._stopping.is_set) else self._poll
+        )
+
+    def _program_loop(self) -> None:
+        programs = self._programs
+        assert programs is not None
+        self._loop(
+            "programs", lambda: 0.0 if programs.step(should_stop=self._stopping.is_set) else self._poll
         )
 
     def _probe_loop(self) -> None:

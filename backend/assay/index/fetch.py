@@ -23,6 +23,7 @@ from assay.errors import AssayError, FatalError, RetryableError
 from assay.index.bloom import bloom_mask
 from assay.types import Address, Hash32
 
+FOLLOWED = (*CONTRACTS, "DisputeGame")
 BATCH = 100  # JSON-RPC calls in one HTTP request; providers cap it
 
 
@@ -71,8 +72,9 @@ class Fetcher:
 
     @classmethod
     def of(cls, client: ChainClient, deployment: Deployment) -> Fetcher:
+        names = [name for name in FOLLOWED if name in deployment.addresses]
         return cls(
-            client, {deployment.addresses[name]: (name, deployment.contract_abi(name)) for name in CONTRACTS}
+            client, {deployment.addresses[name]: (name, deployment.contract_abi(name)) for name in names}
         )
 
     def __init__(self, client: ChainClient, contracts: Mapping[Address, tuple[str, ContractAbi]]) -> None:

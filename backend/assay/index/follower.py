@@ -19,11 +19,13 @@ from assay.chain.errors import LogRangeTooLarge
 from assay.db.engine import read_session, write_transaction
 from assay.db.tables import Batch, BatchCheck, Block, Cursor, Event, Receipt, Reorg
 from assay.errors import ConfigurationError, FatalError, RetryableError
+from assay.index import disputes  # noqa: F401 - registers its handlers
 from assay.index.fetch import ChainEvent, Fetcher, Header, Window
 from assay.index.handlers import Context, apply_event
 from assay.index.payments import Payments
 from assay.index.rows import event_row
 from assay.index.state import State
+from assay.types import ZERO_ADDRESS
 
 log = structlog.get_logger(__name__)
 
@@ -87,6 +89,12 @@ class Follower:
             return self.position()
         cursor = found[0]
         here = (self._deployment.chain_id, addresses["Settlement"])
+        game = addresses.get("DisputeGame", ZERO_ADDRESS)
+        if (cursor.chain_id, cursor.settlement) == here and cursor.dispute_game != game:
+            raise ConfigurationError(
+                f"the database was filled without the events of DisputeGame {game}: start it over with "
+                "`assay index backfill --reset`"
+            )
         if (cursor.chain_id, cursor.settlement) != here:
             raise ConfigurationError(
                 f"the database follows chain {cursor.chain_id}, settlement {cursor.settlement}, but the "
@@ -313,6 +321,7 @@ class Follower:
             "settlement": deployment.addresses["Settlement"],
             "models": deployment.addresses["ModelRegistry"],
             "nodes": deployment.addresses["NodeRegistry"],
+            "dispute_game": deployment.addresses.get("DisputeGame", ZERO_ADDRESS),
             "first_block": parent.number + 1,
             "number": parent.number,
             "hash": parent.hash,

@@ -64,6 +64,14 @@ def _keep_event_only(context: Context, event: ChainEvent, args: Mapping[str, Any
     """Kept in `events`; no state follows."""
 
 
+def need(context: Context, table: str, *key: Any) -> dict[str, Any]:
+    """A row that an earlier event must have made. Raises KeyError."""
+    row = context.state.get(table, *key)
+    if row is None:
+        raise KeyError(f"{table} {key}")
+    return row
+
+
 def placed(event: ChainEvent) -> dict[str, int]:
     return {"block_number": event.number, "log_index": event.log_index}
 
@@ -181,7 +189,7 @@ def _staked(context: Context, event: ChainEvent, args: Mapping[str, Any]) -> Non
 
 @on("NodeRegistry", "UnstakeBegun")
 def _unstake_begun(context: Context, event: ChainEvent, args: Mapping[str, Any]) -> None:
-    node = _need(context, "nodes", args["node"])
+    node = need(context, "nodes", args["node"])
     context.state.update(
         "nodes",
         args["node"],
@@ -193,7 +201,7 @@ def _unstake_begun(context: Context, event: ChainEvent, args: Mapping[str, Any])
 
 @on("NodeRegistry", "UnstakeCancelled")
 def _unstake_cancelled(context: Context, event: ChainEvent, args: Mapping[str, Any]) -> None:
-    node = _need(context, "nodes", args["node"])
+    node = need(context, "nodes", args["node"])
     context.state.update("nodes", args["node"], stake=node["stake"] + args["amount"], thawing=0, thaw_at=0)
 
 
@@ -205,7 +213,7 @@ def _stake_withdrawn(context: Context, event: ChainEvent, args: Mapping[str, Any
 @on("NodeRegistry", "Slashed")
 def _slashed(context: Context, event: ChainEvent, args: Mapping[str, Any]) -> None:
     """Takes from the stake first, from what is thawing last (SPEC.md §5)."""
-    node = _need(context, "nodes", args["node"])
+    node = need(context, "nodes", args["node"])
     from_stake = min(node["stake"], args["amount"])
     context.state.update(
         "nodes",
@@ -245,13 +253,6 @@ def _offer_withdrawn(context: Context, event: ChainEvent, args: Mapping[str, Any
 # --- Settlement ---
 
 
-def _need(context: Context, table: str, *key: str) -> dict[str, Any]:
-    row = context.state.get(table, *key)
-    if row is None:
-        raise KeyError(f"{table} {key}")
-    return row
-
-
 @on("Settlement", "Funded")
 def _funded(context: Context, event: ChainEvent, args: Mapping[str, Any]) -> None:
     key = {"consumer": args["consumer"], "node": args["node"]}
@@ -273,7 +274,7 @@ def _thaw_cancelled(context: Context, event: ChainEvent, args: Mapping[str, Any]
 
 @on("Settlement", "EscrowWithdrawn")
 def _escrow_withdrawn(context: Context, event: ChainEvent, args: Mapping[str, Any]) -> None:
-    escrow = _need(context, "escrows", args["consumer"], args["node"])
+    escrow = need(context, "escrows", args["consumer"], args["node"])
     balance = escrow["balance"] - args["amount"]
     context.state.update("escrows", args["consumer"], args["node"], balance=balance, thawing=0, thaw_at=0)
 
@@ -369,7 +370,7 @@ def _receipt_voided(context: Context, event: ChainEvent, args: Mapping[str, Any]
     context.state.create("voids", void)
     if not any(args["batch_id"]):
         return  # only marks the digest
-    batch = _need(context, "batches", batch_id)
+    batch = need(context, "batches", batch_id)
     context.state.update(
         "batches",
         batch_id,

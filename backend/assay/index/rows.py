@@ -1,4 +1,6 @@
-"""Events as database rows and JSON: integers as decimal strings, bytes as 0x hex, text without NUL."""
+"""Events as database rows and JSON: integers as decimal strings, bytes as 0x hex, text without NUL,
+structs and arrays as lists in the ABI's order.
+"""
 
 from __future__ import annotations
 
@@ -32,4 +34,6 @@ def plain(value: Any) -> Any:
         return "0x" + value.hex()
     if isinstance(value, str):
         return clean_text(value)
+    if isinstance(value, tuple):
+        return [plain(item) for item in value]
     raise TypeError(f"no JSON form for {type(value).__name__}")

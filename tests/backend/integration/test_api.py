@@ -12,14 +12,16 @@ import httpx
 import pytest
 import schemathesis
 from assay.api.app import create_app
-from assay.chain.contracts import Settlement
-from assay.chain.settlement import receipt_row
 from assay.commitments.merkle import verify_proof
 from assay.commitments.receipts import receipt_digest, receipt_file_from_json
 from assay.db.engine import open_engine
+from assay.exact.lowering import lower
+from assay.hub.client import HubClient
 from assay.index.batches import BatchChecker
 from assay.index.download import Limits
 from assay.index.probe import Prober
+from assay.index.programs import ProgramChecker
+from assay.index.rows import plain
 from assay.types import Hash32, ReceiptStatus
 from fastapi import FastAPI
 from hypothesis import HealthCheck, settings
@@ -27,11 +29,12 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from tests.support.api_server import serving
 from tests.support.batch_server import BatchServer, batch_server
+from tests.support.deploy import UNIT
 from tests.support.index_tables import follow, new_database, new_follower, url_of
 from tests.support.index_world import PostedBatch, TestNode, World, index_world
+from tests.support.onnx_models import convolution_model
 
-PROGRAM = Hash32(b"\x07" * 32)
-GAME = "0x" + "77" * 20
+FALSE_PROGRAM = Hash32(b"\x07" * 32)
 
 
 @dataclass
@@ -42,6 +45,7 @@ class Setting:
     exact: Hash32
     signed: Hash32
     idle: Hash32
+    false: Hash32
     node: TestNode
     batches: dict[str, PostedBatch]
 
@@ -49,17 +53,6 @@ class Setting:
         reply = self.client.get(path, params=params or None)
         assert reply.status_code == expected, reply.text
         return reply.json()
-
-
-def void(world: World, batch: PostedBatch, position: int) -> None:
-    """As the dispute contract would."""
-    settlement: Settlement = world.settlement
-    world.chain.set_balance(GAME, 10**18)
-    world.chain.request("anvil_impersonateAccount", GAME)
-    row = receipt_row(batch.receipts[position].receipt)
-    from assay.commitments.identifiers import batch_id
-
-    world.send(GAME, settlement.write("void", batch_id(batch.key), row))  # type: ignore[arg-type]
 
 
 def describe(world: World, node: TestNode, server: BatchServer, versions: list[Hash32]) -> None:
@@ -75,25 +68,39 @@ def describe(world: World, node: TestNode, server: BatchServer, versions: list[H
     )
 
 
+def equivocate(world: World, node: TestNode, version: Hash32) -> None:
+    """Two receipts for one place in a channel, shown to the contract."""
+    first, second = (world.receipt(node, version, world.consumer(9).address, 1, price) for price in (1, 2))
+    world.send(world.accounts[0], world.game.prove_equivocation(first, second))
+
+
 @pytest.fixture(scope="module")
 def setting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting]:
     folder = tmp_path_factory.mktemp("api")
-    with index_world(folder) as world, batch_server() as server:
-        exact = world.publish("digits", PROGRAM)
+    with index_world(folder, disputes=True) as world, batch_server() as server:
+        model, other = convolution_model(), convolution_model(seed=1)
+        digests = [HubClient(folder / "hub").put(artifact) for artifact in (model, other)]
+        exact = world.publish("digits", lower(model).root, digests[0])
         signed, idle = world.publish("trees"), world.publish("idle")
-        node = world.add_node(server.url, {exact: 10, signed: 10})
+        false = world.publish("false", FALSE_PROGRAM, digests[1])
+        node = world.add_node(server.url, {exact: 10, signed: 10, false: 10})
         dead = world.add_node("http://127.0.0.1:9", {idle: 1})
-        describe(world, node, server, [exact, signed])
+        describe(world, node, server, [exact, signed, false])
         batches = {
             "exact": world.serve(node, exact, world.consumer(1), 5),
             "voided": world.serve(node, exact, world.consumer(2), 3),
             "signed": world.serve(node, signed, world.consumer(1), 4),
             "withheld": world.serve(dead, exact, world.consumer(1), 2),
             "free": world.serve(node, signed, world.consumer(3), 2, price=0),
+            "false": world.serve(node, false, world.consumer(3), 1),
         }
-        void(world, batches["voided"], 1)
+        voided = batches["voided"]
+        world.time_out(world.open_dispute(voided.receipts[1], voided))
         world.finish()
         batches["pending"] = world.serve(node, exact, world.consumer(1), 1)
+        batches["disputed"] = world.serve(node, exact, world.consumer(4), 2)
+        world.open_dispute(batches["disputed"].receipts[0], batches["disputed"])
+        equivocate(world, node, exact)
         for batch in batches.values():
             if batch is not batches["withheld"]:
                 server.publish(batch.batch_id, batch.body)
@@ -101,25 +108,26 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting]:
         follow(new_follower(engine, world.rpc, world.deployment))
         domain = world.deployment.domain
         BatchChecker(engine, domain, Limits(1 << 20, 2.0, True)).step()
+        assert ProgramChecker(engine, folder / "hub").step() == 2
         prober = Prober(engine, domain, deadline=2.0, allow_private=True)
         assert prober.step() == 1
         reader = open_engine(url_of(engine), read_only=True)
         app = create_app(reader)
         with serving(app) as url, httpx.Client(base_url=url) as client:
-            yield Setting(world, client, app, exact, signed, idle, node, batches)
+            yield Setting(world, client, app, exact, signed, idle, false, node, batches)
         reader.dispose()
 
 
 def test_network__program_and_none__counts_only_what_is_verified(setting: Setting) -> None:
     found = setting.get("/v1/network")
     assert found["verified_inferences"] == 5 + 3 - 1
-    assert found["settled_inferences"] == 5 + 2 + 4 + 2 + 2
+    assert found["settled_inferences"] == 5 + 2 + 4 + 2 + 2 + 1
     assert found["settled_signed_only"] == found["settled_inferences"] - 7
-    assert (found["settled_paid"], found["verified_paid"]) == (13, 7)
-    assert (found["active_versions"], found["live_versions"]) == (3, 2)
-    assert found["accessibility"] == pytest.approx(2 / 3)
-    assert found["verifiability"] == pytest.approx(7 / 13)
-    assert found["scalability"] == pytest.approx(0.5), "equal stakes, one node answers"
+    assert (found["settled_paid"], found["verified_paid"]) == (14, 7)
+    assert (found["active_versions"], found["live_versions"]) == (4, 3)
+    assert found["accessibility"] == pytest.approx(3 / 4)
+    assert found["verifiability"] == pytest.approx(7 / 14)
+    assert found["scalability"] == pytest.approx(998 / 1998), "one node answers, and was slashed twice"
     product = found["accessibility"] * found["verifiability"] * found["scalability"]
     assert found["utility"] == pytest.approx(product)
     per_version = {bucket["key"]: bucket for bucket in found["per_version"]}
@@ -138,9 +146,77 @@ def test_receipt__signed_only_and_final__is_never_called_verified(setting: Setti
         assert (receipt["assurance"], receipt["status"], receipt["verified"]) == ("signed", "final", False)
 
 
+def test_network__disputes__counts_them_and_what_was_slashed(setting: Setting) -> None:
+    found = setting.get("/v1/network")
+    assert (found["disputes_open"], found["disputes_won_by_node"]) == (1, 0)
+    assert (found["disputes_won_by_challenger"], found["frauds_proven"]) == (1, 1)
+    assert found["slashed"] == str(2 * UNIT)
+
+
+def test_versions__program_that_does_not_follow_from_the_artifact__is_signed_and_says_why(
+    setting: Setting,
+) -> None:
+    version = setting.get(f"/v1/versions/0x{setting.false.hex()}")
+    assert version["program_root"] == "0x" + FALSE_PROGRAM.hex()
+    assert version["assurance"] == "signed" and "not the published one" in version["assurance_reason"]
+    (receipt,) = setting.get("/v1/receipts", version_id=version["version_id"])["items"]
+    assert (receipt["assurance"], receipt["status"], receipt["verified"]) == ("signed", "final", False)
+    buckets = {b["key"]: b for b in setting.get("/v1/network")["per_version"]}
+    assert (buckets[version["version_id"]]["verified"], buckets[version["version_id"]]["settled"]) == (0, 1)
+
+
+def test_disputes__open_and_won__say_how_they_stand(setting: Setting) -> None:
+    running, won = setting.get("/v1/disputes")["items"]
+    assert (running["state"], running["phase"], running["to_move"]) == ("open", "ASSERT", "node")
+    assert running["deadline"] > running["opened_at"] and running["closed_at"] is None
+    assert (won["state"], won["to_move"], won["deadline"]) == ("challenger_won", None, None)
+    assert (won["slashed"], won["to_challenger"]) == (str(UNIT), str(UNIT // 2))
+    batch = setting.batches["voided"]
+    assert won["batch_id"] == batch.batch_id
+    digest = receipt_digest(setting.world.deployment.domain, batch.receipts[1].receipt)
+    assert won["digest"] == "0x" + digest.hex()
+
+
+def test_dispute__by_number__gives_the_state_that_the_contract_keeps(setting: Setting) -> None:
+    running = setting.get("/v1/disputes", state="open")["items"][0]
+    data = setting.get(f"/v1/disputes/{running['dispute_id']}")
+    record = setting.world.dispute(running["dispute_id"])
+    assert list(data["game"].values()) == [plain(value) for value in record.state.row()]
+    assert data["receipt"]["signature"] == "0x" + record.signature.hex()
+    assert data["played"] == []
+    assert setting.get("/v1/disputes/99", 404)["code"] == "dispute_unknown"
+
+
+def test_disputes__filters__give_those_alone(setting: Setting) -> None:
+    everyone = {"node": setting.node.operator, "challenger": setting.world.accounts[0]}
+    for name, value in (everyone | {"version_id": "0x" + setting.exact.hex()}).items():
+        assert len(setting.get("/v1/disputes", **{name: value})["items"]) == 2
+    assert setting.get("/v1/disputes", node=setting.world.accounts[0])["items"] == []
+    won = setting.get("/v1/disputes", state="challenger_won")["items"]
+    assert setting.get("/v1/disputes", receipt=won[0]["digest"])["items"] == won
+    assert setting.get("/v1/disputes", state="node_won")["items"] == []
+
+
+def test_frauds__equivocation__names_both_receipts(setting: Setting) -> None:
+    (fraud,) = setting.get("/v1/frauds", node=setting.node.operator)["items"]
+    assert (fraud["kind"], fraud["slashed"]) == ("equivocation", str(UNIT))
+    assert fraud["first_digest"] != fraud["second_digest"]
+    assert setting.get("/v1/frauds", kind="contradiction")["items"] == []
+
+
+def test_receipts__under_dispute__say_so_and_others_of_the_batch_wait(setting: Setting) -> None:
+    found = setting.get("/v1/receipts", batch_id=setting.batches["disputed"].batch_id)["items"]
+    assert [(r["index"], r["status"], r["disputes"]) for r in found] == [
+        (1, "pending", []),
+        (0, "disputed", [2]),
+    ]
+    batch = setting.get(f"/v1/batches/{setting.batches['disputed'].batch_id}")
+    assert batch["status"] == "held"
+
+
 def test_receipts__filters__give_what_was_served(setting: Setting) -> None:
     operator, consumer = setting.node.operator, setting.world.consumer(1).address
-    assert len(setting.get("/v1/receipts", node=operator)["items"]) == 15
+    assert len(setting.get("/v1/receipts", node=operator)["items"]) == 18
     assert len(setting.get("/v1/receipts", node=operator.lower(), consumer=consumer)["items"]) == 10
     batch = setting.batches["voided"]
     found = setting.get("/v1/receipts", batch_id=batch.batch_id)["items"]
@@ -183,7 +259,8 @@ def test_models_and_versions__by_id_and_by_name__agree(setting: Setting) -> None
     by_name = setting.get(f"/v1/models/{publisher}/digits")
     assert setting.get(f"/v1/models/{by_name['model_id']}") == by_name
     version = setting.get(f"/v1/versions/0x{setting.exact.hex()}")
-    assert (version["assurance"], version["active_offers"]) == ("exact", 1)
+    assert (version["assurance"], version["assurance_reason"]) == ("exact", "")
+    assert version["active_offers"] == 1
     assert by_name["versions"][0]["artifact_cid"].startswith("bafkrei")
     assert [m["name"] for m in setting.get("/v1/models", name="trees")["items"]] == ["trees"]
     assert setting.get("/v1/versions", status="revoked")["items"] == []
@@ -191,7 +268,7 @@ def test_models_and_versions__by_id_and_by_name__agree(setting: Setting) -> None
 
 def test_offers__live_and_dead_node__say_so(setting: Setting) -> None:
     offers = setting.get("/v1/offers")["items"]
-    assert [(o["price"], o["is_live"]) for o in offers] == [("1", False), ("10", True), ("10", True)]
+    assert [(o["price"], o["is_live"]) for o in offers] == [("1", False), *[("10", True)] * 3]
     nodes = {n["node"]: n for n in setting.get("/v1/nodes")["items"]}
     assert nodes[setting.node.operator]["is_answering"]
     dead = next(n for name, n in nodes.items() if name != setting.node.operator)
@@ -223,7 +300,10 @@ def test_channels__of_a_consumer__show_escrow_after_void(setting: Setting) -> No
 
 @pytest.mark.parametrize(
     "path",
-    ["/v1/models", "/v1/versions", "/v1/nodes", "/v1/offers", "/v1/batches", "/v1/receipts", "/v1/channels"],
+    [
+        *("/v1/models", "/v1/versions", "/v1/nodes", "/v1/offers", "/v1/batches", "/v1/receipts"),
+        *("/v1/channels", "/v1/disputes", "/v1/frauds"),
+    ],
 )
 def test_lists__page_by_page__give_the_whole_list_once(setting: Setting, path: str) -> None:
     whole = setting.get(path, limit=200)
@@ -282,7 +362,9 @@ def parse_stream(text: str) -> list[tuple[int, str, dict[str, Any]]]:
 def test_events__resumed_in_the_middle__continue_where_they_ended(setting: Setting) -> None:
     whole = parse_stream(setting.client.get("/v1/events", params={"follow": False}).text)
     assert [entry[0] for entry in whole] == list(range(1, len(whole) + 1))
-    assert whole[-1][2]["name"] in {"BatchPosted"}
+    assert whole[-1][2]["name"] in {"Equivocated", "Slashed"}
+    opened = next(entry for _, _, entry in whole if entry["name"] == "DisputeOpened")
+    assert opened["args"]["state"][0] == setting.world.accounts[0], "structs are lists in the ABI's order"
     part = setting.client.get(
         "/v1/events", params={"follow": False, "limit": 2}, headers={"Last-Event-ID": "5"}
     )
@@ -294,7 +376,7 @@ def test_health__index_fresh__is_ready_and_measured(setting: Setting) -> None:
     assert setting.get("/healthz") == {"status": "ok"}
     assert setting.get("/readyz")["status"] == "ready"
     text = setting.client.get("/metrics").text
-    assert "assay_index_indexed_block" in text and "assay_index_batches_available 5.0" in text
+    assert "assay_index_indexed_block" in text and "assay_index_batches_available 7.0" in text
 
 
 def test_readyz__index_silent__is_not_ready(setting: Setting) -> None:

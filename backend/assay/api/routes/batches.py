@@ -22,13 +22,14 @@ from assay.api.context import (
     page_out,
     stamp_of,
 )
-from assay.api.render import batch_item, receipt_item, voucher_item
+from assay.api.render import Marks, batch_item, receipt_item, voucher_item
 from assay.api.schemas import BatchItem, BatchOut, PageOut, ProofOut, ReceiptItem, ReceiptOut
 from assay.api.tagging import TaggedRoute
 from assay.commitments.identifiers import keccak
 from assay.commitments.merkle import MerkleTree
 from assay.commitments.receipts import receipts_tree
 from assay.db.repositories import batches
+from assay.db.repositories.disputes import disputes_of
 from assay.db.tables import Cursor, Receipt
 from assay.types import BatchAvailability
 
@@ -83,8 +84,8 @@ def list_receipts(
     """Receipts of available batches, newest batch first."""
     wanted = batches.ReceiptFilter(digest, node, consumer, version_id, batch_id)
     found = batches.list_receipts(session, wanted, page)
-    voided = batches.voided_among(session, [receipt.digest for receipt in found.items])
-    return page_out(found, cursor, lambda receipt: receipt_item(receipt, cursor, voided))
+    marks = _marks(session, [receipt.digest for receipt in found.items])
+    return page_out(found, cursor, lambda receipt: receipt_item(receipt, cursor, marks))
 
 
 @router.get("/receipts/{digest}", operation_id="get_receipt", tags=["receipts"], responses=NOT_FOUND)
@@ -101,13 +102,13 @@ def get_receipt(session: SessionIn, cursor: CursorIn, digest: HashIn) -> Receipt
 )
 def get_receipt_proof(session: SessionIn, cursor: CursorIn, digest: HashIn) -> ProofOut:
     """What a contract or a third party needs to check a receipt without trusting this API."""
-    receipt, _, voided = _find(session, cursor, digest)
+    receipt, _, marks = _find(session, cursor, digest)
     tree = _tree(receipt.batch_id, tuple(batches.digests_of(session, receipt.batch_id)))
     siblings = tree.proof(receipt.position)
     return ProofOut(
         chain_id=cursor.chain_id,
         settlement=cursor.settlement,
-        receipt=receipt_item(receipt, cursor, voided),
+        receipt=receipt_item(receipt, cursor, marks),
         batch_id=receipt.batch_id,
         node=receipt.node,
         version_id=receipt.version_id,
@@ -119,7 +120,7 @@ def get_receipt_proof(session: SessionIn, cursor: CursorIn, digest: HashIn) -> P
     )
 
 
-def _find(session: Session, cursor: Cursor, digest: str) -> tuple[Receipt, Cursor, set[str]]:
+def _find(session: Session, cursor: Cursor, digest: str) -> tuple[Receipt, Cursor, Marks]:
     receipt = batches.get_receipt(session, digest)
     if receipt is None:
         raise NotFound(
@@ -127,7 +128,11 @@ def _find(session: Session, cursor: Cursor, digest: str) -> tuple[Receipt, Curso
             "once its node has posted it and the index has checked the batch",
             "receipt_unknown",
         )
-    return receipt, cursor, batches.voided_among(session, [digest])
+    return receipt, cursor, _marks(session, [digest])
+
+
+def _marks(session: Session, digests: Sequence[str]) -> Marks:
+    return Marks(batches.voided_among(session, digests), disputes_of(session, digests))
 
 
 @lru_cache(maxsize=16)

@@ -28,6 +28,7 @@ def get_network(session: SessionIn, cursor: CursorIn, context: ContextIn) -> Net
     accessibility = figures.share(len(live), len(active))
     verifiability = figures.share(counted.verified_paid, counted.settled_paid)
     scalability = figures.served_share(nodes)
+    disputes = network.dispute_figures(session)
     return NetworkOut(
         verified_inferences=counted.verified,
         settled_inferences=counted.settled,
@@ -41,6 +42,11 @@ def get_network(session: SessionIn, cursor: CursorIn, context: ContextIn) -> Net
         active_versions=len(active),
         live_versions=len(live),
         staked_nodes=len(nodes),
+        disputes_open=disputes.by_state["open"],
+        disputes_won_by_node=disputes.by_state["node_won"],
+        disputes_won_by_challenger=disputes.by_state["challenger_won"],
+        frauds_proven=disputes.frauds,
+        slashed=str(disputes.slashed),
         answering_nodes=sum(figures.is_answering(node, now, context.probe_period) for node in nodes),
         per_day=_days(counted),
         per_node=_buckets(counted, "node"),

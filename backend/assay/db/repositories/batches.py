@@ -9,11 +9,14 @@ from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session, joinedload
 
 from assay.db.repositories.paging import Page, PageRequest, fetch_page
-from assay.db.tables import Batch, BatchCheck, BatchVoucher, Receipt, Void
+from assay.db.tables import Batch, BatchCheck, BatchVoucher, Receipt, Version, Void
 from assay.types import BatchAvailability
 
 BATCH_ORDER = (Batch.block_number, Batch.log_index)
 RECEIPT_ORDER = (Receipt.block_number, Receipt.log_index, Receipt.position)
+
+
+CHECKED_VERSION = joinedload(Batch.version).joinedload(Version.program_check)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +35,13 @@ class ReceiptFilter:
     batch_id: str | None = None
 
 
+def _batches() -> Select[Batch]:
+    return select(Batch).options(joinedload(Batch.check), CHECKED_VERSION)
+
+
 def list_batches(session: Session, wanted: BatchFilter, page: PageRequest) -> Page[Batch]:
     """Newest first."""
-    query = select(Batch).options(joinedload(Batch.check), joinedload(Batch.version))
+    query = _batches()
     if wanted.node is not None:
         query = query.where(Batch.node == wanted.node)
     if wanted.version_id is not None:
@@ -47,7 +54,7 @@ def list_batches(session: Session, wanted: BatchFilter, page: PageRequest) -> Pa
 
 
 def get_batch(session: Session, batch_id: str) -> Batch | None:
-    query = select(Batch).options(joinedload(Batch.check), joinedload(Batch.version))
+    query = _batches()
     return session.scalars(query.where(Batch.batch_id == batch_id)).first()
 
 
@@ -77,7 +84,7 @@ def get_receipt(session: Session, digest: str) -> Receipt | None:
 
 
 def _receipts() -> Select[Receipt]:
-    return select(Receipt).options(joinedload(Receipt.batch).joinedload(Batch.version))
+    return select(Receipt).options(joinedload(Receipt.batch).options(CHECKED_VERSION))
 
 
 def digests_of(session: Session, batch_id: str) -> list[str]:

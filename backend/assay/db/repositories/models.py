@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import func, select
-from sqlalchemy.orm import Session, contains_eager
+from sqlalchemy import Select, func, select
+from sqlalchemy.orm import Session, contains_eager, joinedload
 
 from assay.db.repositories.paging import Page, PageRequest, fetch_page
 from assay.db.tables import Model, Offer, Version
@@ -16,6 +16,11 @@ class VersionFilter:
     model_id: str | None = None
     artifact: str | None = None
     status: int | None = None
+
+
+def _versions() -> Select[Version]:
+    query = select(Version).join(Version.model)
+    return query.options(contains_eager(Version.model), joinedload(Version.program_check))
 
 
 def list_models(session: Session, publisher: str | None, name: str | None, page: PageRequest) -> Page[Model]:
@@ -37,7 +42,7 @@ def find_model(session: Session, publisher: str, name: str) -> Model | None:
 
 
 def list_versions(session: Session, wanted: VersionFilter, page: PageRequest) -> Page[Version]:
-    query = select(Version).join(Version.model).options(contains_eager(Version.model))
+    query = _versions()
     if wanted.model_id is not None:
         query = query.where(Version.model_id == wanted.model_id)
     if wanted.artifact is not None:
@@ -49,7 +54,7 @@ def list_versions(session: Session, wanted: VersionFilter, page: PageRequest) ->
 
 def versions_of(session: Session, model_id: str, limit: int) -> list[Version]:
     """Newest first."""
-    query = select(Version).join(Version.model).options(contains_eager(Version.model))
+    query = _versions()
     return list(
         session.scalars(
             query.where(Version.model_id == model_id).order_by(Version.number.desc()).limit(limit)
@@ -58,7 +63,7 @@ def versions_of(session: Session, model_id: str, limit: int) -> list[Version]:
 
 
 def get_version(session: Session, version_id: str) -> Version | None:
-    query = select(Version).join(Version.model).options(contains_eager(Version.model))
+    query = _versions()
     return session.scalars(query.where(Version.version_id == version_id)).first()
 
 

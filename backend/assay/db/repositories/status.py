@@ -13,6 +13,7 @@ from assay.db.tables import (
     BatchCheck,
     Channel,
     Cursor,
+    Dispute,
     Event,
     Model,
     Node,
@@ -23,7 +24,7 @@ from assay.db.tables import (
 from assay.errors import ConfigurationError
 from assay.types import BatchAvailability
 
-COUNTED: tuple[type[Base], ...] = (Event, Model, Version, Node, Channel, Batch, Receipt, Reorg)
+COUNTED: tuple[type[Base], ...] = (Event, Model, Version, Node, Channel, Batch, Receipt, Dispute, Reorg)
 
 
 def get_cursor(session: Session) -> Cursor:
