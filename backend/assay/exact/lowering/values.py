@@ -41,6 +41,8 @@ class Interval:
 
     low: float
     high: float
+    negative_zero: bool = True
+    """Of a float32 tensor: an element may be −0. Means nothing for integers."""
 
     @property
     def is_finite(self) -> bool:
@@ -51,7 +53,8 @@ class Interval:
         return max(abs(self.low), abs(self.high))
 
     def union(self, other: Interval) -> Interval:
-        return Interval(min(self.low, other.low), max(self.high, other.high))
+        negative_zero = self.negative_zero or other.negative_zero
+        return Interval(min(self.low, other.low), max(self.high, other.high), negative_zero)
 
 
 def dtype_interval(dtype: int) -> Interval:
@@ -177,7 +180,8 @@ def constant_value(array: NDArray[Any], dtype: int) -> Value:
     held = np.ascontiguousarray(array, dtype=ONNX_TO_NUMPY[dtype]).reshape(np.shape(array))
     if held.size and dtype == FLOAT and bool(np.isnan(held).any()):
         raise Refusal("a constant holds NaN", "replace it by a number")
-    ends = Interval(held.min().item(), held.max().item()) if held.size else Interval(0, 0)
+    negative_zero = dtype == FLOAT and bool((np.signbit(held) & (held == 0)).any())
+    low, high = (held.min().item(), held.max().item()) if held.size else (0, 0)
     return Value(
         dtype=dtype,
         dims=held.shape,
@@ -187,7 +191,7 @@ def constant_value(array: NDArray[Any], dtype: int) -> Value:
         elements=held.size,
         base=0,
         strides=row_major(held.shape),
-        interval=Interval(int(ends.low), int(ends.high)) if dtype != FLOAT else ends,
+        interval=Interval(low, high, negative_zero) if dtype == FLOAT else Interval(int(low), int(high)),
         data=held,
     )
 
