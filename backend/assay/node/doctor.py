@@ -17,7 +17,8 @@ from assay.chain.deployments import Deployment
 from assay.commitments.signing import SigningKey
 from assay.errors import AssayError, RetryableError
 from assay.node.chain_ledger import ChainLedger
-from assay.node.config import MIB, NodeConfig, load_config, resolve_path
+from assay.node.config import LOG_FILE, MIB, NodeConfig, load_config, resolve_path
+from assay.node.disputes import read_disputes
 from assay.node.loader import describe_version
 from assay.node.process import build_loader, folder_lock, load_signer
 from assay.types import Address
@@ -26,6 +27,8 @@ MAX_SKEW_SECONDS: Final = 120
 MIN_FREE_BYTES: Final = 512 * MIB
 MIN_POSTINGS: Final = 20
 GAS_PER_POSTING: Final = 150_000
+GAS_PER_DEFENCE: Final = 1_500_000
+"""The node's moves of one long dispute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,8 @@ class Doctor:
                 yield self._clock_skew(client)
                 yield from self._node(ledger, signer)
                 if signer is not None:
-                    yield self._gas(client, signer.address)
+                    yield self._gas(client, signer.address, disputes=deployment.has_disputes)
+                yield from self._disputes(ledger)
                 yield from self._versions(ledger, config)
             except RetryableError as error:
                 yield Finding("RPC", False, str(error), "check rpc_urls in node.toml, or try again")
@@ -167,13 +171,35 @@ class Doctor:
         cure = "" if enough else f"assay node init --data {self._folder} (adds stake)"
         yield Finding("stake", enough, f"{found.stake} of at least {minimum}", cure)
 
-    def _gas(self, client: ChainClient, signer: Address) -> Finding:
+    def _gas(self, client: ChainClient, signer: Address, *, disputes: bool) -> Finding:
         balance, price = client.get_balance(signer), posting_price(client)
         needed = price * MIN_POSTINGS
+        what = f"{MIN_POSTINGS} batches"
+        if disputes:
+            needed += price * GAS_PER_DEFENCE // GAS_PER_POSTING
+            what += " and one dispute"
         if balance < needed:
-            detail = f"signer has {balance} wei, {MIN_POSTINGS} batches may cost {needed}"
+            detail = f"signer has {balance} wei, {what} may cost {needed}"
             return Finding("gas", False, detail, f"send {signer} at least {needed - balance} wei")
         return Finding("gas", True, f"{balance} wei, enough for about {balance // price} batches")
+
+    def _disputes(self, ledger: ChainLedger) -> Iterator[Finding]:
+        """What the chain counts and what the defender's log knows of it."""
+        frozen = ledger.nodes.node(ledger.node).frozen
+        if not frozen:
+            return
+        known = read_disputes(self._folder / LOG_FILE)
+        told = "; ".join(
+            f"dispute {row.dispute_id} of receipt 0x{row.digest.hex()}, "
+            + (f"this node's move until {row.deadline}" if row.is_ours else "the challenger's move")
+            + (f": {row.problem}" if row.problem else "")
+            for row in known
+        )
+        problems = [row for row in known if row.problem is not None]
+        cure = "keep this node running: it answers by itself, and an unanswered move loses stake"
+        if problems:
+            cure = "mend what the problem names before the deadline (chain time)"
+        yield Finding("disputes", False, f"{frozen} open; {told or 'the node has not seen them yet'}", cure)
 
     def _versions(self, ledger: ChainLedger, config: NodeConfig) -> Iterator[Finding]:
         if not config.versions:

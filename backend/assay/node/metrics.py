@@ -44,6 +44,14 @@ class Metrics:
             "assay_node_open_receipts", "Receipts not in a batch yet", registry=self.registry
         )
         self.batches = Gauge("assay_node_batches", "Batches by state", ["state"], registry=self.registry)
+        self.disputes_open = Gauge(
+            "assay_node_disputes_open", "Disputes of this node's receipts", registry=self.registry
+        )
+        self.disputes_unanswered = Gauge(
+            "assay_node_disputes_unanswered",
+            "Open disputes that the node cannot answer",
+            registry=self.registry,
+        )
         self._ok = self._requests.labels("200")
 
     def record(self, status: int, code: str, seconds: float) -> None:

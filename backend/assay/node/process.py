@@ -10,7 +10,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +18,7 @@ import structlog
 import uvloop
 
 from assay.chain.client import ChainClient
-from assay.chain.contracts import Settlement
+from assay.chain.contracts import DisputeGame
 from assay.chain.deployments import Deployment
 from assay.chain.keys import load_key, read_password
 from assay.chain.outbox import Outbox
@@ -37,6 +37,8 @@ from assay.node.config import (
     NodeConfig,
     resolve_path,
 )
+from assay.node.defender import Defender, DefenderThread
+from assay.node.disputes import DisputeLog
 from assay.node.errors import ArtifactRefused
 from assay.node.follower import Follower
 from assay.node.gate import Gate
@@ -45,10 +47,12 @@ from assay.node.http_protocol import build_server
 from assay.node.loader import Loader, VersionRecord, describe_version
 from assay.node.log import ReceiptLog
 from assay.node.metrics import Metrics
-from assay.node.runtime import limit_arena
+from assay.node.retention import Retention
+from assay.node.runtime import Model, ModelFactory, limit_arena
 from assay.node.server import Limits, Server
 from assay.node.service import Service
 from assay.node.settler import Settler, SettlerRules, SettlerThread
+from assay.node.tracing import LogTraces, TraceSource
 from assay.node.validate import SandboxLimits
 from assay.node.views import NodeInfo
 from assay.node.writer import Writer
@@ -124,30 +128,50 @@ def check_registered(ledger: ChainLedger, signer: SigningKey) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class RunningSettler:
-    thread: SettlerThread
+class RunningThreads:
+    """What sends transactions: the settler, and where there is a dispute game the defender."""
+
+    settler: SettlerThread
     store: BatchStore
     sender: Sender
     outbox: Outbox
     grace_seconds: int
+    defender: DefenderThread | None = None
+    disputes: DisputeLog | None = None
 
     def stop(self) -> None:
-        """End the thread; what it has under way goes on with the next start."""
-        self.thread.stop(self.grace_seconds)
+        """End the threads; what they have under way goes on with the next start."""
+        if self.defender is not None:
+            self.defender.stop(self.grace_seconds)
+        self.settler.stop(self.grace_seconds)
         self.sender.close()
-        if not self.thread.is_alive():
+        if not self.settler.is_alive():
             self.store.close()
+        if self.disputes is not None and self.defender is not None and not self.defender.is_alive():
+            self.disputes.close()
+        if not self.settler.is_alive() and not (self.defender and self.defender.is_alive()):
             self.outbox.close()
+
+
+def same_traces(source: TraceSource) -> TraceSource:
+    """The node's own traces as they are."""
+    return source
 
 
 @dataclass
 class NodeProcess:
-    """`run` serves until SIGINT or SIGTERM, or until a part fails for good."""
+    """`run` serves until SIGINT or SIGTERM, or until a part fails for good.
+
+    `build_model` makes what runs a loaded version; `wrap_traces` what disputes are answered from, out of the
+    traces of the log's own inputs.
+    """
 
     folder: Path
     config: NodeConfig
     progress: Progress = print
     grace_seconds: int = GRACE_SECONDS
+    build_model: ModelFactory = Model
+    wrap_traces: Callable[[TraceSource], TraceSource] = same_traces
 
     def run(self) -> None:
         """Raises ConfigurationError, FatalError, RetryableError (the chain cannot be reached at the
@@ -244,9 +268,7 @@ class NodeProcess:
         self._handle_signals(app)
         await follower.start()
         writer.start()
-        settling = await asyncio.to_thread(
-            self._start_settler, signer, deployment, ledger.client, asyncio.get_running_loop()
-        )
+        sending = await asyncio.to_thread(self._start_threads, signer, ledger, asyncio.get_running_loop())
         loading = asyncio.create_task(self._load_models(records))
         try:
             host, port = sock.getsockname()[:2]
@@ -257,7 +279,7 @@ class NodeProcess:
             self.progress("stopping: requests in progress are finished, receipts are written")
             loading.cancel()
             await follower.stop()
-            await asyncio.to_thread(settling.stop)
+            await asyncio.to_thread(sending.stop)
             await writer.stop()
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -273,16 +295,16 @@ class NodeProcess:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop)
 
-    def _start_settler(
-        self, signer: SigningKey, deployment: Deployment, client: ChainClient, loop: asyncio.AbstractEventLoop
-    ) -> RunningSettler:
+    def _start_threads(
+        self, signer: SigningKey, ledger: ChainLedger, loop: asyncio.AbstractEventLoop
+    ) -> RunningThreads:
         rules = self.config.settlement
         store = BatchStore(self.folder / LOG_FILE, self.config.node)
         outbox = Outbox(self.folder / OUTBOX_FILE)
-        sender = Sender(client, signer, outbox)
+        sender = Sender(ledger.client, signer, outbox)
         settler = Settler(
             store,
-            Settlement(client, deployment),
+            ledger.settlement,
             sender,
             self.config.node,
             SettlerRules(
@@ -294,12 +316,31 @@ class NodeProcess:
             ),
         )
         thread = SettlerThread(settler, rules.poll_seconds, self._fail_from(loop))
+        running = RunningThreads(thread, store, sender, outbox, self.grace_seconds)
+        if ledger.deployment.has_disputes:
+            disputes = DisputeLog(self.folder / LOG_FILE)
+            defender = self._build_defender(ledger, disputes, sender)
+            guard = DefenderThread(defender, rules.poll_seconds, self._fail_from(loop))
+            running = replace(running, defender=guard, disputes=disputes)
+            guard.start()
         thread.start()
-        return RunningSettler(thread, store, sender, outbox, self.grace_seconds)
+        return running
+
+    def _build_defender(self, ledger: ChainLedger, disputes: DisputeLog, sender: Sender) -> Defender:
+        config = self.config
+        traces = LogTraces(
+            self.folder / LOG_FILE,
+            ledger.models,
+            ArtifactCache(self.folder / ARTIFACTS, config.hub_url),
+            config.limits.artifact_mib * MIB,
+        )
+        retention = Retention(ledger.settlement.dispute_window(), config.settlement.free_receipts)
+        game = DisputeGame(ledger.client, ledger.deployment)
+        return Defender(game, disputes, sender, config.node, self.wrap_traces(traces), retention=retention)
 
     async def _load_models(self, records: list[VersionRecord]) -> None:
         """Load one version after another; those that the hub does not give are tried again."""
-        loader = build_loader(self.folder, self.config)
+        loader = replace(build_loader(self.folder, self.config), build_model=self.build_model)
         waiting = list(records)
         while waiting:
             again = []

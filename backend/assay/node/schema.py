@@ -104,7 +104,8 @@ CREATE TABLE disputes (
     is_ours INTEGER NOT NULL,                     -- 1: the node owes the next move
     problem TEXT,                                 -- why the node cannot answer
     attempt INTEGER NOT NULL DEFAULT 0,           -- moves that were mined and reverted
-    outcome TEXT                                  -- NULL while open
+    outcome TEXT,                                 -- NULL while open
+    closed_block INTEGER
 ) STRICT;
 CREATE INDEX disputes_open ON disputes (deadline) WHERE outcome IS NULL;
 

@@ -15,6 +15,7 @@ from assay.chain.errors import RpcError
 from assay.errors import ConfigurationError
 from assay.node.chain_ledger import ChainLedger
 from assay.node.config import LOG_FILE, NodeConfig
+from assay.node.disputes import read_disputes
 from assay.node.doctor import MIN_POSTINGS, posting_price
 from assay.node.schema import from_blob, open_database
 
@@ -99,6 +100,7 @@ def fetch_status(folder: Path, config: NodeConfig, ledger: ChainLedger) -> dict[
         "pending": str(figures.posted_amount - figures.collectable_amount),
         "collectable": str(figures.collectable_amount),
         "collectable_batches": figures.collectable_batches,
+        "disputes": [row.to_json() for row in read_disputes(folder / LOG_FILE)],
         "claimable": str(ledger.settlement.claimable(config.node, block.number)),
     }
 

@@ -12,6 +12,7 @@ import orjson
 
 import assay
 from assay.errors import RequestError
+from assay.node.disputes import open_disputes
 from assay.node.errors import NotFound
 from assay.node.log import batch_receipts, read_data
 from assay.node.schema import open_database
@@ -56,6 +57,9 @@ class NodeInfo:
             service.metrics.open_receipts.set(count)
             for state, number in connection.execute("SELECT state, count(*) FROM batches GROUP BY state"):
                 service.metrics.batches.labels(state).set(number)
+            disputes = open_disputes(connection)
+        service.metrics.disputes_open.set(len(disputes))
+        service.metrics.disputes_unanswered.set(sum(row.problem is not None for row in disputes))
         return service.metrics.render()
 
 

@@ -1,0 +1,149 @@
+"""What is kept of receipts, and until when."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from assay.commitments.signing import SigningKey
+from assay.node import retention
+from assay.node.batches import Batch, BatchStore
+from assay.node.log import ChannelKey, HeldVoucher, Issue, LoggedReceipt, ReceiptLog, read_data
+from assay.node.retention import Retention
+from assay.node.schema import open_database
+from assay.types import ZERO_ADDRESS, Address, Domain, Hash32
+
+from tests.backend.unit.node.test_log import DATA
+
+DOMAIN = Domain(31337, Address("0x" + "11" * 20))
+NODE = SigningKey(b"\x07" * 32).address
+SIGNER = SigningKey(b"\x08" * 32)
+VERSION = Hash32(b"\x01" * 32)
+EXECUTED_AT = 1_000
+POSTED_AT = 1_100
+WINDOW = 600
+KEEP = Retention(WINDOW, free_receipts=False)
+
+
+class Kept:
+    """A log with a paid receipt and a free one, both with data."""
+
+    def __init__(self, folder: Path) -> None:
+        self.log = ReceiptLog(folder / "log.sqlite3", DOMAIN, NODE, clock=lambda: EXECUTED_AT)
+        self.store = BatchStore(self.log.path, NODE)
+        self.db = open_database(self.log.path)
+        self.consumer = SigningKey(b"\x09" * 32).address
+        self.paid, self.free = (self.issue(1, 5), self.issue(2, 0))
+
+    def issue(self, n: int, price: int) -> LoggedReceipt:
+        key = ChannelKey(VERSION, self.consumer if price else ZERO_ADDRESS)
+        voucher = HeldVoucher(price * n, 0, b"\x01" * 65) if price else None
+        hashes = Hash32(bytes([n]) * 32), Hash32(b"\x22" * 32)
+        payment = Hash32(bytes([n]) * 32) if price else None
+        item = replace(Issue(key, *hashes, price, voucher, payment), data=DATA.to_bytes())
+        (logged,) = self.log.write([item], SIGNER)
+        assert logged is not None
+        return logged
+
+    def close_batch(self, *, free_receipts: bool = False) -> Batch:
+        channels = self.store.channels_to_close(VERSION, free_receipts=free_receipts)
+        return self.store.close_batch(VERSION, channels, [], 100, EXECUTED_AT)
+
+    def has(self, logged: LoggedReceipt) -> bool:
+        return read_data(self.db, logged.digest) is not None
+
+    def dispute(self, logged: LoggedReceipt, outcome: str | None = None) -> None:
+        self.db.execute(
+            "INSERT OR REPLACE INTO disputes (dispute_id, digest, opened_block, phase, deadline, is_ours,"
+            " outcome) VALUES (1, ?, 1, 1, 9, 1, ?)",
+            (logged.digest, outcome),
+        )
+
+    def close(self) -> None:
+        self.db.close()
+        self.store.close()
+        self.log.close()
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Iterator[Kept]:
+    made = Kept(tmp_path)
+    yield made
+    made.close()
+
+
+def test_prune__batch_collected_and_window_passed__drops_its_data_alone(kept: Kept) -> None:
+    batch = kept.close_batch()
+    kept.store.mark_posted(batch, POSTED_AT, 5, None, [])
+    assert Retention(WINDOW, free_receipts=True).prune(kept.db, POSTED_AT + WINDOW + 1) == 0
+    kept.store.mark_collected([batch])
+    free_too = Retention(WINDOW, free_receipts=True)
+    assert free_too.prune(kept.db, POSTED_AT + WINDOW) == 0
+    assert kept.has(kept.paid)
+    assert free_too.prune(kept.db, POSTED_AT + WINDOW + 1) == 1
+    assert (kept.has(kept.paid), kept.has(kept.free)) == (False, True)
+    assert kept.log.receipt(kept.paid.digest) == kept.paid
+
+
+def test_prune__dispute_open_of_a_final_receipt__keeps_its_data_until_it_is_closed(kept: Kept) -> None:
+    """One that was opened before the batch was posted may last longer than the batch's window."""
+    batch = kept.close_batch()
+    kept.store.mark_posted(batch, POSTED_AT, 5, None, [])
+    kept.store.mark_collected([batch])
+    kept.dispute(kept.paid)
+    kept.dispute(kept.paid)
+    assert KEEP.prune(kept.db, POSTED_AT + 9 * WINDOW) == 1  # the free one
+    assert kept.has(kept.paid)
+    kept.dispute(kept.paid, "won")
+    assert KEEP.prune(kept.db, POSTED_AT + 9 * WINDOW) == 1
+    assert not kept.has(kept.paid)
+
+
+def test_prune__paid_receipt_in_no_batch__is_kept_for_ever(kept: Kept) -> None:
+    KEEP.prune(kept.db, EXECUTED_AT + 99 * WINDOW)
+    assert kept.has(kept.paid)
+
+
+def test_prune__free_receipt_never_batched__is_retired_and_stays_out_of_batches(kept: Kept) -> None:
+    assert KEEP.prune(kept.db, EXECUTED_AT + WINDOW) == 0
+    assert kept.has(kept.free)
+    assert KEEP.prune(kept.db, EXECUTED_AT + WINDOW + 1) == 1
+    assert not kept.has(kept.free)
+    later = kept.issue(3, 0)
+    batch = kept.close_batch(free_receipts=True)
+    assert batch.receipts == 2
+    rows = kept.db.execute("SELECT digest FROM receipts WHERE batch IS NOT NULL ORDER BY id").fetchall()
+    assert rows == [(kept.paid.digest,), (later.digest,)]
+
+
+def test_prune__free_receipts_are_batched__keeps_them(kept: Kept) -> None:
+    assert Retention(WINDOW, free_receipts=True).prune(kept.db, EXECUTED_AT + 99 * WINDOW) == 0
+    assert kept.has(kept.free)
+
+
+def test_prune__more_than_one_step__drops_so_many_and_goes_on(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "ROWS_A_STEP", 2)
+    for n in range(3, 6):
+        kept.issue(n, 0)
+    late = EXECUTED_AT + WINDOW + 1
+    assert [KEEP.prune(kept.db, late) for _ in range(3)] == [2, 2, 0]
+
+
+def test_prune__receipt_taken_by_a_batch_meanwhile__keeps_its_data(kept: Kept) -> None:
+    """The batch is closed between the look and the write."""
+    rows: list[tuple[int]] = kept.db.execute(
+        "SELECT id FROM receipts WHERE digest = ?", (kept.free.digest,)
+    ).fetchall()
+
+    class Raced(Retention):
+        def _unbatched(self, connection: sqlite3.Connection, chain_time: int) -> list[tuple[int]]:
+            kept.close_batch(free_receipts=True)
+            return rows
+
+    Raced(WINDOW, free_receipts=False).prune(kept.db, EXECUTED_AT + WINDOW + 1)
+    assert kept.has(kept.free)
