@@ -10,10 +10,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 SOURCES = sorted([*(ROOT / "contracts").glob("*.vy"), *(ROOT / "contracts" / "modules").glob("*.vy")])
 PREFIXES = {
+    "DisputeGame": "disputes",
     "ModelRegistry": "models",
     "NodeRegistry": "nodes",
     "Settlement": "settlement",
     "channels": "settlement",
+    "payouts": "disputes",
     "vault": "settlement",
 }
 REASON = re.compile(r'"([a-z_]+: [^"]+)"')
