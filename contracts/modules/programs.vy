@@ -217,11 +217,14 @@ def _operand(
         terms: uint256 = (extract32(data, min(at, end), output_type=uint256) >> 216) & 255
         assert terms <= len(variables), "steps: form has too many terms"
         at = unsafe_add(at, 5)
+        least: uint256 = 0
         for term: uint256 in range(terms, bound=MAX_AXES):
             word = extract32(data, min(at, end), output_type=uint256)
             variable: uint256 = word >> 248
             assert variable < len(variables), "steps: variable is not there"
             coefficient: int256 = convert(convert(word << 8, bytes32), int256) >> 224
+            assert variable >= least and coefficient != 0, "steps: form is not canonical"
+            least = unsafe_add(variable, 1)
             form = unsafe_add(form, unsafe_mul(coefficient, variables[variable]))
             at = unsafe_add(at, 5)
         word = extract32(data, min(at, end), output_type=uint256)
