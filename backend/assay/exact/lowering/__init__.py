@@ -28,11 +28,37 @@ Conventions for operator families, one module each, imported below so that they 
 - Extents of 0 do not occur but in constants.
 """
 
-from assay.exact.lowering import arithmetic, casting, convolution, joining, pooling, selection, shaping
+from assay.exact.lowering import (
+    arithmetic,
+    casting,
+    convolution,
+    joining,
+    linear,
+    matrices,
+    pooling,
+    qbinary,
+    qpools,
+    qtables,
+    selection,
+    shaping,
+)
 from assay.exact.lowering.lower import check_model, lower
 from assay.exact.lowering.report import Finding, Report, UnsupportedModel
 
-FAMILIES = (arithmetic, casting, convolution, joining, pooling, selection, shaping)
+FAMILIES = (
+    arithmetic,
+    casting,
+    convolution,
+    joining,
+    linear,
+    matrices,
+    pooling,
+    qbinary,
+    qpools,
+    qtables,
+    selection,
+    shaping,
+)
 """Modules whose operators are registered."""
 
 __all__ = ["FAMILIES", "Finding", "Report", "UnsupportedModel", "check_model", "lower"]

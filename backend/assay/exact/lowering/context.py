@@ -154,7 +154,7 @@ class Context:
     ) -> Value:
         """One kernel over the values, broadcast to each other; operand k of the expression is values[k]."""
         dims, views, batched = broadcast(values)
-        domain, steps = _merge_axes(dims, [view.strides for view in views])
+        domain, steps = merge_axes(dims, [view.strides for view in views])
         operands = [
             self.flat_operand(view, forms.build(view.base, enumerate(strides)))
             for view, strides in zip(views, steps, strict=True)
@@ -254,7 +254,7 @@ def _align(value: Value, rank: int) -> Value:
     return value.with_view(value.dims[1:], value.strides[1:])
 
 
-def _merge_axes(
+def merge_axes(
     dims: Sequence[int], strides: Sequence[Sequence[int]]
 ) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
     """Fewer loop axes in the same order: drops those of extent 1, joins those that all operands pass

@@ -23,6 +23,7 @@ from assay.exact.lowering.contractions import (
 )
 from assay.exact.lowering.quantisation import (
     check_scales,
+    common_zero_point,
     requantise,
     scalar_scale,
     scalar_zero_point,
@@ -43,7 +44,7 @@ def lower_qlinear_conv(node: Node, context: Context) -> Value:
     x, w = node.input(0, "x"), node.input(3, "w")
     x_zero = scalar_zero_point(node, 2, "x_zero_point", x.dtype)
     y_zero = scalar_zero_point(node, 7, "y_zero_point", UINT8)
-    w_zero = _weight_zero_point(node, 5, w)
+    w_zero = common_zero_point(node, 5, "w_zero_point", w.dtype)
     channels = w.dims[0] if w.dims else 0
     scales = _output_scales(node, channels)
     bias = _bias(node, channels)
@@ -66,20 +67,10 @@ def lower_qlinear_conv(node: Node, context: Context) -> Value:
 @operator("ConvInteger", versions=(10,), attributes=_ATTRIBUTES)
 def lower_conv_integer(node: Node, context: Context) -> Value:
     """The accumulator alone."""
-    x, w = node.input(0, "x"), node.input(1, "w")
+    x, w = node.input(0, "x"), node.input(1, "w", (UINT8,))
     x_zero = scalar_zero_point(node, 2, "x_zero_point", x.dtype)
-    w_zero = _weight_zero_point(node, 3, w)
+    w_zero = common_zero_point(node, 3, "w_zero_point", w.dtype)
     return convolve(node, context, x, w, x_zero=x_zero, w_zero=w_zero, part="")
-
-
-def _weight_zero_point(node: Node, position: int, w: Value) -> int:
-    """One for all channels: onnxruntime refuses others."""
-    if node.optional(position) is None:
-        return 0
-    zeros = node.constant(position, "w_zero_point", (w.dtype,))
-    if zeros.ndim > 1 or zeros.size not in (1, w.dims[0]) or not bool(np.all(zeros == zeros.reshape(-1)[0])):
-        raise Refusal("w_zero_point differs between channels", "quantise weights symmetrically")
-    return int(zeros.reshape(-1)[0])
 
 
 def _output_scales(node: Node, channels: int) -> NDArray[Any]:

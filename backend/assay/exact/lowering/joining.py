@@ -36,8 +36,13 @@ Read = tuple[Value, Affine, Bound]
 @operator("Concat", versions=(4, 11, 13), attributes=("axis",))
 def lower_concat(node: Node, context: Context) -> Value:
     values = [node.input(position, f"input {position}") for position in range(len(node.inputs))]
+    return join(node, context, values, int(node.attributes.get("axis", 0)))
+
+
+def join(node: Node, context: Context, values: Sequence[Value], onnx_axis: int) -> Value:
+    """Any number of tensors along ONNX's axis. Refuses those that do not fit each other."""
     first = values[0]
-    axis = first.axis(int(node.attributes.get("axis", 0)))
+    axis = first.axis(onnx_axis)
     for value in values:
         others = [
             (v.dims[:axis], v.dims[axis + 1 :], len(v.dims), v.batched, v.dtype) for v in (first, value)
@@ -46,7 +51,7 @@ def lower_concat(node: Node, context: Context) -> Value:
             raise Refusal(
                 "its inputs differ in more than one axis, in dtype or in the batch axis", "align them"
             )
-    values = [value for value in values if value.dims[axis]] or values[:1]
+    values = [value for value in values if value.dims[axis]] or list(values[:1])
     while len(values) > 1:
         taken = values[:MAX_OPERANDS]
         values = [concatenate(node, context, taken, axis), *values[MAX_OPERANDS:]]

@@ -45,6 +45,16 @@ def scalar_zero_point(node: Node, position: int, what: str, dtype: int) -> int:
     return int(_single(node.constant(position, what, (dtype,)), what))
 
 
+def common_zero_point(node: Node, position: int, what: str, dtype: int) -> int:
+    """A constant zero point, one for all channels even where it is given for each; 0 where it is left out."""
+    if node.optional(position) is None:
+        return 0
+    zeros = node.constant(position, what, (dtype,))
+    if not zeros.size or not bool(np.all(zeros == zeros.reshape(-1)[0])):
+        raise Refusal(f"{what} differs between channels", "quantise weights symmetrically")
+    return int(zeros.reshape(-1)[0])
+
+
 def _single(array: NDArray[Any], what: str) -> Any:
     if array.size != 1 or array.ndim > 1:
         raise Refusal(f"{what} has dims {list(array.shape)}, one value is needed", "quantise per tensor")

@@ -29,12 +29,10 @@ def lower_reshape(node: Node, context: Context) -> Value:
     wanted = [int(dim) for dim in node.constant(1, "shape", (INT64,)).reshape(-1)]
     copies = not node.attributes.get("allowzero", 0)
     if data.batched:
-        rest = _fill(wanted[1:], data, copies, first=1)
-        if not wanted or not (wanted[0] == -1 or (wanted[0] == 0 and copies)) or prod(rest) != data.size:
-            raise Refusal(
-                f"shape {wanted} does not keep the batch axis", "write the batch axis as 0 or -1, rest fixed"
-            )
-        return context.reshape(node, data, rest)
+        if not wanted or not (wanted[0] == -1 or (wanted[0] == 0 and copies)):
+            cure = "write the batch axis as 0, or as -1 with the others fixed"
+            raise Refusal(f"shape {wanted} does not keep the batch axis", cure)
+        return context.reshape(node, data, _fill(wanted[1:], data, copies, first=1))
     return context.reshape(node, data, _fill(wanted, data, copies, first=0))
 
 
@@ -51,7 +49,7 @@ def _fill(wanted: Sequence[int], data: Value, copies: bool, first: int) -> list[
     if dims.count(-1) == 1 and known and data.size % known == 0:
         dims[dims.index(-1)] = data.size // known
     if min(dims, default=1) < 0 or prod(dims) != data.size:
-        raise Refusal(f"{data.size} elements do not fill the shape {list(wanted)}", _STATIC)
+        raise Refusal(f"{data.size} elements do not fill the dims {list(wanted)}", _STATIC)
     return dims
 
 
