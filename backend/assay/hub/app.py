@@ -1,14 +1,20 @@
-"""The hub over HTTP: `PUT`, `GET` and `HEAD /v1/artifacts/{sha256}`, `GET /healthz`.
+"""The hub over HTTP: `PUT`, `GET` and `HEAD /v1/artifacts/{sha256}`, its `/program`, `GET /healthz`.
 
 Resumable upload: `HEAD` tells what is there. 200: the artifact, nothing to do. 404: `Upload-Offset` is the
 byte to go on from. Send the rest as `PUT` requests with `Content-Range: bytes FIRST-LAST/TOTAL`, each
 starting at that offset; an answer of 202 has the next `Upload-Offset`, 201 means checked and stored, 409
 tells the right offset. A `PUT` without `Content-Range` is a whole artifact. Nothing can be read before its
 digest is checked.
+
+`GET /v1/artifacts/{sha256}/program` lowers the artifact (SPEC.md §10) and answers `{"artifact", "profile",
+"outcome", "program_root", "figures", "findings", "reason"}`; `outcome` is `lowered`, `outside` (the findings
+say why) or `failed`.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +24,15 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.requests import ClientDisconnect
 
 from assay.errors import RequestError, RetryableError
+from assay.exact.program import PROFILE
 from assay.hub.digests import MAX_ARTIFACT_BYTES, ArtifactUnknownError, DigestMismatchError, parse_digest
+from assay.hub.programs import LoweringBusyError, Programs
 from assay.hub.ranges import parse_content_range, parse_range
 from assay.hub.spool import Spool
 from assay.hub.store import ArtifactStore
 from assay.hub.uploads import OffsetConflictError, Uploads
-from assay.types import ZERO_HASH, Hash32
+from assay.programs.bounded import DEFAULT_LIMITS, LoweringLimits
+from assay.types import ZERO_HASH, Hash32, ProgramOutcome
 
 _CACHE = "public, max-age=31536000, immutable"
 _ERRORS: dict[int | str, dict[str, Any]] = {
@@ -32,11 +41,24 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def create_app(store: ArtifactStore, spool_folder: Path, *, max_bytes: int = MAX_ARTIFACT_BYTES) -> FastAPI:
+def create_app(
+    store: ArtifactStore,
+    spool_folder: Path,
+    *,
+    max_bytes: int = MAX_ARTIFACT_BYTES,
+    limits: LoweringLimits = DEFAULT_LIMITS,
+) -> FastAPI:
     """An ASGI app over `store`; `spool_folder` holds uploads on their way in, for this process alone."""
     spool = Spool(spool_folder)
-    hub = _Hub(store, spool, Uploads(store, spool, max_bytes))
-    app = FastAPI(title="Assay hub", description=__doc__, docs_url=None, redoc_url=None)
+    programs = Programs(store, spool_folder / "programs", limits)
+    hub = _Hub(store, spool, Uploads(store, spool, max_bytes), programs)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        programs.stop()
+
+    app = FastAPI(title="Assay hub", description=__doc__, docs_url=None, redoc_url=None, lifespan=lifespan)
     path = "/v1/artifacts/{sha256}"
     upload_errors = _ERRORS | {
         409: {"description": "offset conflict"},
@@ -47,6 +69,13 @@ def create_app(store: ArtifactStore, spool_folder: Path, *, max_bytes: int = MAX
     app.add_api_route(path, hub.put, methods=["PUT"], responses=upload_errors, response_class=Response)
     app.add_api_route(path, hub.get, methods=["GET"], responses=download_errors, response_class=Response)
     app.add_api_route(path, hub.head, methods=["HEAD"], responses=_ERRORS, response_class=Response)
+    app.add_api_route(
+        f"{path}/program",
+        hub.program,
+        methods=["GET"],
+        responses=_ERRORS | {503: {"description": "too many artifacts wait to be lowered"}},
+        response_class=JSONResponse,
+    )
     app.add_api_route("/healthz", hub.healthz, methods=["GET"])
     app.add_exception_handler(RequestError, _render_request_error)
     app.add_exception_handler(RetryableError, _render_store_failure)
@@ -57,7 +86,8 @@ def create_app(store: ArtifactStore, spool_folder: Path, *, max_bytes: int = MAX
 class _Hub:
     """The endpoints."""
 
-    def __init__(self, store: ArtifactStore, spool: Spool, uploads: Uploads) -> None:
+    def __init__(self, store: ArtifactStore, spool: Spool, uploads: Uploads, programs: Programs) -> None:
+        self._programs = programs
         self._store = store
         self._spool = spool
         self._uploads = uploads
@@ -108,6 +138,17 @@ class _Hub:
         body = await to_thread.run_sync(self._store.stream, digest, start, stop)
         return StreamingResponse(body, status_code=206 if span else 200, headers=headers)
 
+    async def program(self, sha256: str) -> Response:
+        """What the artifact lowers to."""
+        digest = parse_digest(sha256)
+        size = await self._size(digest)
+        if size is None:
+            raise ArtifactUnknownError(digest, "this hub")
+        found = await self._programs.lowering(digest, size)
+        cached = "public, max-age=86400" if found.outcome is ProgramOutcome.LOWERED else "no-cache"
+        content = {"artifact": digest.hex(), "profile": PROFILE, **found.to_json()}
+        return JSONResponse(content, headers={"Cache-Control": cached})
+
     async def healthz(self) -> dict[str, str]:
         """Whether the store answers."""
         await self._size(ZERO_HASH)
@@ -142,6 +183,8 @@ async def _render_request_error(_: Request, error: Exception) -> Response:
         content |= {"expected": error.expected.hex(), "actual": error.actual.hex()}
     if isinstance(error, OffsetConflictError):
         headers["Upload-Offset"] = str(error.offset)
+    if isinstance(error, LoweringBusyError):
+        headers["Retry-After"] = "60"
     return JSONResponse(content, status_code=error.status, headers=headers)
 
 
