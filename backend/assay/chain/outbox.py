@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.chain.transactions import Fees
-from assay.chain.values import Call
+from assay.chain.values import Call, parse_tx_receipt
 from assay.errors import ConfigurationError, FatalError
 from assay.types import Address, Hash32
 
@@ -188,6 +188,14 @@ class Outbox:
                 "SELECT MAX(nonce) FROM intents WHERE chain_id = ? AND sender = ?", (chain_id, sender)
             ).fetchone()
         return 0 if row[0] is None else int(row[0]) + 1
+
+    def gas_spent(self, chain_id: int, sender: Address) -> list[int]:
+        """The wei that each mined transaction of the key cost, reverted ones too, by nonce."""
+        mined = self._select(
+            "chain_id = ? AND sender = ? AND state = ?", (chain_id, sender, IntentState.MINED)
+        )
+        receipts = [parse_tx_receipt(intent.receipt) for intent in mined if intent.receipt is not None]
+        return [receipt.gas_used * receipt.effective_gas_price for receipt in receipts]
 
     @contextlib.contextmanager
     def sender_lock(self, chain_id: int, sender: Address) -> Iterator[None]:

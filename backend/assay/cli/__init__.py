@@ -15,6 +15,8 @@ GROUPS = {
     "api": "serve the index over HTTP",
     "infer": "send one inference request and keep its receipt",
     "receipt": "show and verify receipts",
+    "watch": "re-execute receipts and dispute the wrong ones",
+    "dispute": "list, explain and play disputes",
     "channel": "fund, show and withdraw escrow",
     "network": "show the network's utility figures",
 }

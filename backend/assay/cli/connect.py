@@ -34,12 +34,15 @@ _OPTIONS = (
     ),
     click.option("--api", "api_url", help="REST API that speeds up look-ups; default ASSAY_API_URL"),
     click.option("--no-api", is_flag=True, help="ask the chain alone"),
-    click.option(
+)
+
+
+def _data_option(folder: str, content: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    return click.option(
         "--data",
         type=click.Path(file_okay=False, path_type=Path),
-        help="folder of channels and receipts; default `client` in ASSAY_DATA",
-    ),
-)
+        help=f"folder of {content}; default `{folder}` in ASSAY_DATA",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +56,15 @@ class Connection:
     deployments: Path
     api_url: str | None
     data: Path
+    is_api_named: bool = True
+    """Whether somebody named the API, or it is the built-in default."""
 
     def open(self, *, with_key: bool = True) -> Client:
         """A client; with `with_key`, of the account if one is set (asks for its password)."""
         account = self.account if with_key else None
         return Client(
             account,
-            password=self._password,
+            password=self.password,
             rpc_urls=self.rpc_urls,
             deployments=self.deployments,
             chain_id=self.settings.chain_id,
@@ -77,7 +82,8 @@ class Connection:
             )
         return self.open()
 
-    def _password(self) -> str:
+    def password(self) -> str:
+        """From the file, else asked for."""
         if self.password_file is not None:
             return read_password(self.password_file)
         return str(click.prompt(f"Password of {self.account}", hide_input=True, err=True))
@@ -85,25 +91,39 @@ class Connection:
 
 def connection_options(function: Callable[P, R]) -> Callable[..., R]:
     """Adds the options; the command gets one `connection` in their place."""
+    return connection_options_for("client", "channels and receipts")(function)
 
-    @functools.wraps(function)
-    def wrapper(**values: Any) -> R:
-        settings = Settings()
-        connection = Connection(
-            settings=settings,
-            account=values.pop("account") or settings.account,
-            password_file=values.pop("password_file") or settings.password_file,
-            rpc_urls=list(values.pop("rpc_urls")) or settings.rpc_urls,
-            deployments=values.pop("deployments") or settings.deployments,
-            api_url=_api_url(values.pop("api_url"), values.pop("no_api"), settings),
-            data=values.pop("data") or settings.data / "client",
-        )
-        return function(connection=connection, **values)  # type: ignore[call-arg,arg-type]
 
-    decorated: Callable[..., R] = wrapper
-    for option in reversed(_OPTIONS):
-        decorated = option(decorated)
-    return decorated
+def connection_options_for(folder: str, content: str) -> Callable[[Callable[P, R]], Callable[..., R]]:
+    """`connection_options` of a command that keeps its state in another folder of ASSAY_DATA."""
+
+    def decorate(function: Callable[P, R]) -> Callable[..., R]:
+        @functools.wraps(function)
+        def wrapper(**values: Any) -> R:
+            return function(connection=_connection(values, folder), **values)  # type: ignore[call-arg,arg-type]
+
+        decorated: Callable[..., R] = _data_option(folder, content)(wrapper)
+        for option in reversed(_OPTIONS):
+            decorated = option(decorated)
+        return decorated
+
+    return decorate
+
+
+def _connection(values: dict[str, Any], folder: str) -> Connection:
+    """Takes its options out of `values`."""
+    settings = Settings()
+    api_url = values.pop("api_url")
+    return Connection(
+        settings=settings,
+        account=values.pop("account") or settings.account,
+        password_file=values.pop("password_file") or settings.password_file,
+        rpc_urls=list(values.pop("rpc_urls")) or settings.rpc_urls,
+        deployments=values.pop("deployments") or settings.deployments,
+        is_api_named=api_url is not None or "api_url" in settings.model_fields_set,
+        api_url=_api_url(api_url, values.pop("no_api"), settings),
+        data=values.pop("data") or settings.data / folder,
+    )
 
 
 def _api_url(given: str | None, refused: bool, settings: Settings) -> str | None:

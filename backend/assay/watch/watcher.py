@@ -1,0 +1,138 @@
+"""The watcher's two loops: the chain and the games in the calling thread, batches and receipts in another.
+
+Each has two branches: RetryableError waits and goes on, anything else stops the process loudly.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from assay.errors import RetryableError
+from assay.watch.challenger import Challenger
+from assay.watch.collector import Collector
+from assay.watch.examiner import Examiner
+from assay.watch.follower import ChainFollower, Position
+from assay.watch.indexed import IndexedBatches
+from assay.watch.store import Store
+
+FIRST_BACKOFF, MAX_BACKOFF = 0.5, 30.0
+PRUNE_SECONDS: Final = 3_600.0
+
+log = structlog.get_logger(__name__)
+
+
+class ChainClock:
+    """The chain's time between blocks: the head's, or this machine's where no block came since."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock, self._head, self._ahead = clock, 0, 0.0
+
+    def at(self, head_time: int) -> int:
+        """A chain ahead of this machine (a test's) stays as far ahead."""
+        if head_time != self._head:
+            self._head, self._ahead = head_time, max(0.0, head_time - self._clock())
+        return max(head_time, int(self._clock() + self._ahead))
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """`challenger` None: wrong receipts are reported, not disputed."""
+
+    store: Store
+    follower: ChainFollower
+    collector: Collector
+    examiner: Examiner
+    challenger: Challenger | None
+    indexed: IndexedBatches | None = None
+
+
+class Watcher:
+    """`run` returns after `stop`, or raises what ended it. `poll`: seconds between looks at the chain."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        *,
+        poll: float = 1.0,
+        keep_seconds: int = 30 * 86_400,
+        clock: Callable[[], float] = time.time,
+        stopping: threading.Event | None = None,
+    ) -> None:
+        self._parts, self._poll, self._keep = parts, poll, keep_seconds
+        self._clock, self._chain_clock = clock, ChainClock(clock)
+        self._stopping = stopping or threading.Event()
+        self._failure: BaseException | None = None
+        self._pruned_at = 0.0
+
+    def stop(self) -> None:
+        """Safe from signal handlers and other threads."""
+        self._stopping.set()
+
+    def run(self, on_step: Callable[[Position], None] = lambda position: None) -> None:
+        thread = threading.Thread(target=self._guard, args=(self._examine_loop,), name="examiner")
+        thread.start()
+        try:
+            self._loop("chain", lambda: self._follow(on_step))
+        finally:
+            self._stopping.set()
+            thread.join()
+        if self._failure is not None:
+            raise self._failure
+
+    def run_once(self, on_step: Callable[[Position], None] = lambda position: None) -> None:
+        """To the head, all that is due there, one step of the games; for cron and tests."""
+        while not self._stopping.is_set() and self._follow(on_step) == 0.0:
+            pass
+        while not self._stopping.is_set() and self._examine() == 0.0:
+            pass
+        self._follow(on_step)
+
+    def _follow(self, on_step: Callable[[Position], None]) -> float:
+        position = self._parts.follower.step()
+        on_step(position)
+        if not position.at_head:
+            return 0.0
+        if self._parts.challenger is not None:
+            self._parts.challenger.step(self._chain_clock.at(position.time))
+        self._prune(position.time)
+        return self._poll
+
+    def _prune(self, now: int) -> None:
+        if self._clock() >= self._pruned_at + PRUNE_SECONDS:
+            self._pruned_at = self._clock()
+            self._parts.store.prune(now - self._keep)
+
+    def _examine_loop(self) -> None:
+        self._loop("receipts", self._examine)
+
+    def _examine(self) -> float:
+        is_stopping = self._stopping.is_set
+        if self._parts.indexed is not None:
+            self._parts.indexed.step()
+        done = self._parts.collector.step(should_stop=is_stopping)
+        done += self._parts.examiner.step(should_stop=is_stopping)
+        return 0.0 if done else self._poll
+
+    def _guard(self, loop: Callable[[], None]) -> None:
+        try:
+            loop()
+        except BaseException as error:
+            self._failure = error
+            self._stopping.set()
+
+    def _loop(self, name: str, work: Callable[[], float]) -> None:
+        """`work` says how long to wait before it is done again."""
+        backoff = FIRST_BACKOFF
+        while not self._stopping.is_set():
+            try:
+                wait, backoff = work(), FIRST_BACKOFF
+            except RetryableError as error:
+                log.warning("retrying", loop=name, wait=backoff, error=str(error))
+                wait, backoff = backoff, min(MAX_BACKOFF, backoff * 2)
+            self._stopping.wait(wait)
