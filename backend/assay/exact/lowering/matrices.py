@@ -105,7 +105,8 @@ def _scales(node: Node, positions: tuple[int, int, int], alpha: np.float32) -> N
 
 
 def _check_columns(scales: NDArray[Any], b: Value) -> None:
-    if scales.ndim > 1 or scales.size not in (1, b.dims[-1] if b.dims else 1):
+    columns = b.dims[-1] if b.rank == 2 else 1
+    if scales.ndim > 1 or scales.size not in (1, columns):
         raise Refusal(f"b_scale has dims {list(scales.shape)}", "quantise per tensor or per column")
 
 

@@ -87,9 +87,11 @@ def _read_pads(
     if any(step != 1 for step in dilations):
         raise Refusal("onnxruntime has no auto_pad with dilations", "write the pads out")
     totals = [
-        max(0, ((size + step - 1) // step - 1) * step + far - size)
+        ((size + step - 1) // step - 1) * step + far - size
         for size, step, far in zip(sizes, strides, reach, strict=True)
     ]
+    if min(totals) < 0:
+        raise Refusal("auto_pad with strides beyond the window is read in two ways", "write the pads out")
     smaller = [total // 2 for total in totals]
     larger = [total - half for total, half in zip(totals, smaller, strict=True)]
     return (smaller, larger) if mode == "SAME_UPPER" else (larger, smaller)

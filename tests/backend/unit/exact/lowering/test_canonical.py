@@ -1,0 +1,47 @@
+"""The same file lowers to the same root, whatever the process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from assay.exact.lowering import lower
+
+from tests.support.exact_models import DIGITS, random_case
+
+DIGITS_ROOT = "63f430f158eda5dd2d313269ffc15e2d5935e044aaee07f76b56ed4fd6faa002"
+PROGRAM = """
+import sys
+from assay.exact.lowering import lower
+print(lower(sys.stdin.buffer.read()).root.hex())
+"""
+
+
+def _root_elsewhere(artifact: bytes, seed: str) -> str:
+    found = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        input=artifact,
+        capture_output=True,
+        check=True,
+        env=os.environ | {"PYTHONHASHSEED": seed},
+    )
+    return found.stdout.decode().strip()
+
+
+def test_lower__digits__has_the_golden_root() -> None:
+    assert lower(DIGITS.read_bytes()).root.hex() == DIGITS_ROOT
+
+
+@pytest.mark.parametrize("seed", ["0", "1", "4242"])
+def test_lower__other_processes_and_hash_seeds__give_the_same_root(seed: str) -> None:
+    assert _root_elsewhere(DIGITS.read_bytes(), seed) == DIGITS_ROOT
+
+
+@pytest.mark.parametrize("operator", ["QLinearConv", "QLinearConcat", "QLinearSigmoid"])
+def test_lower__twice__gives_the_same_records(operator: str) -> None:
+    artifact = random_case(operator, 2).artifact
+    first, second = lower(artifact), lower(artifact)
+    assert first.records == second.records
+    assert list(first.constants) == list(second.constants)
