@@ -27,6 +27,9 @@ from assay.client import AutoFund, Client, Result
 @click.option("--auto-fund", help="deposit this many tokens at a time when the escrow is short")
 @click.option("--auto-fund-total", help="never deposit more than this in all; default: one deposit")
 @click.option("--private", is_flag=True, help="keep inputs and outputs off this machine's disk")
+@click.option(
+    "--public", is_flag=True, help="let the node show inputs and outputs, so that watchers can check"
+)
 @connection_options
 @json_option
 @command_errors
@@ -40,6 +43,7 @@ def command(
     auto_fund: str | None,
     auto_fund_total: str | None,
     private: bool,
+    public: bool,
     connection: Connection,
     as_json: bool,
 ) -> None:
@@ -55,7 +59,7 @@ def command(
             allowed = AutoFund(money.parse(auto_fund), money.parse(auto_fund_total or auto_fund))
             client.purse.auto_fund = allowed
         bound = None if max_price is None else money.parse(max_price)
-        result = client.infer(model, inputs, max_price=bound, private=private)
+        result = client.infer(model, inputs, max_price=bound, private=private, public=public)
         for attempt in result.attempts:
             progress_console().print(Text("note", "yellow"), attempt, soft_wrap=True)
         _save(result, out, receipt_path)

@@ -1,10 +1,12 @@
-"""`assay receipt`: show a receipt, and verify it from the chain alone, each step in words."""
+"""`assay receipt`: show a receipt, verify it from the chain alone, re-execute it from one's own copy."""
 
 from __future__ import annotations
 
 import json
 import re
 import sys
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,15 @@ from assay.cli.connect import Connection, Money, connection_options
 from assay.cli.output import command_errors, console, emit_json, emit_table, json_option
 from assay.client import Client, Report, verify_receipt
 from assay.client.proofs import find_proof, proof_from_json, proof_to_json
-from assay.client.verify import Proof
+from assay.client.verify import Proof, time_text
 from assay.commitments.parsing import parse_hash
+from assay.commitments.public_data import ReceiptData
 from assay.commitments.receipts import receipt_digest, receipt_file_from_json, receipt_file_to_json
 from assay.errors import AssayError, RequestError, RetryableError, VerificationError
 from assay.types import Domain, SignedReceipt
 
 _DIGEST = re.compile(r"0x[0-9a-fA-F]{64}")
+RECHECK_CODES = {"exact": 0, "wrong": VerificationError.exit_code, "not exact": RequestError.exit_code}
 MARKS = {True: Text("ok", "green"), False: Text("FAILED", "red"), None: Text("open", "yellow")}
 
 
@@ -101,6 +105,73 @@ def verify(receipt: str, proof_path: Path | None, connection: Connection, as_jso
         raise RetryableError(
             f"receipt 0x{report.digest.hex()} has no fault, but is not final yet; verify it again later"
         )
+
+
+@command.command()
+@click.argument("receipt")
+@click.option(
+    "--tensors",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="inputs and outputs as a node's /data gives them; default the data folder's copy, else the node's",
+)
+@click.option("--dispute", is_flag=True, help="if it is wrong, dispute it and play the dispute to its end")
+@connection_options
+@json_option
+@command_errors
+def recheck(
+    *, receipt: str, tensors: Path | None, dispute: bool, connection: Connection, as_json: bool
+) -> None:
+    """Re-execute RECEIPT here, by the exact evaluator, and compare with what its node signed.
+
+    Exit code 0: exact; 6: wrong; 2: not exact, so that re-executing it proves nothing.
+    """
+    from assay.client.recheck import Recheck, disputable_until
+    from assay.client.recheck import recheck as recheck_receipt
+
+    with connection.open(with_key=False) as client:
+        domain, signed, _ = _find(client, receipt)
+        data = None if tensors is None else ReceiptData.from_json(_load_json(tensors))
+        found = recheck_receipt(client, domain, signed, data)
+        is_wrong = found.verdict is Recheck.WRONG
+        until = disputable_until(client, signed) if is_wrong else None
+    name = f"receipt 0x{found.digest.hex()}"
+    if is_wrong and dispute and until and found.data is not None:
+        click.echo(f"{name} is wrong: {found.reason}; disputing it", err=True)
+        _dispute(connection, signed, found.data, as_json)
+        return
+    if as_json:  # one document, whatever it says
+        emit_json(
+            {
+                "digest": found.digest,
+                "verdict": found.verdict,
+                "reason": found.reason,
+                "disputable_until": until,
+            }
+        )
+        sys.exit(RECHECK_CODES[str(found.verdict)])
+    if found.verdict is Recheck.EXACT:
+        console().print(Text("exact", "green"), f": {name} is what its program computes here", sep="")
+    if is_wrong:
+        cure = (
+            f"dispute it before {time_text(until)}: `assay receipt recheck {receipt} --dispute`"
+            if until
+            else "its dispute window has passed"
+        )
+        raise VerificationError(f"{name} is wrong: {found.reason}; {cure}", step="output")
+    if found.verdict is Recheck.NOT_EXACT:
+        raise RequestError(f"{name} is not exact: {found.reason}", code="not_exact")
+
+
+def _dispute(connection: Connection, signed: SignedReceipt, data: ReceiptData, as_json: bool) -> None:
+    """By the watcher's challenger, in its own folder."""
+    from assay.cli.dispute import WATCH_FOLDER, open_by_hand, play_until_closed
+    from assay.watch.setup import challenge_by_hand
+
+    connection = replace(connection, data=connection.settings.data / WATCH_FOLDER[0])
+    with ExitStack() as stack:
+        watch = open_by_hand(connection, None, stack, node=signed.receipt.node)
+        digest = challenge_by_hand(watch, signed, json.dumps(data.to_json()).encode())
+        play_until_closed(watch, lambda record: record.opened.digest == digest, as_json)
 
 
 def _exit_code(report: Report) -> int:

@@ -22,6 +22,7 @@ from assay.chain.keys import load_key
 from assay.chain.outbox import Outbox
 from assay.chain.sender import Sender
 from assay.client.accelerator import Accelerator
+from assay.client.copies import copy_of
 from assay.client.directory import Directory, Health, NodeOffer
 from assay.client.errors import (
     ChannelBlocked,
@@ -46,9 +47,11 @@ from assay.commitments.identifiers import checksum_address
 from assay.commitments.signing import SigningKey
 from assay.commitments.tensors import OIP_TO_ONNX, commit_tensors
 from assay.errors import AssayError, ConfigurationError, RequestError
-from assay.types import Address, Hash32, TensorSpec
+from assay.types import Address, Assurance, Hash32, TensorSpec
 
 RESOLVED_SECONDS = 30.0
+KEPT_COPIES = 256 << 20
+"""Bytes."""
 ESCROW_PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, None)
 """Seconds between tries while a node has not seen a deposit that the chain has."""
 Signature = tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]
@@ -62,7 +65,8 @@ class Client:
 
     `account` is an Ape account alias or a keystore v3 path (`password`: text or a function that asks), `key`
     a SigningKey instead; with neither, only versions offered at price 0 can be used. `rpc_urls` are tried in
-    order. `auto_fund` allows bounded deposits; without it an empty escrow is an EscrowShort error. Times in
+    order. `auto_fund` allows bounded deposits; without it an empty escrow is an EscrowShort error.
+    `keep_copies`: most bytes of exact answers' tensors kept for a recheck, the oldest go first. Times in
     seconds.
     """
 
@@ -81,6 +85,7 @@ class Client:
         auto_fund: AutoFund | None = None,
         timeout: float = 30.0,
         max_nodes: int = 3,
+        keep_copies: int = KEPT_COPIES,
     ) -> None:
         self.key = key or _load(account, password)
         self.chain = ChainClient(rpc_urls, chain_id=chain_id)
@@ -103,7 +108,9 @@ class Client:
             self.domain, self.key, self.store, self.http, self.directory.was_signer,
             self._purse.ensure if self._purse else lambda state, price: None,
         )  # fmt: skip
+        self.hub_url = hub_url
         self._max_nodes = max_nodes
+        self._keep_copies = keep_copies
         self._resolved: dict[str, tuple[float, ResolvedVersion]] = {}
         self._signatures: dict[tuple[Hash32, Address | None], Signature] = {}
 
@@ -130,21 +137,26 @@ class Client:
         *,
         max_price: int | None = None,
         private: bool = False,
+        public: bool = False,
     ) -> Result:
         """Run `publisher/name[@version]` on `inputs` (one array, or a dict by input name) at the best node.
 
         `max_price` bounds what one answer may cost, in base units. `private` keeps inputs and outputs off
-        this machine's disk: an answer that is lost with the process then cannot be fetched again.
+        this machine's disk: an answer that is lost with the process then cannot be fetched again. `public`
+        lets the node show them to anybody, so that strangers check the answer; otherwise only you can
+        (`assay receipt recheck`), from the copy of an exact version's answers that is kept here.
 
         If a node fails, the next best is asked, at most `max_nodes` of them. What was promised to a node that
         did not deliver is at most one price, and counts toward the next request there.
         Raises ModelUnknown, VersionRevoked, InputInvalid, NoNodes, PriceTooHigh, EscrowShort, ReceiptRefused.
         """
+        if private and public:
+            raise InputInvalid("a request is private or public, not both; private keeps its tensors secret")
         version = self.resolve(model)
         failures: list[AssayError] = []
         for offer in self._candidates(version, max_price, failures):
             try:
-                answer = self._ask(version, offer, inputs, private)
+                answer = self._ask(version, offer, inputs, private=private, public=public)
             except (NodeUnreachable, NodeRefused, ReceiptRefused, ChannelBlocked, EscrowShort) as error:
                 self._note_failure(offer, error)
                 failures.append(error)
@@ -184,11 +196,20 @@ class Client:
         version: ResolvedVersion,
         offer: NodeOffer,
         inputs: NDArray[Any] | Mapping[str, NDArray[Any]],
+        *,
         private: bool,
+        public: bool,
     ) -> Answer:
         specs, outputs = self.signature(version, offer)
         arrays = match_inputs(specs, inputs)
-        work = Work(specs, outputs, arrays, commit_tensors(arrays.values()), uuid.uuid4().hex, private)
+        input_hash = commit_tensors(arrays.values())
+        work = Work(specs, outputs, arrays, input_hash, uuid.uuid4().hex, private, public)
+        answer = self._pay_and_ask(version, offer, work)
+        if version.assurance is Assurance.EXACT and not private:
+            self.store.keep_copy(*copy_of(self.domain, answer, work), limit=self._keep_copies)
+        return answer
+
+    def _pay_and_ask(self, version: ResolvedVersion, offer: NodeOffer, work: Work) -> Answer:
         target = _target(version, offer)
         if offer.price == 0:
             return self._session.infer_unpaid(target, work)

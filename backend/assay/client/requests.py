@@ -41,6 +41,8 @@ class Work:
     input_hash: Hash32
     request_id: str
     private: bool = False
+    public: bool = False
+    """The node may show the tensors to anybody (SPEC.md §11), so that strangers can check its answer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -178,7 +178,7 @@ class Manifests:
         path = self._folder / f"{version.manifest_hash.hex()}.json"
         if path.exists() and (manifest := _checked(path.read_bytes(), version.manifest_hash)):
             return manifest
-        for base in self._sources(version):
+        for base in self.sources(version):
             try:
                 reply = self._http.get(base, f"/v1/artifacts/{version.manifest_hash.hex()}")
             except (NodeUnreachable, NodeRefused):
@@ -189,7 +189,8 @@ class Manifests:
                 return manifest
         return None
 
-    def _sources(self, version: Version) -> list[str]:
+    def sources(self, version: Version) -> list[str]:
+        """Hubs to ask: the one that was set, and where the publisher says that the artifact is."""
         parts = urlsplit(version.uri)
         published = version.uri.partition("/v1/artifacts/")[0] if "/v1/artifacts/" in version.uri else ""
         candidates = [self._hub_url or "", published if parts.scheme in ("http", "https") else ""]

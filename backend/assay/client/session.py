@@ -64,7 +64,7 @@ class Session:
         """A version offered at price 0: no voucher, no channel; the receipt's consumer is the zero
         address.
         """
-        body, length = encode_request(work.inputs, work.arrays, {}, work.request_id)
+        body, length = encode_request(work.inputs, work.arrays, _public(work), work.request_id)
         request = Pending(
             0, 0, 0, work.input_hash, None if work.private else body, length, int(self._clock())
         )
@@ -98,7 +98,8 @@ class Session:
         self._ensure_escrow(state, target.price)
         amount = channels.next_amount(state, target.price)
         voucher = Voucher(key.consumer, key.node, key.version_id, amount, state.count)
-        body, length = encode_request(work.inputs, work.arrays, self._parameters(voucher), work.request_id)
+        parameters = self._parameters(voucher) | _public(work)
+        body, length = encode_request(work.inputs, work.arrays, parameters, work.request_id)
         kept = None if work.private else body
         now = int(self._clock())
         request = Pending(amount, state.count, target.price, work.input_hash, kept, length, now)
@@ -345,7 +346,7 @@ class Session:
         assert self._key is not None
         return self._key.sign(voucher_digest(self.domain, voucher))
 
-    def _parameters(self, voucher: Voucher) -> dict[str, str]:
+    def _parameters(self, voucher: Voucher) -> dict[str, str | bool]:
         return {
             "voucher_consumer": voucher.consumer,
             "voucher_amount": str(voucher.amount),
@@ -359,6 +360,10 @@ class Session:
 
     def _save(self, key: ChannelKey, state: ChannelState, signed: SignedReceipt | None = None) -> None:
         self._store.save(key, state, self._receipt_row(signed) if signed else None)
+
+
+def _public(work: Work) -> dict[str, str | bool]:
+    return {"public": True} if work.public else {}
 
 
 def _blocked_text(state: ChannelState) -> str:

@@ -38,6 +38,10 @@ CREATE TABLE IF NOT EXISTS deposits (
     amount TEXT NOT NULL, made_at INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS health (
     node TEXT PRIMARY KEY, latency_ms REAL NOT NULL, failures INTEGER NOT NULL, failed_at INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS copies (
+    id INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, content BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS copies_size (bytes INTEGER NOT NULL);
+INSERT INTO copies_size SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM copies_size);
 CREATE TABLE IF NOT EXISTS scans (key TEXT PRIMARY KEY, nodes TEXT NOT NULL, next_block INTEGER NOT NULL);
 """
 LOCK_POLL_SECONDS = 0.005
@@ -206,6 +210,36 @@ class Store:
     def receipts(self) -> list[str]:
         """All receipt files, oldest first."""
         return [str(row[0]) for row in self._rows("SELECT file FROM receipts ORDER BY rowid")]
+
+    def keep_copy(self, digest: str, content: bytes, limit: int) -> None:
+        """Keep a receipt's tensors for a recheck; the oldest go where all together would pass `limit` bytes.
+
+        One that alone is larger is not kept.
+        """
+        if len(content) > limit:
+            return
+        with self._transaction() as db:
+            if (
+                db.execute(
+                    "INSERT OR IGNORE INTO copies (digest, content) VALUES (?, ?)", (digest, content)
+                ).rowcount
+                < 1
+            ):
+                return
+            (total,) = db.execute("SELECT bytes FROM copies_size").fetchone()
+            total += len(content)
+            while total > limit:
+                oldest, size = db.execute(
+                    "SELECT id, length(content) FROM copies ORDER BY id LIMIT 1"
+                ).fetchone()
+                db.execute("DELETE FROM copies WHERE id = ?", (oldest,))
+                total -= size
+            db.execute("UPDATE copies_size SET bytes = ?", (total,))
+
+    def copy(self, digest: str) -> bytes | None:
+        """What `keep_copy` kept."""
+        rows = self._rows("SELECT content FROM copies WHERE digest = ?", (digest.lower(),))
+        return bytes(rows[0][0]) if rows else None
 
     def deposited(self, chain_id: int, consumer: Address) -> int:
         """Sum of automatic deposits begun from this folder, in base units."""

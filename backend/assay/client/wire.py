@@ -75,7 +75,7 @@ def _convert(spec: TensorSpec, array: NDArray[Any]) -> NDArray[Any]:
 
 
 def encode_request(
-    specs: Sequence[TensorSpec], arrays: Arrays, parameters: Mapping[str, str], request_id: str
+    specs: Sequence[TensorSpec], arrays: Arrays, parameters: Mapping[str, str | bool], request_id: str
 ) -> tuple[bytes, int]:
     """The body and the length of its JSON header; every tensor binary, binary outputs asked for."""
     chunks = [bytes(array_bytes(arrays[spec.name])) for spec in specs]
