@@ -1,5 +1,5 @@
 # pragma version 0.4.3
-# pragma nonreentrancy off
+# pragma nonreentrancy on
 # SPDX-License-Identifier: AGPL-3.0-only
 """
 @title Payouts that cannot stop what they end
