@@ -243,7 +243,7 @@ def account_json(account: Account) -> dict[str, Any]:
     state = record.state
     return {
         "dispute_id": record.dispute_id,
-        "sentence": account.sentence,
+        "verdict": account.sentence,
         "standing": account.standing,
         "unknown": account.unknown,
         "state": "open" if closing is None else "node_won" if closing.node_won else "challenger_won",

@@ -140,8 +140,8 @@ def load_account(connection: Connection) -> Any:
 
     if connection.account is None:
         raise ConfigurationError(
-            "a dispute needs an account with tokens for the bond and gas: give --account ALIAS_OR_KEYSTORE or "
-            "set ASSAY_ACCOUNT; with --dry-run receipts are judged and nothing is disputed"
+            "a dispute needs an account with tokens for the bond and gas: give --account ALIAS_OR_KEYSTORE "
+            "or set ASSAY_ACCOUNT; with --dry-run receipts are judged and nothing is disputed"
         )
     return load_key(connection.account, connection.password())
 

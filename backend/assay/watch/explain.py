@@ -77,14 +77,14 @@ def kernel_at(program: Program | None, index: int) -> Kernel | None:
 
 
 def tensor_name(program: Program | None, index: int) -> str:
-    """The ONNX node that a kernel comes from, with its tensor where the node became several kernels."""
+    """The ONNX node that a kernel comes from; what is computed on the way to its result is named besides."""
     kernel = kernel_at(program, index)
     if program is None or kernel is None or not (kernel.name or kernel.output):
         return f"kernel {index}"
     if not kernel.name:
         return kernel.output
-    siblings = sum(one.name == kernel.name for one in program.kernels)
-    return f"{kernel.name} ({kernel.output})" if siblings > 1 and kernel.output else kernel.name
+    is_result = all(one.name != kernel.name for one in program.kernels[index + 1 :])
+    return kernel.name if is_result or not kernel.output else f"{kernel.output} of {kernel.name}"
 
 
 def place_text(element: int, elements: int | None, rows: int) -> str:
