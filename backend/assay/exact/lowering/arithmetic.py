@@ -75,12 +75,8 @@ def _binary(
 def lower_add(node: Node, context: Context) -> Value:
     a, b = _operands(node)
     for zero, other in ((a, b), (b, a)):
-        if (
-            zero.array is not None
-            and zero.size == 1
-            and not zero.array.any()
-            and ranges.has_negative_zero(other)
-        ):
+        added = zero.array is not None and zero.size == 1 and zero.interval == ranges.POSITIVE_ZERO
+        if added and ranges.has_negative_zero(other):
             reason = "onnxruntime's optimiser leaves out adding 0, which keeps -0 where the sum is +0"
             raise Refusal(reason, "leave it out")
     return _binary(
@@ -110,8 +106,16 @@ def _corners(x: Interval, y: Interval, operation: Callable[[float, float], float
     return Interval(min(results), max(results))
 
 
+def _is_reciprocal(context: Context, value: Value) -> bool:
+    kernel = context.origin(value, "Div")
+    dividend = None if kernel is None else context.constant(kernel.operands[0])
+    return dividend is not None and bool(np.any(dividend == 1))
+
+
 @operator("Mul", versions=(7, 13, 14))
 def lower_mul(node: Node, context: Context) -> Value:
+    if any(_is_reciprocal(context, value) for value in _operands(node)):
+        raise Refusal("onnxruntime's optimiser makes y / x of (1 / x) · y", "divide instead")
     return _binary(
         node,
         context,
@@ -144,13 +148,19 @@ def _truncated(a: float, b: float) -> float:
 
 
 def _check_division(a: Value, b: Value) -> None:
-    if (b.array is None and ranges.has_zero(b.interval)) or (b.array is not None and not b.array.all()):
+    if _may_be(b, 0):
         raise Refusal(
             "its divisor may be zero, which ends onnxruntime's process", "divide by constants, not 0"
         )
     least = dtype_interval(a.dtype).low
-    if least < 0 and a.interval.low == least and b.interval.low <= -1 <= b.interval.high:
+    if least < 0 and a.interval.low == least and _may_be(b, -1):
         raise Refusal("it may divide the least integer by -1, which ends onnxruntime's process", "bound it")
+
+
+def _may_be(value: Value, number: int) -> bool:
+    if value.array is not None:
+        return bool((value.array == number).any())
+    return value.interval.low <= number <= value.interval.high
 
 
 def _extremum(node: Node, context: Context, *, greatest: bool) -> Value:
@@ -201,6 +211,8 @@ def lower_clip(node: Node, context: Context) -> Value:
     """Constant bounds; first the maximum with `min`, then the minimum with `max`."""
     x = node.input(0, "input", ORDERED if node.version >= 12 else (FLOAT,))
     low, high = (_clip_bound(node, x.dtype, position, name) for position, name in ((1, "min"), (2, "max")))
+    if node.version < 11 and low and high and low.interval.low > high.interval.low:
+        raise Refusal("min is above max", "exchange them")
     expression, interval = Expression().operand(0), x.interval
     for bound, greatest in ((low, True), (high, False)):
         if bound is None:
