@@ -27,6 +27,11 @@ def lower_cast(node: Node, context: Context) -> Value:
         raise Refusal(f"{dtype_name(target)} is not in the profile", "cast to another element type")
     if target == value.dtype:
         return value
+    if target == FLOAT and context.origin(value, "MatMulInteger", "ConvInteger"):
+        raise Refusal(
+            "onnxruntime fuses MatMulInteger, Cast and Mul, and computes something else",
+            "use DequantizeLinear, or QLinearMatMul",
+        )
     expression, interval = _rule(value, target)
     return context.elementwise(node, target, [value], expression, interval=interval)
 

@@ -172,6 +172,27 @@ class Context:
             part=part,
         )
 
+    def origin(self, value: Value, *op_types: str) -> Kernel | None:
+        """The kernel of such an operator that made the tensor, or one that it was changed from element by
+        element.
+
+        For what onnxruntime's rewriting does to an operator because of the one before it.
+        """
+        source, index = value.source, value.index
+        while source is Source.KERNEL:
+            kernel = self._kernels[index]
+            if kernel.op_type in op_types:
+                return kernel
+            computed = [one for one in kernel.operands if one.source is not Source.CONSTANT]
+            if kernel.reduction or len(computed) != 1:
+                return None
+            source, index = computed[0].source, computed[0].index
+        return None
+
+    def constant(self, operand: Operand) -> NDArray[Any] | None:
+        """The tensor of a constant operand of a kernel here."""
+        return self._constants[operand.root] if operand.source is Source.CONSTANT else None
+
     def copy(self, node: Node, value: Value, part: str = "copied") -> Value:
         """The same values in a contiguous tensor of their own."""
         return self.elementwise(

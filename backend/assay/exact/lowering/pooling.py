@@ -34,6 +34,11 @@ def lower_max_pool(node: Node, context: Context) -> Value:
         raise Refusal(f"kernel_shape {list(kernel)} does not fit {x.rank} axes", "pool over 1 to 3 axes")
     if x.dtype == FLOAT and (ranges.has_negative_zero(x) or x.interval.low == -inf):
         raise Refusal("it may choose between -0 and +0, which CPUs order differently", ranges.ZERO_CURE)
+    if x.dtype != UINT8 and context.origin(x, "Pad"):
+        raise Refusal(
+            "onnxruntime takes a Pad before it into its own pads, which do not read 0",
+            "pad by the attribute pads, or pool uint8",
+        )
     window = read_window(node, x.dims[lead:], kernel, ceil=bool(node.attributes.get("ceil_mode", 0)))
     _check_window(window)
     domain = (*x.dims[:lead], *window.outputs)
