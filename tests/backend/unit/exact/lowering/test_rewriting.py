@@ -56,11 +56,13 @@ def test_lower_cast__float_of_an_integer_product__refused() -> None:
     random = np.random.default_rng(0)
     feeds = {"a": random.integers(0, 256, (4, 8)).astype(np.uint8), "s": np.float32([[1], [2], [3], [4]])}
     constants = {"b": random.integers(-64, 64, (8, 3)).astype(np.int8), "t": np.array(0.01, np.float32)}
+    constants |= {"bias": np.ones(3, np.float32), "a0": np.array(7, np.uint8), "b0": np.array(0, np.int8)}
     nodes = [
-        node("MatMulInteger", ["a", "b"], ["m"]),
+        node("MatMulInteger", ["a", "b", "a0", "b0"], ["m"]),
         node("Cast", ["m"], ["f"], to=1),
         node("Mul", ["s", "t"], ["u"]),
-        node("Mul", ["f", "u"]),
+        node("Mul", ["f", "u"], ["g"]),
+        node("Add", ["g", "bias"]),
     ]
     artifact = model(nodes, feeds, constants)
     assert_refused(artifact, "fuses", "DequantizeLinear")
