@@ -34,7 +34,7 @@ from assay.exact.lowering.values import (
     dtype_interval,
     dtype_name,
 )
-from assay.exact.program import MAX_OPERANDS
+from assay.exact.program import MAX_OPERANDS, Source
 
 NUMBERS: Final = (FLOAT, UINT8, INT8, UINT16, INT16, INT32, INT64, UINT32, UINT64)
 WIDE: Final = (FLOAT, INT32, INT64, UINT32, UINT64)
@@ -42,6 +42,7 @@ WIDE: Final = (FLOAT, INT32, INT64, UINT32, UINT64)
 ORDERED: Final = (FLOAT, UINT8, INT8, INT32, INT64, UINT32, UINT64)
 """What onnxruntime has minima, maxima and Clip for, from operator set 12 on."""
 RECTIFIED: Final = (FLOAT, INT8, INT32)
+_NEUTRAL: Final = "onnxruntime's optimiser leaves this zero out, which keeps -0 where the result is +0"
 Rule = Callable[[Interval, Interval], Interval]
 
 
@@ -71,14 +72,24 @@ def _binary(
     )
 
 
+def _is_single(value: Value) -> bool:
+    """One element that onnxruntime may know before it runs: a constant, or computed from constants."""
+    return value.size == 1 and not value.batched and value.source is not Source.INPUT
+
+
+def _may_be_neutral(value: Value, *, negative: bool) -> bool:
+    """Whether it may be the zero that changes −0 to +0: +0 added, or −0 subtracted."""
+    if not _is_single(value) or value.dtype != FLOAT or not ranges.has_zero(value.interval):
+        return False
+    return value.array is None or value.interval.negative_zero == negative
+
+
 @operator("Add", versions=(7, 13, 14))
 def lower_add(node: Node, context: Context) -> Value:
     a, b = _operands(node)
-    for zero, other in ((a, b), (b, a)):
-        added = zero.array is not None and zero.size == 1 and zero.interval == ranges.POSITIVE_ZERO
-        if added and ranges.has_negative_zero(other):
-            reason = "onnxruntime's optimiser leaves out adding 0, which keeps -0 where the sum is +0"
-            raise Refusal(reason, "leave it out")
+    for added, other in ((a, b), (b, a)):
+        if ranges.has_negative_zero(other) and _may_be_neutral(added, negative=False):
+            raise Refusal(_NEUTRAL, "leave it out")
     return _binary(
         node,
         context,
@@ -91,6 +102,9 @@ def lower_add(node: Node, context: Context) -> Value:
 
 @operator("Sub", versions=(7, 13, 14))
 def lower_sub(node: Node, context: Context) -> Value:
+    a, b = _operands(node)
+    if ranges.has_negative_zero(a) and _may_be_neutral(b, negative=True):
+        raise Refusal(_NEUTRAL, "leave it out")
     return _binary(
         node,
         context,
@@ -132,6 +146,8 @@ def lower_div(node: Node, context: Context) -> Value:
     a, b = _operands(node)
     if a.dtype != FLOAT:
         _check_division(a, b)
+    elif _is_single(a) and _may_be(a, 1):
+        raise Refusal("onnxruntime's optimiser may merge 1 / x with a Mul after it", "divide once, by x")
     return _binary(
         node,
         context,

@@ -19,7 +19,6 @@ from assay.exact.lowering.values import FLOAT, Interval, Value, dtype_interval
 
 FINITE_CURE: Final = "keep its operands within bounds that exclude this (Clip to constants)"
 ZERO_CURE: Final = "do it on quantised values, or on the result of DequantizeLinear"
-POSITIVE_ZERO: Final = Interval(0, 0, negative_zero=False)
 Ends = Callable[[np.float32, np.float32], np.float32]
 
 

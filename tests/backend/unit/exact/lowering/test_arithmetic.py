@@ -10,7 +10,7 @@ from assay.exact.lowering import lower
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.exactness import assert_exact, assert_refused, extremes, model, node
+from tests.support.exactness import assert_exact, assert_refused, extremes, model, node, run_onnxruntime
 
 INTEGERS = ("u1", "i1", "u2", "i2", "i4", "i8", "u4", "u8")
 ORDERED = ("u1", "i1", "i4", "i8", "u4", "u8")
@@ -123,7 +123,31 @@ def test_lower_add__float_zero_constant__refused(order: list[str]) -> None:
     """onnxruntime's NoopElimination leaves the node out, and −0 + 0 stays −0."""
     x = {"x": drawn("f4", (2, 5))}
     zero = {"zero": np.zeros((), np.float32)}
-    assert_refused(model([node("Add", order)], x, zero), "optimiser leaves out adding 0")
+    assert_refused(model([node("Add", order)], x, zero), "optimiser leaves this zero out")
+
+
+def test_lower_sub__float_negative_zero_constant__refused() -> None:
+    x = {"x": np.array([[0.0, -0.0]], np.float32)}
+    constants = {"n": np.array(-0.0, np.float32), "two": np.array(2, np.float32)}
+    nodes = [node("Mul", ["x", "two"], ["a"]), node("Sub", ["a", "n"], ["b"]), node("Mul", ["b", "two"])]
+    artifact = model(nodes, x, constants)
+    assert_refused(artifact, "optimiser leaves this zero out")
+    plain, optimised = (run_onnxruntime(artifact, x, optimised=o)[0] for o in (False, True))
+    assert plain.tobytes() != optimised.tobytes()
+
+
+def test_lower_div__one_by_floats__refused() -> None:
+    """onnxruntime's DivMulFusion makes b / x of (1 / x) · b, which rounds once instead of twice."""
+    feeds = {"x": np.array([[3.0, 7, 11, 49]], np.float32), "b": np.array([[5.0, 3, 7, 49]], np.float32)}
+    nodes = [
+        *limited("x"),
+        node("Div", ["one", "xb"], ["h"]),
+        node("Mul", ["h", "b"]),
+    ]
+    artifact = model(nodes, feeds, POSITIVE | {"one": np.array(1, np.float32)})
+    assert_refused(artifact, "merge 1 / x with a Mul")
+    plain, optimised = (run_onnxruntime(artifact, feeds, optimised=o)[0] for o in (False, True))
+    assert plain.tobytes() != optimised.tobytes()
 
 
 @pytest.mark.parametrize(("op_type", "neutral"), [("Sub", 0), ("Mul", 1), ("Div", 1), ("Add", -0.0)])
