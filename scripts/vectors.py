@@ -7,14 +7,17 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from assay.commitments import identifiers, merkle, receipts, signing, tensors
 from assay.commitments.manifest import Manifest
+from assay.exact.lowering import lower
 from assay.types import Address, BatchKey, Domain, Hash32, Receipt, SignedReceipt, TensorSpec, Voucher
 
 FOLDER = Path(__file__).resolve().parent.parent / "tests" / "vectors"
+MODELS = Path(__file__).resolve().parent / "models"
 LEAF_COUNTS = sorted({1, 2, 3} | {2**k + d for k in range(2, 11) for d in (-1, 0, 1)})
 BYTE_SIZES = (0, 1, 1023, 1024, 1025, 4095, 4096, 4097)
 UINT64_MAX, UINT128_MAX = (1 << 64) - 1, (1 << 128) - 1
@@ -319,6 +322,22 @@ def manifest_vectors() -> dict[str, Any]:
     }
 
 
+def program_vectors() -> dict[str, Any]:
+    programs = []
+    for name in ("digits-int8",):
+        artifact = (MODELS / name / "model.onnx").read_bytes()
+        program = lower(artifact)
+        programs.append(
+            {
+                "file": f"scripts/models/{name}/model.onnx",
+                "artifact": hexed(sha256(artifact).digest()),
+                "program_root": hexed(program.root),
+                "records": [hexed(record) for record in program.records],
+            }
+        )
+    return {"programs": programs}
+
+
 VECTORS: dict[str, Callable[[], dict[str, Any]]] = {
     "merkle": merkle_vectors,
     "tensors": tensor_vectors,
@@ -326,6 +345,7 @@ VECTORS: dict[str, Callable[[], dict[str, Any]]] = {
     "eip712": eip712_vectors,
     "signatures": signature_vectors,
     "manifests": manifest_vectors,
+    "programs": program_vectors,
 }
 
 

@@ -140,8 +140,10 @@ def convolve(
 
 
 def _spatial(x: Value, weights: NDArray[Any]) -> tuple[int, tuple[int, ...]]:
-    if weights.ndim < 3 or x.rank != weights.ndim:
-        raise Refusal(f"x of rank {x.rank} and w of rank {weights.ndim} are no convolution", "correct it")
+    if not 3 <= weights.ndim <= 5 or x.rank != weights.ndim:
+        raise Refusal(
+            f"x of rank {x.rank} and w of rank {weights.ndim} are no convolution", "use 1 to 3 spatial axes"
+        )
     channels, *sizes = x.dims if x.batched else x.dims[1:]
     return channels, tuple(sizes)
 

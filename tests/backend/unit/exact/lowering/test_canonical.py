@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from hashlib import sha256
+from pathlib import Path
 
 import pytest
 from assay.exact.lowering import lower
 
 from tests.support.exact_models import DIGITS, random_case
 
-DIGITS_ROOT = "63f430f158eda5dd2d313269ffc15e2d5935e044aaee07f76b56ed4fd6faa002"
+VECTORS = Path(__file__).parents[4] / "vectors" / "programs.json"
+DIGITS_VECTOR = json.loads(VECTORS.read_bytes())["programs"][0]
+DIGITS_ROOT = DIGITS_VECTOR["program_root"].removeprefix("0x")
 PROGRAM = """
 import sys
 from assay.exact.lowering import lower
@@ -30,8 +35,12 @@ def _root_elsewhere(artifact: bytes, seed: str) -> str:
     return found.stdout.decode().strip()
 
 
-def test_lower__digits__has_the_golden_root() -> None:
-    assert lower(DIGITS.read_bytes()).root.hex() == DIGITS_ROOT
+def test_lower__digits__is_the_golden_program() -> None:
+    artifact = DIGITS.read_bytes()
+    program = lower(artifact)
+    assert "0x" + sha256(artifact).hexdigest() == DIGITS_VECTOR["artifact"]
+    assert ["0x" + record.hex() for record in program.records] == DIGITS_VECTOR["records"]
+    assert program.root.hex() == DIGITS_ROOT
 
 
 @pytest.mark.parametrize("seed", ["0", "1", "4242"])
