@@ -101,9 +101,10 @@ def kernel_shape(
     @return The shape of its tensor, per row.
     """
     assert kernel < programs.MAX_KERNELS, "steps: kernel is not the program's"
-    # @dev The proof's length needs no check beside the index: under a leaf or over one there is no leaf.
+    # @dev The proof's length needs no check beside the index: under a leaf or over one there is no leaf. Zero is
+    #      what an index outside leads to.
     found: bytes32 = merkle._root(merkle._bytes_hash(record), siblings, unsafe_add(kernel, 1))
-    assert found == program_root, "steps: kernel is not the program's"
+    assert found == program_root and found != empty(bytes32), "steps: kernel is not the program's"
     parsed: programs.Kernel = programs._kernel(concat(record, empty(bytes32)))
     tensors._size(parsed.dtype)
     return IStepVerifier.Shape(

@@ -14,8 +14,12 @@ PREFIXES = {
     "ModelRegistry": "models",
     "NodeRegistry": "nodes",
     "Settlement": "settlement",
+    "StepVerifier": "steps",
     "channels": "settlement",
+    "expressions": "steps",
     "payouts": "disputes",
+    "programs": "steps",
+    "tensors": "steps",
     "vault": "settlement",
 }
 REASON = re.compile(r'"([a-z_]+: [^"]+)"')

@@ -1,4 +1,4 @@
-"""The verifier and its float harness on an Anvil of their own, where one HTTP request carries many calls."""
+"""The verifier and its harnesses on an Anvil of their own, where one HTTP request carries many calls."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.steps import OnAnvil, on_anvil
 
 @pytest.fixture(scope="session")
 def deployed() -> Iterator[dict[str, OnAnvil]]:
-    names = ("StepVerifier", "Float32Harness")
+    names = ("StepVerifier", "Float32Harness", "ExpressionHarness")
     with on_anvil(*names) as contracts:
         yield dict(zip(names, contracts, strict=True))
 
@@ -24,3 +24,8 @@ def verifier(deployed: dict[str, OnAnvil]) -> OnAnvil:
 @pytest.fixture(scope="session")
 def floats(deployed: dict[str, OnAnvil]) -> OnAnvil:
     return deployed["Float32Harness"]
+
+
+@pytest.fixture(scope="session")
+def expressions(deployed: dict[str, OnAnvil]) -> OnAnvil:
+    return deployed["ExpressionHarness"]
