@@ -35,6 +35,7 @@ from assay.types import ZERO_HASH, Address, Domain, Hash32, Voucher
 
 from tests.support.anvil import Anvil, anvil
 from tests.support.deploy import deploy, send_unlocked
+from tests.support.exact_version import ExactVersion
 
 PASSWORD = "correct horse"
 STAKE = 1_000
@@ -138,8 +139,8 @@ class NodeUnderTest:
             )
         self.configure()
 
-    def start(self, wait_seconds: float = 240.0) -> None:
-        """Start and wait until every version is loaded."""
+    def start(self, wait_seconds: float = 240.0, *, offers: int | None = None) -> None:
+        """Start and wait until every version is loaded, or so many of them."""
         log = (self.folder / "node.log").open("ab")
         with log:
             self.process = subprocess.Popen(
@@ -149,19 +150,19 @@ class NodeUnderTest:
                 env={**os.environ, "ASSAY_LOG_JSON": "1"},
             )
         deadline = time.monotonic() + wait_seconds
-        while not self._is_ready():
+        while not self._is_ready(len(self.versions) if offers is None else offers):
             if self.process.poll() is not None or time.monotonic() > deadline:
                 text = (self.folder / "node.log").read_text()
                 self.stop()
                 raise RuntimeError(f"the node did not become ready:\n{text[-4000:]}")
             time.sleep(0.05)
 
-    def _is_ready(self) -> bool:
+    def _is_ready(self, offers: int) -> bool:
         try:
             answer = httpx.get(f"{self.url}/v1/node", timeout=5.0)
         except httpx.TransportError:
             return False
-        return answer.status_code == 200 and len(answer.json()["offers"]) == len(self.versions)
+        return answer.status_code == 200 and len(answer.json()["offers"]) == offers
 
     def kill(self) -> None:
         """kill -9."""
@@ -188,11 +189,18 @@ class NodeUnderTest:
         finally:
             self.stop()
 
-    def infer(self, published: Published, rows: list[list[float]], **parameters: Any) -> httpx.Response:
+    def infer(
+        self,
+        published: Published,
+        rows: Sequence[Sequence[float]],
+        *,
+        datatype: str = "FP32",
+        **parameters: Any,
+    ) -> httpx.Response:
         """One JSON inference of input `x`."""
         data = [number for row in rows for number in row]
         body = {
-            "inputs": [{"name": "x", "datatype": "FP32", "shape": [len(rows), len(rows[0])], "data": data}],
+            "inputs": [{"name": "x", "datatype": datatype, "shape": [len(rows), len(rows[0])], "data": data}],
             "parameters": parameters,
         }
         return httpx.post(f"{self.url}{published.path}/infer", json=body, timeout=30.0)
@@ -260,6 +268,13 @@ class Network:
         )
         number = self.models.model(model_id).version_count
         return Published(identifiers.version_id(model_id, number), publisher, name, number)
+
+    def publish_exact(
+        self, name: str, version: ExactVersion, program_root: Hash32 | None = None
+    ) -> Published:
+        """A version that claims its program's root, or another."""
+        self.store(version.self_test)
+        return self.publish(name, version.artifact, version.manifest, program_root or version.program.root)
 
     def add_node(self, **options: Any) -> NodeUnderTest:
         """Register and stake the next operator's node; nothing is offered yet."""

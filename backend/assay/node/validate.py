@@ -62,7 +62,7 @@ def inspect_once(path: Path, limits: SandboxLimits, claim: ExactClaim | None = N
         known = json.loads(note.read_text())
         if known["terms"] == terms:
             return _inspection(known)
-    found = inspect_artifact(path, limits)
+    found = inspect_artifact(path, limits, claim)
     temporary = note.with_suffix(f".{os.getpid()}")
     rows = {kind: [astuple(spec) for spec in getattr(found, kind)] for kind in ("inputs", "outputs")}
     exact = found.exact.to_json() if found.exact else None
