@@ -316,10 +316,8 @@ def assert_trace(
     next.rows = convert(rows, uint256)
     next.kernels = kernels
     next.level = self._depth(kernels)
-    next.phase = REVEAL_TENSOR
-    if next.level != 0:
-        self._check_children(next, children)
-        next.phase = SELECT
+    next.phase = REVEAL_TENSOR if next.level == 0 else SELECT
+    self._check_children(next, children)
     self._advance(dispute_id, ASSERT_TRACE, next, self._joined(children))
 
 
@@ -373,12 +371,13 @@ def reveal_tensor(
     next.high = shape.steps
     next.before = shape.initial
     assert next.level <= MAX_DEPTH, "disputes: tensor is too large"
+    self._check_children(next, children)
     data: Bytes[1024] = chunk
     if next.level == 0:
         self._check_chunk(next, chunk)
         next.phase = SELECT_ELEMENT
     else:
-        self._check_children(next, children)
+        assert len(chunk) == 0, "disputes: chunk has another length"
         next.phase = SELECT
         data = self._joined(children)
     self._advance(dispute_id, REVEAL_TENSOR, next, data)
@@ -583,8 +582,13 @@ def _check_receipt(state: IDisputeGame.State, receipt: ISettlement.Receipt):
 @internal
 @pure
 def _check_children(state: IDisputeGame.State, children: DynArray[bytes32, 16]):
-    assert len(children) == 1 << min(LEVELS, state.level), "disputes: children have another number"
-    assert merkle._root_of(children) == state.claim, "disputes: children do not hash to the claim"
+    """
+    @dev A leaf has none.
+    """
+    expected: uint256 = 0 if state.level == 0 else 1 << min(LEVELS, state.level)
+    assert len(children) == expected, "disputes: children have another number"
+    if expected != 0:
+        assert merkle._root_of(children) == state.claim, "disputes: children do not hash to the claim"
 
 
 @internal

@@ -9,7 +9,13 @@ from typing import Any
 
 import numpy as np
 from assay.commitments.merkle import MerkleTree
-from assay.commitments.tensors import CHUNK_BYTES, hash_commitments, tensor_commitment, tensor_root
+from assay.commitments.tensors import (
+    CHUNK_BYTES,
+    ONNX_TO_NUMPY,
+    hash_commitments,
+    tensor_commitment,
+    tensor_root,
+)
 from assay.exact.assembler import Expression
 from assay.exact.dispute import decode_element, element_width, encode_elements
 from assay.exact.program import Affine, Kernel, Operand, Program, Signature, Source
@@ -133,7 +139,7 @@ def commitments_of(program: Program, trace: Any) -> tuple[Hash32, Hash32]:
     """`input_hash` and `output_hash` of a trace."""
     rows = (trace.rows,) if program.batched else ()
     inputs = [
-        tensor_commitment(one.dtype, (*rows, *one.dims), data)
+        tensor_commitment(one.dtype, (*rows, *one.dims), bytes(data))
         for one, data in zip(program.inputs, trace.inputs, strict=True)
     ]
     outputs = [
@@ -164,8 +170,8 @@ def ladder(
 ) -> Program:
     """Wide tensor (several reveals), long reduction (two rounds of partials), a ladder of small kernels.
 
-    0 spread: int64, out[a, b] = x[b] · w[a] (wide); 1 dense: int32, Σ over `steps` of spread, pad values among
-    them; 2 uint8, requantised through float32; 3 float32; 4 int32; then `rungs` int32 kernels, each from the one
+    0 spread: int64, out[a, b] = x[b] · w[a] (wide); 1 dense: int32, Σ over `steps` of spread and pads;
+    2 uint8, requantised through float32; 3 float32; 4 int32; then `rungs` int32 kernels, each from the one
     before. Outputs are the last and 2.
     """
     inputs, outer, dense = 20, wide // 20, 12
@@ -222,6 +228,15 @@ def single(rng: random.Random) -> Program:
     expression = Expression().operand(0).integer(rng.randint(1, 9)).add()
     kernel = elementwise(Source.INPUT, 0, UINT8, 6, expression, INT32)
     return Program(False, (Signature(UINT8, (6,)),), (Signature(INT32, (2, 3), 0),), (kernel,))
+
+
+def arrays(program: Program, inputs: Sequence[bytes], rows: int = 1) -> list[Any]:
+    """Inputs as the evaluator takes them."""
+    lead = (rows,) if program.batched else ()
+    return [
+        np.frombuffer(data, ONNX_TO_NUMPY[one.dtype]).reshape(*lead, *one.dims)
+        for data, one in zip(inputs, program.inputs, strict=True)
+    ]
 
 
 def random_input(rng: random.Random, program: Program, rows: int = 1) -> list[bytes]:

@@ -11,12 +11,12 @@ import boa
 import pytest
 from assay.exact.game import Phase, Side
 from assay.exact.program import Program
+from assay.exact.trace import Trace, run_trace
 from assay.types import Hash32, Receipt
 
 from tests.support.arena import Arena, Dispute
 from tests.support.game_players import Challenger, Node
-from tests.support.small_programs import PlainTrace, ladder, random_input
-from tests.support.tampered_trace import TamperedTrace
+from tests.support.small_programs import PlainTrace, arrays, ladder, random_input
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -33,12 +33,16 @@ def arena() -> Arena:
 
 @dataclass(frozen=True)
 class Setting:
-    """A published program, one request, what is true of it, and a node's lie: element 3 of kernel 1."""
+    """A published program, one request, what is true of it, and a node's lie: element 3 of kernel 1.
+
+    `honest` is by the evaluator, `plain` the same by the scalar interpreter.
+    """
 
     arena: Arena
     program: Program
     version_id: Hash32
     honest: Any
+    plain: Any
     wrong: Any
 
     def receipt(self, trace: Any, **changes: Any) -> Receipt:
@@ -67,8 +71,13 @@ def program() -> Program:
 
 
 @pytest.fixture(scope="session")
-def honest(program: Program) -> PlainTrace:
+def plain(program: Program) -> PlainTrace:
     return PlainTrace(program, random_input(random.Random(2), program))
+
+
+@pytest.fixture(scope="session")
+def honest(program: Program, plain: PlainTrace) -> Trace:
+    return run_trace(program, arrays(program, plain.inputs))
 
 
 def tamper_dense(kernel: int, values: list[int]) -> None:
@@ -77,8 +86,8 @@ def tamper_dense(kernel: int, values: list[int]) -> None:
 
 
 @pytest.fixture(scope="session")
-def wrong(program: Program, honest: PlainTrace) -> PlainTrace:
-    return PlainTrace(program, honest.inputs, tamper=tamper_dense)
+def wrong(program: Program, plain: PlainTrace) -> PlainTrace:
+    return PlainTrace(program, plain.inputs, tamper=tamper_dense)
 
 
 @pytest.fixture(scope="session")
@@ -88,9 +97,9 @@ def version_id(arena: Arena, program: Program) -> Hash32:
 
 @pytest.fixture
 def setting(
-    arena: Arena, program: Program, version_id: Hash32, honest: PlainTrace, wrong: PlainTrace
+    arena: Arena, program: Program, version_id: Hash32, honest: Trace, plain: PlainTrace, wrong: PlainTrace
 ) -> Setting:
-    return Setting(arena, program, version_id, honest, wrong)
+    return Setting(arena, program, version_id, honest, plain, wrong)
 
 
 @pytest.fixture
@@ -103,7 +112,3 @@ def lie(setting: Setting) -> Dispute:
 def truth(setting: Setting) -> Dispute:
     """An open dispute about a right receipt."""
     return setting.arena.open(setting.receipt(setting.honest))
-
-
-def tampered(setting: Setting, *args: Any, **kwargs: Any) -> TamperedTrace:
-    return TamperedTrace(setting.honest, *args, **kwargs)

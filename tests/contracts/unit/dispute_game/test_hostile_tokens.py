@@ -20,12 +20,12 @@ REVERTS, RETURNS_FALSE = 1, 2
 
 
 @pytest.fixture
-def build(program: Program, honest: Any, wrong: Any) -> Build:
+def build(program: Program, honest: Any, plain: Any, wrong: Any) -> Build:
     """An arena whose token is this mock."""
 
     def built(kind: str) -> Setting:
         arena = Arena.build(token=deployer(kind).deploy("Test Token", "TEST"))
-        return Setting(arena, program, arena.publish(program), honest, wrong)
+        return Setting(arena, program, arena.publish(program), honest, plain, wrong)
 
     return built
 

@@ -18,6 +18,7 @@ from tests.support.arena import MOVE_WINDOW, Dispute
 from tests.support.contracts import events
 from tests.support.game_players import point, replaced
 from tests.support.market import key
+from tests.support.small_programs import PlainTrace
 
 PHASES = [phase for phase in FUNCTIONS if phase is not Phase.REVEAL_CHUNK]
 """Those that the game about `lie` goes through; `wide_lie` has the other."""
@@ -66,7 +67,7 @@ def test_moves__wide_tensor__is_revealed_in_two_rounds(setting: Setting) -> None
         if kernel == 0:
             values[2_000] -= 5
 
-    wrong = type(setting.honest)(setting.program, setting.honest.inputs, tamper=change)
+    wrong = PlainTrace(setting.program, setting.plain.inputs, tamper=change)
     dispute = setting.arena.open(setting.receipt(wrong))
     setting.play_until(Phase.PROVE_STEP, dispute, wrong)
     phases = [phase for phase, _, _ in dispute.moves]
@@ -74,7 +75,7 @@ def test_moves__wide_tensor__is_revealed_in_two_rounds(setting: Setting) -> None
     assert phases[-2:] == [Phase.REVEAL_CHUNK, Phase.SELECT_ELEMENT]
     assert (dispute.state.position, dispute.state.element) == (15, 2_000)
     assert dispute.state.before == 0
-    assert dispute.state.after == setting.honest.values[0][2_000] - 5
+    assert dispute.state.after == setting.plain.values[0][2_000] - 5
 
 
 @pytest.mark.parametrize("phase", NODE_PHASES)
@@ -296,7 +297,7 @@ def wide_lie(setting: Setting) -> tuple[Dispute, Any]:
         if kernel == 0:
             values[2_590] += 1
 
-    wrong = type(setting.honest)(setting.program, setting.honest.inputs, tamper=change)
+    wrong = PlainTrace(setting.program, setting.plain.inputs, tamper=change)
     return setting.arena.open(setting.receipt(wrong)), wrong
 
 
