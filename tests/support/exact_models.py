@@ -30,14 +30,23 @@ class Case:
 
 @dataclass(frozen=True)
 class Random:
-    """Draws the parameters of a case; extreme: activations and weights at their ends."""
+    """Draws the parameters of a case. Extreme: activations and weights at their ends. Tiny: few steps."""
 
     source: np.random.Generator
     extreme: bool = False
+    tiny: bool = False
+
+    @property
+    def rows(self) -> int:
+        return 1 if self.tiny else 3
 
     def integer(self, low: int, high: int) -> int:
         """low … high, both included."""
         return int(self.source.integers(low, high + 1))
+
+    def size(self, low: int, high: int) -> int:
+        """An extent; one of the two least if tiny."""
+        return self.integer(low, min(high, low + 1) if self.tiny else high)
 
     def flag(self, chance: float = 0.5) -> bool:
         return bool(self.source.random() < chance)
@@ -87,8 +96,8 @@ def make_case(
     return Case(node.op_type, bytes(model.SerializeToString()), dict(feeds))
 
 
-def qlinear_conv(random: Random, *, spatial: int | None = None) -> Case:
-    x, w, attributes = _convolution(random, spatial or random.integer(1, 3))
+def qlinear_conv(random: Random) -> Case:
+    x, w, attributes = _convolution(random)
     channels = w.shape[0]
     per_channel = (channels,) if random.flag() else ()
     bias = random.integers((channels,), -30000, 30000, np.int32)
@@ -107,7 +116,7 @@ def qlinear_conv(random: Random, *, spatial: int | None = None) -> Case:
 
 
 def conv_integer(random: Random) -> Case:
-    x, w, attributes = _convolution(random, random.integer(1, 3))
+    x, w, attributes = _convolution(random)
     constants = {"w": random.quantised(w.shape), "x_zero": random.zero(), "w_zero": random.zero()}
     names = ["x", *list(constants)[: random.integer(1, 3)]]
     return make_case(helper.make_node("ConvInteger", names, ["y"], "conv", **attributes), {"x": x}, constants)
@@ -117,14 +126,15 @@ def _weight_zero(random: Random, w: Array) -> int:
     return int(random.zero()) if w.dtype == np.uint8 else int(random.pick([0, 0, 3, -128, 127]))
 
 
-def _convolution(random: Random, spatial: int) -> tuple[Array, Array, dict[str, Any]]:
+def _convolution(random: Random) -> tuple[Array, Array, dict[str, Any]]:
     """x, w and attributes: groups, depthwise, pads of both kinds, strides, dilations."""
+    spatial = random.size(1, 3)
     group = random.pick([1, 1, 2, 3])
-    inner, outer = random.integer(1, 4), random.integer(1, 4)
+    inner, outer = random.size(1, 4), random.size(1, 4)
     if random.flag(0.3):
-        group, inner, outer = random.integer(2, 9), 1, 1
-    sizes = [random.integer(5, 8) for _ in range(spatial)]
-    kernel = [random.integer(1, 3) for _ in range(spatial)]
+        group, inner, outer = random.size(2, 9), 1, 1
+    sizes = [5 if random.tiny else random.integer(5, 8) for _ in range(spatial)]
+    kernel = [random.size(1, 3) for _ in range(spatial)]
     attributes: dict[str, Any] = {
         "group": group,
         "kernel_shape": kernel,
@@ -138,7 +148,7 @@ def _convolution(random: Random, spatial: int) -> tuple[Array, Array, dict[str, 
     else:
         attributes["auto_pad"] = mode
         attributes["strides"] = [random.integer(1, taps) for taps in kernel]
-    x = random.quantised((3, group * inner, *sizes))
+    x = random.quantised((random.rows, group * inner, *sizes))
     return x, random.weights((group * outer, inner, *kernel)), attributes
 
 
@@ -166,25 +176,25 @@ def matmul_integer(random: Random) -> Case:
 
 def _product(random: Random) -> tuple[Array, dict[str, Array], dict[str, Array]]:
     """The right side, the inputs and the constants: matrices, stacks, constant and computed right sides."""
-    rows, inner, columns = random.integer(1, 5), random.integer(1, 20), random.integer(1, 9)
-    stack = random.integer(1, 3)
+    rows, inner, columns = random.size(1, 5), random.size(2, 20), random.size(1, 9)
+    stack, batch = random.size(1, 3), random.rows
     kind = random.integer(0, 3)
     if kind == 0:
-        a, b = random.quantised((3, inner)), random.weights((inner, columns))
+        a, b = random.quantised((batch, inner)), random.weights((inner, columns))
     elif kind == 1:
-        a, b = random.quantised((3, rows, inner)), random.weights((inner, columns))
+        a, b = random.quantised((batch, rows, inner)), random.weights((inner, columns))
     elif kind == 2:
-        a = random.quantised((3, stack, rows, inner))
+        a = random.quantised((batch, stack, rows, inner))
         b = random.weights((stack, inner, columns))
     else:
-        a, b = random.quantised((3, rows, inner)), random.quantised((3, inner, columns))
+        a, b = random.quantised((batch, rows, inner)), random.quantised((batch, inner, columns))
         return b, {"a": a, "b": b}, {}
     return b, {"a": a}, {"b": b}
 
 
 def qgemm(random: Random) -> Case:
-    inner, columns = random.integer(1, 20), random.integer(1, 9)
-    a, b = random.quantised((3, inner)), random.weights((inner, columns))
+    inner, columns = random.size(2, 20), random.size(1, 9)
+    a, b = random.quantised((random.rows, inner)), random.weights((inner, columns))
     per_column = (columns,) if random.flag() else ()
     transposed = random.flag()
     shape = random.pick([(), (1,), (columns,), (1, columns)])
@@ -207,10 +217,10 @@ def qgemm(random: Random) -> Case:
 
 def quantize_linear(random: Random) -> Case:
     dtype = random.pick([np.uint8, np.int8])
-    channels = random.integer(1, 4)
+    channels, length = random.size(1, 4), random.size(2, 7)
     per_axis = (channels,) if random.flag() else ()
     scale = random.scale(0.01, 1.0, per_axis)
-    x = random.source.normal(size=(3, channels, 7), scale=60).astype(np.float32) * 0.3
+    x = random.source.normal(size=(random.rows, channels, length), scale=60).astype(np.float32) * 0.3
     halves = (random.integers(x.shape, -300, 300, np.float32) + 0.5) * np.max(scale)
     x = np.where(random.source.random(x.shape) < 0.3, halves, x).astype(np.float32)
     if random.extreme:
@@ -223,9 +233,9 @@ def quantize_linear(random: Random) -> Case:
 
 def dequantize_linear(random: Random) -> Case:
     dtype = random.pick([np.uint8, np.int8, np.int32])
-    channels = random.integer(1, 4)
+    channels, length = random.size(1, 4), random.size(2, 7)
     per_axis = (channels,) if random.flag() else ()
-    x = random.quantised((3, channels, 7), dtype)
+    x = random.quantised((random.rows, channels, length), dtype)
     zeros = np.zeros(per_axis, dtype) if dtype == np.int32 else random.quantised(per_axis, dtype)
     constants = {"scale": random.scale(1e-4, 10.0, per_axis), "zero": zeros}
     names = ["x", "scale", *(["zero"] if random.flag() else [])]
@@ -233,7 +243,7 @@ def dequantize_linear(random: Random) -> Case:
 
 
 def _binary(random: Random, op_type: str, y_scales: tuple[float, float]) -> Case:
-    shape = (3, random.integer(1, 4), random.integer(1, 5), random.integer(2, 20))
+    shape = (random.rows, random.size(1, 4), random.size(1, 5), random.size(2, 20))
     other = random.pick([shape, shape, (shape[1], 1, 1), (shape[-1],), (1,), (1, shape[1], 1, shape[3])])
     a, b = random.quantised(shape), random.quantised(other)
     computed = len(other) == len(shape) and other[0] != 1
@@ -263,12 +273,12 @@ def qlinear_mul(random: Random) -> Case:
 
 def qlinear_concat(random: Random) -> Case:
     dtype = random.pick([np.uint8, np.int8])
-    count, axis = random.integer(1, 10), random.integer(1, 2)
+    count, axis = random.size(1, 10), random.integer(1, 2)
     constants: dict[str, Any] = {"y_scale": random.scale(0.01, 0.1), "y_zero": random.zero(dtype)}
     feeds, names = {}, ["y_scale", "y_zero"]
     for number in range(count):
-        shape = [3, 2, 2, 3]
-        shape[axis] = random.integer(1, 3)
+        shape = [random.rows, 2, 2, 1 if random.tiny else 3]
+        shape[axis] = random.size(1, 3)
         same = random.flag(0.3)
         if number < 7:
             feeds[f"x{number}"] = random.quantised(shape, dtype)
@@ -289,11 +299,11 @@ def _activation(random: Random, op_type: str, **attributes: Any) -> Case:
         "y_zero": random.zero(dtype),
     }
     ends = np.iinfo(dtype)
-    x = np.stack(
-        [random.source.permutation(np.arange(ends.min, ends.max + 1)).astype(dtype) for _ in range(3)]
-    )
+    every = np.arange(ends.min, ends.max + 1).astype(dtype)
+    x = np.stack([random.source.permutation(every) for _ in range(random.rows)])
+    x = x[:, :5] if random.tiny else x.reshape(3, 16, 16)
     node = helper.make_node(op_type, ["x", *constants], ["y"], "table", domain=MICROSOFT, **attributes)
-    return make_case(node, {"x": x.reshape(3, 16, 16)}, constants)
+    return make_case(node, {"x": x}, constants)
 
 
 def qlinear_leaky_relu(random: Random) -> Case:
@@ -306,9 +316,9 @@ def qlinear_sigmoid(random: Random) -> Case:
 
 
 def qlinear_average_pool(random: Random) -> Case:
-    spatial = random.integer(1, 3)
-    sizes = [random.integer(3, 9) for _ in range(spatial)]
-    kernel = [random.integer(1, 3) for _ in range(spatial)]
+    spatial = random.size(1, 3)
+    sizes = [random.size(3, 9) for _ in range(spatial)]
+    kernel = [random.size(1, 3) for _ in range(spatial)]
     attributes: dict[str, Any] = {"kernel_shape": kernel, "count_include_pad": random.integer(0, 1)}
     attributes["strides"] = [random.integer(1, 3) for _ in range(spatial)]
     mode = random.pick(["NOTSET", "NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"])
@@ -324,7 +334,7 @@ def qlinear_average_pool(random: Random) -> Case:
 
 
 def qlinear_global_average_pool(random: Random) -> Case:
-    sizes = [random.integer(1, 9) for _ in range(random.integer(1, 3))]
+    sizes = [random.size(1, 9) for _ in range(random.size(1, 3))]
     return _pool(random, "QLinearGlobalAveragePool", sizes, {})
 
 
@@ -336,7 +346,7 @@ def _pool(random: Random, op_type: str, sizes: list[int], attributes: dict[str, 
         "y_scale": np.asarray(scale * random.scale(0.3, 2.0), np.float32),
         "y_zero": random.zero(),
     }
-    x = random.quantised((3, random.integer(1, 5), *sizes))
+    x = random.quantised((random.rows, random.size(1, 5), *sizes))
     node = helper.make_node(op_type, ["x", *constants], ["y"], "pool", domain=MICROSOFT, **attributes)
     return make_case(node, {"x": x}, constants)
 
@@ -359,9 +369,9 @@ FACTORIES: Final[dict[str, Callable[[Random], Case]]] = {
 }
 
 
-def random_case(operator: str, seed: int) -> Case:
-    """The same for the same seed; every third one is extreme."""
-    return FACTORIES[operator](Random(np.random.default_rng(seed), extreme=seed % 3 == 0))
+def random_case(operator: str, seed: int, *, tiny: bool = False) -> Case:
+    """The same for the same seed; every third one is extreme. Tiny: one row, few hundred steps at most."""
+    return FACTORIES[operator](Random(np.random.default_rng(seed), extreme=seed % 3 == 0, tiny=tiny))
 
 
 def digits() -> Case:
