@@ -5,7 +5,6 @@ The batch dimension is symbolic (`N`), everything else static. Bytes depend on n
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,16 +12,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import onnx
+from assay.cli.quantising import run_quantiser
 from onnx import TensorProto, helper, numpy_helper
-from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization import CalibrationMethod
 from onnxruntime.quantization.calibrate import TensorsData, save_tensors_data
 
 from .network import Array, Conv, activations, round_significant
 
 OPSET = 17
 IR_VERSION = 8
-WEIGHT_MAX = 63
-"""Signed weights stay in −64 … 63: two products with unsigned 8-bit activations then fit int16."""
 
 
 def digits_graph(network: list[Conv]) -> onnx.ModelProto:
@@ -90,30 +88,14 @@ def linear_graph(name: str, weight: Array, bias: Array) -> onnx.ModelProto:
 def quantize_digits(model: onnx.ModelProto, network: list[Conv], images: Array) -> onnx.ModelProto:
     """The same network as `QLinearConv` integers by onnxruntime's own quantiser.
 
-    Unsigned activations, per-channel signed 7-bit weights. The calibration ranges come from this package's
+    With the settings of `assay model quantize`. The calibration ranges come from this package's
     float64 network instead of float32 kernels, whose last bits differ between CPUs.
     """
     with tempfile.TemporaryDirectory() as folder:
-        ranges, target = Path(folder, "ranges.json"), Path(folder, "int8.onnx")
+        ranges = Path(folder, "ranges.json")
         save_tensors_data(TensorsData(CalibrationMethod.MinMax, _ranges(network, images)), ranges)
-        logging.disable(logging.WARNING)  # it asks for pre-processing, which changes nothing here
-        try:
-            quantize_static(
-                model,
-                target,
-                quant_format=QuantFormat.QOperator,
-                per_channel=True,
-                reduce_range=True,
-                activation_type=QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
-                calibration_cache_path=ranges,
-            )
-        finally:
-            logging.disable(logging.NOTSET)
-        quantized = onnx.load(target)
-    _clip_weights(quantized)
+        quantized = run_quantiser(model, ranges=ranges)
     quantized.graph.name = "digits-int8"
-    onnx.checker.check_model(quantized, full_check=True)
     return quantized
 
 
@@ -132,15 +114,6 @@ def _ranges(network: list[Conv], images: Array) -> Mapping[str, tuple[npt.NDArra
         name: tuple(round_significant(np.array(bound)).astype(np.float32) for bound in bounds)
         for name, bounds in tensors.items()
     }
-
-
-def _clip_weights(model: onnx.ModelProto) -> None:
-    """The quantiser's reduced range ends at +64; the profile's at +63."""
-    weights = {node.input[3] for node in model.graph.node if node.op_type == "QLinearConv"}
-    for tensor in model.graph.initializer:
-        if tensor.name in weights:
-            values = numpy_helper.to_array(tensor)
-            tensor.CopyFrom(numpy_helper.from_array(np.minimum(values, np.int8(WEIGHT_MAX)), tensor.name))
 
 
 def _constant(name: str, values: Array) -> TensorProto:

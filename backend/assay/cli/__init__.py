@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 GROUPS = {
-    "model": "init, push, publish, list and show models",
+    "model": "init, check, quantize, push, publish, list and show models",
     "node": "set up, check and run a node",
     "hub": "run an artifact hub",
     "index": "follow the chain into a database",
@@ -39,10 +39,10 @@ class LazyGroup(click.Group):
             formatter.write_dl(list(GROUPS.items()))
 
 
-EXIT_CODES = """Exit codes: 0 done; 1 a check failed (`node doctor`), else a bug; 2 wrong usage or a request
-that cannot be served; 3 may succeed later (RPC or node down, receipt not final yet); 4 will not go away
-(wrong chain, corrupt log); 5 a setting, key or file is missing or wrong; 6 something signed or proven does
-not check; 7 a contract refused; 8 no node would serve the artifact; 130 interrupted."""
+EXIT_CODES = """Exit codes: 0 done; 1 a check failed (`node doctor`, `model check`), else a bug; 2 wrong usage
+or a request that cannot be served; 3 may succeed later (RPC or node down, receipt not final yet); 4 will not
+go away (wrong chain, corrupt log); 5 a setting, key or file is missing or wrong; 6 something signed or proven
+does not check; 7 a contract refused; 8 no node would serve the artifact; 130 interrupted."""
 
 
 @click.group(cls=LazyGroup, epilog=EXIT_CODES)

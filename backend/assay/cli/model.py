@@ -10,16 +10,25 @@ import click
 from assay.chain.deployments import Deployment
 from assay.chain.views import Version
 from assay.cli.connect import Connection, Money, connection_options
-from assay.cli.model_project import CARD, FILE, init_project, load_project
-from assay.cli.output import command_errors, console, emit_json, emit_table, json_option
+from assay.cli.model_exact import check, quantize
+from assay.cli.model_project import CARD, FILE, Project, init_project, load_project
+from assay.cli.output import (
+    command_errors,
+    console,
+    emit_json,
+    emit_table,
+    json_option,
+    progress_console,
+)
 from assay.cli.publishing import Plan, Published, plan_publication, publish_project, push_project
 from assay.client import Client
 from assay.client.resolve import parse_reference
 from assay.client.verify import time_text
 from assay.commitments.identifiers import check_model_name, cid
 from assay.errors import RequestError
+from assay.exact.lowering import UnsupportedModel
 from assay.settings import Settings
-from assay.types import Address, Hash32, TensorSpec
+from assay.types import ZERO_HASH, Address, Assurance, Hash32, TensorSpec
 
 folder_option = click.option(
     "--folder",
@@ -33,7 +42,11 @@ hub_option = click.option("--hub", help="URL of the artifact hub; default ASSAY_
 
 @click.group()
 def command() -> None:
-    """Init, push, publish, list and show models."""
+    """Init, check, quantize, push, publish, list and show models."""
+
+
+command.add_command(check)
+command.add_command(quantize)
 
 
 @command.command()
@@ -99,23 +112,45 @@ def push(folder: Path, hub: str | None, as_json: bool) -> None:
 @command.command()
 @folder_option
 @hub_option
+@click.option(
+    "--exact/--signed-only",
+    "exact",
+    default=None,
+    help="refuse a model outside the exact profile; or publish without the program root  [default: with the "
+    "root if there is one]",
+)
+@click.option("--program-root", help="the root that you expect; another is refused")
 @click.option("--force", is_flag=True, help="publish although an equal version is there")
 @click.option("--yes", is_flag=True, help="do not ask before spending gas")
 @connection_options
 @json_option
 @command_errors
 def publish(
-    *, folder: Path, hub: str | None, force: bool, yes: bool, connection: Connection, as_json: bool
+    *,
+    folder: Path,
+    hub: str | None,
+    exact: bool | None,
+    program_root: str | None,
+    force: bool,
+    yes: bool,
+    connection: Connection,
+    as_json: bool,
 ) -> None:
     """Push the model and publish it as a new version; registers the model if it is new.
 
     A version is immutable. The same artifact and manifest are not published twice without --force. Files that
     no node would serve are refused before anything is spent.
+
+    A model in the exact profile gets its program root on-chain, so that wrong answers of it are provable; its
+    self-test must come out alike by ONNX Runtime and by the exact evaluator. Of a model outside the profile
+    it says so, and receipts are worth `signed`; --exact refuses to publish it.
     """
-    project = load_project(folder)
+    project = load_project(folder, signed_only=exact is False)
+    check_root(project, exact, program_root)
     hub_url = hub or connection.settings.hub_url
     with connection.open_funded() as client:
-        plan = plan_publication(client, project)
+        plan = plan_publication(client, project, signed_only=exact is False)
+        _warn(plan, project)
         if plan.existing is not None and not force:
             _show_existing(plan, as_json)
             return
@@ -127,11 +162,46 @@ def publish(
     _show_published(plan, published, digests, as_json)
 
 
+def check_root(project: Project, exact: bool | None, expected: str | None) -> None:
+    """Raises UnsupportedModel where an exact model is asked for, RequestError `program_root` where another
+    root is.
+    """
+    if project.report.program is None and (exact or expected is not None):
+        raise UnsupportedModel(project.report.findings)
+    if expected is None:
+        return
+    if exact is False:
+        raise RequestError("--program-root and --signed-only exclude each other", code="program_root")
+    found = "0x" + (project.program_root or ZERO_HASH).hex()
+    if expected.lower() != found:
+        raise RequestError(
+            f"{project.artifact} lowers to program root {found}, not to the {expected} given: it is another "
+            "model, or another release of the lowering made that root",
+            code="program_root",
+        )
+
+
+def _warn(plan: Plan, project: Project) -> None:
+    """What the version's receipts will be worth, where that is less than one might hope."""
+    findings = project.report.findings
+    if findings:
+        progress_console().print(
+            f"outside the exact profile ({len(findings)} findings, first: {findings[0]}); receipts will be "
+            f"worth `signed`: nobody can prove a wrong answer. `assay model check {project.artifact}` says "
+            "what to do",
+            soft_wrap=True,
+        )
+    elif plan.program_root != ZERO_HASH and plan.assurance is Assurance.SIGNED:
+        progress_console().print(
+            "this deployment has no dispute game: the program root is published, receipts are worth `signed`"
+        )
+
+
 def _ask(plan: Plan, royalty_bps: int) -> None:
     what = f"version {plan.version_count + 1} of {plan.publisher}/{plan.name}"
     console().print(
-        f"publishes {what}, royalty {royalty_bps / 100:g} %, about {plan.gas} gas, "
-        f"{plan.cost / 1e18:.6f} of the chain's coin at the present price",
+        f"publishes {what}, assurance {plan.assurance}, royalty {royalty_bps / 100:g} %, about "
+        f"{plan.gas} gas, {plan.cost / 1e18:.6f} of the chain's coin at the present price",
         soft_wrap=True,
     )
     click.confirm("Publish?", default=True, abort=True, err=True)
@@ -162,6 +232,8 @@ def _show_published(plan: Plan, published: Published, digests: dict[str, Hash32]
                 "version_id": published.version_id,
                 "artifact": digests["artifact"],
                 "manifest_hash": digests["manifest"],
+                "program_root": _root_or_none(plan.program_root),
+                "assurance": str(plan.assurance),
                 "transactions": ["0x" + receipt.transaction_hash.hex() for receipt in published.receipts],
                 "gas_used": gas,
                 "cost_wei": str(cost),
@@ -170,6 +242,9 @@ def _show_published(plan: Plan, published: Published, digests: dict[str, Hash32]
         return
     console().print(f"published {reference}", soft_wrap=True)
     console().print(f"version id 0x{published.version_id.hex()}", soft_wrap=True)
+    root = _root_or_none(plan.program_root)
+    shown = "no program root" if root is None else f"program root 0x{root.hex()}"
+    console().print(f"assurance {plan.assurance}, {shown}", soft_wrap=True)
     console().print(
         f"{gas} gas in {len(published.receipts)} transactions, {cost / 1e18:.6f} of the chain's coin"
     )
@@ -273,11 +348,16 @@ def _version(deployment: Deployment, identifier: Hash32, version: Version) -> di
         "assurance": str(deployment.assurance_of(has_program=version.has_program)),
         "artifact": version.artifact,
         "cid": cid(version.artifact),
+        "program_root": _root_or_none(version.program_root),
         "manifest_hash": version.manifest_hash,
         "royalty_bps": version.royalty_bps,
         "published_at": version.published_at,
         "uri": version.uri,
     }
+
+
+def _root_or_none(root: Hash32) -> Hash32 | None:
+    return None if root == ZERO_HASH else root
 
 
 def _specs(specs: tuple[TensorSpec, ...]) -> list[dict[str, Any]]:

@@ -8,25 +8,20 @@ import json
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import rfc8785
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from assay.cli.self_tests import ensure_self_test
 from assay.commitments.identifiers import artifact_digest, check_model_name
 from assay.commitments.manifest import Manifest
-from assay.commitments.tensors import OIP_TO_NUMPY, array_bytes, commit_tensors
 from assay.errors import ConfigurationError, RequestError
-from assay.node.runtime import build_session
+from assay.exact.lowering import Report, check_model
 from assay.node.validate import Inspection, check_signature, inspect_artifact
 from assay.types import Hash32, TensorSpec
 
 FILE = "model.toml"
 CARD = "MODEL_CARD.md"
 SELF_TEST = "self_test.json"
-SELF_TEST_ROWS = 4
-SELF_TEST_SEED = 20_240_229
 
 
 class TensorSection(BaseModel):
@@ -50,6 +45,10 @@ class ModelConfig(BaseModel):
     self_test: str = SELF_TEST
     royalty_bps: int = Field(default=0, ge=0, le=5_000)
     metadata_uri: str = Field(default="", max_length=256)
+    program_root: str | None = Field(default=None, pattern="^0x[0-9a-f]{64}$")
+    """What the publisher expects; another is refused."""
+    manifest_hash: str | None = Field(default=None, pattern="^0x[0-9a-f]{64}$")
+    """Likewise."""
     inputs: list[TensorSection] = Field(min_length=1)
     outputs: list[TensorSection] = Field(min_length=1)
 
@@ -73,10 +72,17 @@ class Project:
     card: bytes
     self_test: bytes
     manifest: Manifest
+    report: Report
+    """Whether the artifact is in the exact profile, and what keeps it out."""
+
+    @property
+    def program_root(self) -> Hash32 | None:
+        return None if self.report.program is None else self.report.program.root
 
 
-def load_project(folder: Path) -> Project:
-    """Read and check everything; what no node would serve is refused here.
+def load_project(folder: Path, *, signed_only: bool = False) -> Project:
+    """Read and check everything; what no node would serve is refused here, and so is a self-test that this
+    machine's ONNX Runtime and the exact evaluator do not both confirm, unless `signed_only`.
 
     Raises ArtifactRefused, ConfigurationError.
     """
@@ -84,8 +90,11 @@ def load_project(folder: Path) -> Project:
     artifact = _existing(folder / config.artifact, "artifact")
     card = _existing(folder / config.model_card, "model_card").read_bytes()
     inspection = inspect_artifact(artifact)
-    digest = artifact_digest(artifact.read_bytes())
-    self_test = ensure_self_test(folder / config.self_test, artifact, digest, inspection)
+    content = artifact.read_bytes()
+    digest, report = artifact_digest(content), check_model(content)
+    path, program = folder / config.self_test, report.program
+    confirmed = not signed_only
+    self_test = ensure_self_test(path, artifact, digest, inspection, program, is_confirmed=confirmed)
     manifest = Manifest(
         tuple(item.spec() for item in config.inputs),
         tuple(item.spec() for item in config.outputs),
@@ -94,7 +103,24 @@ def load_project(folder: Path) -> Project:
         artifact_digest(self_test),
     )
     check_signature(manifest, inspection)
-    return Project(folder, config, artifact, digest, card, self_test, manifest)
+    project = Project(folder, config, artifact, digest, card, self_test, manifest, report)
+    _check_expected(project)
+    return project
+
+
+def _check_expected(project: Project) -> None:
+    """What model.toml states must be what follows from the files. Raises ConfigurationError."""
+    root, config = project.program_root, project.config
+    stated = (
+        ("program_root", config.program_root, "none" if root is None else "0x" + root.hex()),
+        ("manifest_hash", config.manifest_hash, "0x" + project.manifest.digest.hex()),
+    )
+    for name, expected, found in stated:
+        if expected is not None and expected != found:
+            raise ConfigurationError(
+                f"{project.folder / FILE} states {name} {expected}, its files give {found}: correct or "
+                "remove the line, or find out which file changed"
+            )
 
 
 def read_config(folder: Path) -> ModelConfig:
@@ -136,7 +162,10 @@ def init_project(folder: Path, name: str, onnx: Path, licence: str, royalty_bps:
     )
     if not (folder / CARD).exists():
         (folder / CARD).write_text(_card(name, licence, inspection), encoding="utf-8")
-    ensure_self_test(folder / SELF_TEST, onnx, artifact_digest(onnx.read_bytes()), inspection)
+    content = onnx.read_bytes()
+    program = check_model(content).program
+    path, digest = folder / SELF_TEST, artifact_digest(content)
+    ensure_self_test(path, onnx, digest, inspection, program, is_confirmed=False)
     return inspection
 
 
@@ -184,57 +213,3 @@ def _card(name: str, licence: str, inspection: Inspection) -> str:
         "**How it was measured.** Figures, on which held-out data, by which script.\n\n"
         "**Use.** What it is for, and what it is not for.\n"
     )
-
-
-def ensure_self_test(path: Path, artifact: Path, digest: Hash32, inspection: Inspection) -> bytes:
-    """The self-test of this artifact: kept if the file is there and of this artifact, else made. Canonical
-    JSON.
-
-    A few rows of inputs with the outputs that this machine computes, so that a node can compare its own.
-    """
-    if path.exists():
-        raw = path.read_bytes()
-        try:
-            if json.loads(raw).get("artifact") == digest.hex():
-                return raw
-        except (ValueError, AttributeError):
-            pass
-    raw = rfc8785.dumps(build_self_test(artifact, digest, inspection))
-    path.write_bytes(raw)
-    return raw
-
-
-def build_self_test(artifact: Path, digest: Hash32, inspection: Inspection) -> dict[str, Any]:
-    """`{"artifact", "vectors": [{"inputs": {name: hex}, "shapes", "input_hash", "output_hash"}]}`.
-
-    Tensor bytes are little-endian and row-major, in hex.
-    """
-    random = np.random.default_rng(SELF_TEST_SEED)
-    session = build_session(artifact.read_bytes(), threads=1)
-    vectors = []
-    for _ in range(SELF_TEST_ROWS):
-        feeds = {spec.name: _random_input(random, spec) for spec in inspection.inputs}
-        outputs = session.run([spec.name for spec in inspection.outputs], feeds)
-        vectors.append(
-            {
-                "inputs": {name: _hex(array) for name, array in feeds.items()},
-                "shapes": {name: list(array.shape) for name, array in feeds.items()},
-                "input_hash": "0x" + commit_tensors(feeds.values()).hex(),
-                "output_hash": "0x" + commit_tensors(outputs).hex(),
-            }
-        )
-    return {"artifact": digest.hex(), "vectors": vectors}
-
-
-def _random_input(random: np.random.Generator, spec: TensorSpec) -> np.ndarray[Any, Any]:
-    shape = tuple(1 if dim == -1 else dim for dim in spec.shape)
-    dtype = OIP_TO_NUMPY[spec.dtype]
-    if dtype.kind == "O":
-        return np.full(shape, "", dtype=object)
-    if dtype.kind == "f":
-        return random.random(shape).astype(dtype)
-    return random.integers(0, 2, shape).astype(dtype)
-
-
-def _hex(array: np.ndarray[Any, Any]) -> str:
-    return bytes(array_bytes(array)).hex()
