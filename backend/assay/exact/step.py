@@ -49,7 +49,7 @@ def _float(function: Callable[[int, int], int]) -> Callable[[int, int], int]:
     return lambda a, b: function(a & float32.MASK, b & float32.MASK)
 
 
-_BINARY: Final[dict[Op, Callable[[int, int], int]]] = {
+BINARY: Final[dict[Op, Callable[[int, int], int]]] = {
     Op.ADD: lambda a, b: _signed(a + b),
     Op.SUB: lambda a, b: _signed(a - b),
     Op.MUL: lambda a, b: _signed(a * b),
@@ -155,9 +155,9 @@ def run_expression(
     """The last value of the stack. Raises RecordError on an operand or variable that is not there."""
     stack: list[int] = []
     for op, value in instructions:
-        if op in _BINARY:
+        if op in BINARY:
             b = stack.pop()
-            stack.append(_BINARY[op](stack.pop(), b))
+            stack.append(BINARY[op](stack.pop(), b))
         elif op is Op.SELECT:
             b, a, condition = stack.pop(), stack.pop(), stack.pop()
             stack.append(a if condition else b)
