@@ -15,7 +15,7 @@ from tests.support.stack import PRICE, Stack, running_stack
 @pytest.fixture(scope="package")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     with running_stack(
-        tmp_path_factory.mktemp("stack"), nodes=1, dispute_window=60, escrow_thaw=120
+        tmp_path_factory.mktemp("stack"), nodes=1, dispute_window=60, escrow_thaw=120, disputes=True
     ) as running:
         running.add_node(price=2 * PRICE, max_receipts=2)
         yield running

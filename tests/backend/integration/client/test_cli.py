@@ -11,13 +11,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from assay.chain.contracts import ModelRegistry
 from assay.chain.keys import create_keystore
 from assay.cli import main
+from assay.commitments.manifest import Manifest
 from assay.commitments.signing import SigningKey
+from assay.commitments.tensors import commit_tensors
+from assay.exact.evaluator import evaluate
+from assay.exact.lowering import lower
+from assay.hub.client import HubClient
+from assay.node.self_test import parse_self_test
+from assay.types import Hash32
 from click.testing import CliRunner, Result
 
 from tests.support.deploy import UNIT
-from tests.support.onnx_models import build_model, linear_model, value
+from tests.support.onnx_models import build_model, convolution_model, linear_model, value
 from tests.support.peer import Peer, PeerServer
 from tests.support.stack import PRICE, Stack
 
@@ -209,6 +217,86 @@ def test_model__init_to_show__publishes_once(run: Run, stack: Stack, tmp_path: P
     assert data["versions"][0]["royalty_bps"] == 250
     assert data["versions"][0]["artifact"] == first["artifact"]
     assert "active" in run("model", "show", "mine").stdout
+
+
+def test_model_publish__in_the_profile__puts_the_root_on_chain(
+    run: Run, stack: Stack, tmp_path: Path
+) -> None:
+    model, root = convolution_model(seed=3), lower(convolution_model(seed=3)).root
+    (tmp_path / "m.onnx").write_bytes(model)
+    run("model", "init", "exact", "--onnx", "m.onnx")
+    first = loads(run("model", "publish", "--exact", "--program-root", "0x" + root.hex(), "--json"))
+    assert (first["program_root"], first["assurance"]) == ("0x" + root.hex(), "exact")
+    models = ModelRegistry(stack.rpc, stack.deployment)
+    version = models.version(Hash32(bytes.fromhex(first["version_id"][2:])))
+    assert (version.program_root, version.has_program) == (root, True)
+    (shown,) = loads(run("model", "show", first["reference"], "--json"))["versions"]
+    assert (shown["assurance"], shown["program_root"]) == ("exact", "0x" + root.hex())
+    assert "exact" in run("model", "show", "exact").stdout
+
+    manifest = HubClient(tmp_path / "hub").read(Hash32(bytes.fromhex(first["manifest_hash"][2:])))
+    self_test = HubClient(tmp_path / "hub").read(Manifest.from_bytes(manifest).self_test)
+    vectors = parse_self_test(self_test, first["artifact"][2:])
+    assert len(vectors) == 10
+    for vector in vectors:
+        (array,) = vector.arrays(Manifest.from_bytes(manifest).inputs)
+        assert commit_tensors(evaluate(lower(model), [array])) == vector.output_hash
+
+
+def test_model_publish__signed_only__leaves_the_root_out_and_is_another_version(
+    run: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "m.onnx").write_bytes(convolution_model(seed=4))
+    run("model", "init", "plain", "--onnx", "m.onnx")
+    first = loads(run("model", "publish", "--signed-only", "--json"))
+    assert (first["program_root"], first["assurance"]) == (None, "signed")
+    second = loads(run("model", "publish", "--json"))
+    assert (second["number"], second["assurance"]) == (2, "exact")
+    assert loads(run("model", "publish", "--json"))["published"] is False
+
+
+def test_model_publish__outside_the_profile__says_so_and_is_signed(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(linear_model(3, 2, seed=6))
+    run("model", "init", "floating", "--onnx", "m.onnx")
+    refused = run("model", "publish", "--exact", "--json", code=2)
+    assert loads(refused)["code"] == "model_not_exact"
+    result = run("model", "publish", "--yes")
+    words = " ".join(result.stderr.split())
+    assert "outside the exact profile" in words and "Gemm" in words and "model check" in words
+    assert "assurance signed, no program root" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("line", "options", "code", "words"),
+    [
+        ("", ("--program-root", "0x" + "11" * 32), 2, "lowers to program root"),
+        ("", ("--program-root", "0x" + "11" * 32, "--signed-only"), 2, "exclude each other"),
+        (f'program_root = "0x{"22" * 32}"', (), 5, "states program_root"),
+        (f'manifest_hash = "0x{"33" * 32}"', (), 5, "states manifest_hash"),
+    ],
+)
+def test_model_publish__root_or_manifest_that_does_not_follow__is_refused(
+    run: Run, tmp_path: Path, line: str, options: tuple[str, ...], code: int, words: str
+) -> None:
+    (tmp_path / "m.onnx").write_bytes(convolution_model(seed=5))
+    run("model", "init", "wrong", "--onnx", "m.onnx")
+    config = tmp_path / "model.toml"
+    config.write_text(line + "\n" + config.read_text())
+    result = run("model", "publish", "--yes", *options, code=code)
+    assert words in " ".join(result.stderr.split())
+
+
+def test_model_publish__self_test_that_the_evaluator_does_not_confirm__is_refused(
+    run: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "m.onnx").write_bytes(convolution_model(seed=6))
+    run("model", "init", "lying", "--onnx", "m.onnx")
+    path = tmp_path / "self_test.json"
+    document = json.loads(path.read_text())
+    document["vectors"][0]["output_hash"] = "0x" + "44" * 32
+    path.write_text(json.dumps(document))
+    result = run("model", "publish", "--yes", code=8)
+    assert "self-test vector 1" in " ".join(result.stderr.split())
 
 
 @pytest.mark.parametrize(
