@@ -19,13 +19,13 @@ from math import prod
 from typing import Any, Final, NamedTuple
 
 from assay.commitments.identifiers import keccak
+from assay.commitments.tensors import hash_commitments, tensor_commitment
 from assay.exact.program import Kernel, Program, Signature
 from eth_abi.abi import decode, encode
 from vyper.compiler.output import build_abi_output
 
 from tests.support.anvil import ACCOUNTS, Anvil, anvil
 from tests.support.contracts import deployer
-from tests.support.small_programs import commitments_of
 
 GAS: Final = 1 << 40
 
@@ -58,6 +58,7 @@ def trace_arguments(trace: Any) -> tuple[Any, ...]:
     """Of `check_trace`."""
     program = trace.program
     kernels = [output.kernel for output in program.outputs]
+    rows = (trace.rows,) if program.batched else ()
     return (
         program.root,
         program.records[0],
@@ -67,7 +68,16 @@ def trace_arguments(trace: Any) -> tuple[Any, ...]:
         [trace.roots[kernel] for kernel in kernels],
         [trace.tree.proof(kernel) for kernel in kernels],
         trace.root,
-        *commitments_of(program, trace),
+        _hash_of(program.inputs, trace.inputs, rows),
+        _hash_of(program.outputs, [trace.tensor(kernel) for kernel in kernels], rows),
+    )
+
+
+def _hash_of(signature: Sequence[Signature], tensors: Sequence[Any], rows: tuple[int, ...]) -> bytes:
+    """Of bytes or arrays as they are committed."""
+    return hash_commitments(
+        tensor_commitment(one.dtype, (*rows, *one.dims), data if isinstance(data, bytes) else data.tobytes())
+        for one, data in zip(signature, tensors, strict=True)
     )
 
 
