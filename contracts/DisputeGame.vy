@@ -37,9 +37,9 @@ exports: (payouts.token, payouts.claimable, payouts.claim)
 # @dev Levels of a tree that one `reveal` goes down.
 LEVELS: public(constant(uint256)) = 4
 # @dev Most segments that one `reveal_partials` cuts a reduction into.
-PARTS: public(constant(uint256)) = 72
+PARTS: public(constant(uint256)) = 256
 # @dev Moves after `open` for 2^16 kernels, 2^22 chunks and 2^24 steps.
-MAX_MOVES: public(constant(uint256)) = 31
+MAX_MOVES: public(constant(uint256)) = 29
 # @dev Chunks of one tensor, as a power of two.
 MAX_DEPTH: constant(uint256) = 22
 CHUNK_BYTES: constant(uint256) = 1024
@@ -399,7 +399,7 @@ def reveal_chunk(dispute_id: uint256, state: IDisputeGame.State, chunk: Bytes[10
 
 
 @external
-def reveal_partials(dispute_id: uint256, state: IDisputeGame.State, partials: Bytes[1024]):
+def reveal_partials(dispute_id: uint256, state: IDisputeGame.State, partials: Bytes[2048]):
     """
     @notice The node reveals the accumulator at the inner ends of the segments.
     @param dispute_id The dispute.
@@ -407,7 +407,7 @@ def reveal_partials(dispute_id: uint256, state: IDisputeGame.State, partials: By
     @param partials The accumulators in the kernel's data type, little-endian.
     """
     self._check_node(dispute_id, state, REVEAL_PARTIALS)
-    expected: uint256 = (min(state.high - state.low, PARTS) - 1) * elements._width(state.dtype)
+    expected: uint256 = (self._parts(state.high - state.low) - 1) * elements._width(state.dtype)
     assert len(partials) == expected, "disputes: partials have another length"
     next: IDisputeGame.State = state
     next.claim = keccak256(partials)
@@ -501,7 +501,7 @@ def select_element(dispute_id: uint256, state: IDisputeGame.State, chunk: Bytes[
 
 
 @external
-def select_segment(dispute_id: uint256, state: IDisputeGame.State, partials: Bytes[1024], index: uint256):
+def select_segment(dispute_id: uint256, state: IDisputeGame.State, partials: Bytes[2048], index: uint256):
     """
     @notice The challenger points at the first segment whose end differs.
     @param dispute_id The dispute.
@@ -512,7 +512,7 @@ def select_segment(dispute_id: uint256, state: IDisputeGame.State, partials: Byt
     self._check_challenger(dispute_id, state, SELECT_SEGMENT)
     assert keccak256(partials) == state.claim, "disputes: partials are others"
     steps: uint256 = state.high - state.low
-    parts: uint256 = min(steps, PARTS)
+    parts: uint256 = self._parts(steps)
     assert index < parts, "disputes: there is no such segment"
     next: IDisputeGame.State = state
     next.low = state.low + steps * index // parts
@@ -629,6 +629,17 @@ def _depth(leaves: uint256) -> uint256:
 
 @internal
 @pure
+def _parts(steps: uint256) -> uint256:
+    """
+    @dev As few rounds as there can be, and in two rounds as few partials: about the root of the steps in each.
+    """
+    if steps <= PARTS:
+        return steps
+    return isqrt(steps - 1) + 1 if steps <= PARTS**2 else PARTS
+
+
+@internal
+@pure
 def _joined(children: DynArray[bytes32, 16]) -> Bytes[576]:
     return slice(abi_encode(children), 64, 32 * len(children))
 
@@ -656,7 +667,7 @@ def _at_leaf(state: IDisputeGame.State) -> IDisputeGame.State:
 
 
 @internal
-def _advance(dispute_id: uint256, move: uint256, state: IDisputeGame.State, data: Bytes[1024]):
+def _advance(dispute_id: uint256, move: uint256, state: IDisputeGame.State, data: Bytes[2048]):
     next: IDisputeGame.State = state
     next.deadline = block.timestamp + move_window
     self.disputes[dispute_id] = keccak256(abi_encode(next))

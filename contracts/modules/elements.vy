@@ -22,7 +22,7 @@ def _width(dtype: uint256) -> uint256:
 
 @internal
 @pure
-def _element(data: Bytes[1024], index: uint256, dtype: uint256) -> int256:
+def _element(data: Bytes[2048], index: uint256, dtype: uint256) -> int256:
     """
     @dev The element at `index`, which the caller knows to be inside the data. Different bytes are different values.
     """

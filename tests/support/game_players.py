@@ -9,7 +9,8 @@ from typing import Any, Protocol
 
 import boa
 from assay.commitments.merkle import node_hash
-from assay.exact.dispute import PARTS, element_width
+from assay.commitments.tensors import CHUNK_BYTES
+from assay.exact.dispute import element_width, segment_count, segment_cuts
 from assay.exact.game import MAX_MOVES, Concession, Move, Phase, Side, State, challenge, defend
 from assay.types import Receipt
 
@@ -97,7 +98,7 @@ def point(state: State, data: bytes, place: int) -> Move | None:
         case Phase.SELECT_ELEMENT:
             count = len(data) // element_width(state.dtype)
             return Move("select_element", (data, place % count)) if count else None
-    return Move("select_segment", (data, place % min(state.high - state.low, PARTS)))
+    return Move("select_segment", (data, place % segment_count(state.high - state.low)))
 
 
 def siblings_of(children: list[bytes], index: int) -> tuple[bytes, ...]:
@@ -137,3 +138,24 @@ def _sent(arena: Arena, dispute: Dispute, move: Move, by: str) -> bool:
     except boa.BoaError:
         return False
     return True
+
+
+@dataclass
+class Aiming:
+    """A challenger who points at one step of one element of one kernel, whatever is true."""
+
+    kernel: int
+    element: int
+    step: int
+
+    def play(self, state: State, data: bytes) -> Move | None:
+        width = element_width(state.dtype) if state.dtype else 1
+        per_chunk = CHUNK_BYTES // width
+        if state.phase is Phase.SELECT:
+            leaf = self.element // per_chunk if state.in_tensor else self.kernel
+            down = state.reveal_levels
+            return point(state, data, (leaf >> (state.level - down)) % (1 << down))
+        if state.phase is Phase.SELECT_ELEMENT:
+            return point(state, data, self.element % per_chunk)
+        cuts = segment_cuts(state.low, state.high)
+        return point(state, data, next(j for j, cut in enumerate(cuts[1:]) if self.step < cut))

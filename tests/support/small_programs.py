@@ -166,7 +166,7 @@ def elementwise(
 
 
 def ladder(
-    rng: random.Random, *, wide: int = 2_600, steps: int = 80, rungs: int = 14, batched: bool = False
+    rng: random.Random, *, wide: int = 2_600, steps: int = 300, rungs: int = 14, batched: bool = False
 ) -> Program:
     """Wide tensor (several reveals), long reduction (two rounds of partials), a ladder of small kernels.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import astuple, dataclass
 from enum import IntEnum, StrEnum
+from math import isqrt
 from typing import Any, Final
 
 from assay.commitments.tensors import ONNX_TO_NUMPY
@@ -11,11 +12,10 @@ from assay.types import ZERO_HASH, Address, Hash32
 
 LEVELS: Final = 4
 """Levels of a tree that one `reveal` goes down: 2^LEVELS children."""
-PARTS: Final = 72
+PARTS: Final = 256
 """Most segments that one `reveal_partials` cuts a reduction into."""
-MAX_MOVES: Final = 31
+MAX_MOVES: Final = 29
 """Moves after `open`: trace of 2^16 kernels, tensor of 2^22 chunks, reduction of 2^24 steps."""
-MAX_PARTIALS_BYTES: Final = 8 * (PARTS - 1)
 
 
 class Phase(IntEnum):
@@ -143,9 +143,16 @@ class Concession:
     reason: str
 
 
+def segment_count(steps: int) -> int:
+    """As few rounds as there can be, and in two rounds as few partials: about the root of the steps in each."""
+    if steps <= PARTS:
+        return steps
+    return isqrt(steps - 1) + 1 if steps <= PARTS * PARTS else PARTS
+
+
 def segment_cuts(low: int, high: int) -> list[int]:
     """The segments' bounds, `low` and `high` included: segment j is `cuts[j] … cuts[j + 1] − 1`."""
-    parts = min(high - low, PARTS)
+    parts = segment_count(high - low)
     return [low + (high - low) * j // parts for j in range(parts + 1)]
 
 

@@ -26,7 +26,7 @@ def test_init__terms__can_be_read(arena: Arena) -> None:
     contracts = (game.token(), game.models(), game.nodes(), game.settlement(), game.verifier())
     deployed = (arena.token, arena.models, arena.nodes, arena.settlement, arena.verifier)
     assert [str(one) for one in contracts] == [str(one.address) for one in deployed]
-    assert (game.LEVELS(), game.PARTS(), game.MAX_MOVES()) == (4, 72, 31)
+    assert (game.LEVELS(), game.PARTS(), game.MAX_MOVES()) == (4, 256, 29)
 
 
 @pytest.mark.parametrize(

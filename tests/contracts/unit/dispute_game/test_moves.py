@@ -328,7 +328,7 @@ def test_select_element__altered__reverts(setting: Setting, lie: Dispute) -> Non
 def test_reveal_partials__wrong_length__reverts(setting: Setting, lie: Dispute) -> None:
     setting.play_until(Phase.REVEAL_PARTIALS, lie, setting.wrong)
     (partials,) = next_move(setting, lie, setting.wrong).arguments
-    assert len(partials) == 71 * 4
+    assert len(partials) == 17 * 4
     for altered in (b"", partials[:-1], partials + b"\x00", partials + bytes(4)):
         move = Move("reveal_partials", (altered,))
         refuse(setting, lie, "disputes: partials have another length", move)
@@ -337,7 +337,7 @@ def test_reveal_partials__wrong_length__reverts(setting: Setting, lie: Dispute) 
 def test_select_segment__altered__reverts(setting: Setting, lie: Dispute) -> None:
     setting.play_until(Phase.SELECT_SEGMENT, lie, setting.wrong)
     partials, _ = next_move(setting, lie, setting.wrong).arguments
-    for beyond in (72, 2**256 - 1):
+    for beyond in (18, 2**256 - 1):
         move = Move("select_segment", (partials, beyond))
         refuse(setting, lie, "disputes: there is no such segment", move)
     move = Move("select_segment", (bytes(len(partials)), 0))
