@@ -23,6 +23,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from assay.cli.labelled import Examples
 from assay.errors import RequestError
+from assay.exact.lowering import adjust_scales
 
 WEIGHT_MAX: Final = 63
 """The quantiser's reduced range ends at +64, the profile's at +63."""
@@ -92,7 +93,7 @@ def quantize_model(source: Path, examples: Examples, progress: Progress = lambda
                 f"{str(error)[:400]}",
                 code="quantiser_failed",
             ) from error
-    return bytes(model.SerializeToString(deterministic=True))
+    return adjust_scales(model.SerializeToString(deterministic=True))
 
 
 def run_quantiser(

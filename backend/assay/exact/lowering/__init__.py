@@ -42,6 +42,7 @@ from assay.exact.lowering import (
     selection,
     shaping,
 )
+from assay.exact.lowering.adjusting import adjust_scales
 from assay.exact.lowering.lower import check_model, lower
 from assay.exact.lowering.report import Finding, Report, UnsupportedModel
 
@@ -61,4 +62,4 @@ FAMILIES = (
 )
 """Modules whose operators are registered."""
 
-__all__ = ["FAMILIES", "Finding", "Report", "UnsupportedModel", "check_model", "lower"]
+__all__ = ["FAMILIES", "Finding", "Report", "UnsupportedModel", "adjust_scales", "check_model", "lower"]

@@ -18,14 +18,13 @@ from numpy.typing import NDArray
 from assay.exact.assembler import Expression
 from assay.exact.lowering.context import Context
 from assay.exact.lowering.graph import MICROSOFT
-from assay.exact.lowering.quantisation import check_scales, scalar_scale, scalar_zero_point
+from assay.exact.lowering.quantisation import SCALE_CURE, check_scales, scalar_scale, scalar_zero_point
 from assay.exact.lowering.registry import Node, operator
 from assay.exact.lowering.report import Refusal
 from assay.exact.lowering.values import UINT8, Value, dtype_interval
 
 MAX_RESULT: Final = float(1 << 30)
 """Beyond 2^31 the CPU's conversion to int32 wraps round."""
-_SCALE_CURE: Final = "change its output scale a little (assay model quantize does)"
 
 
 def _parameters(node: Node) -> tuple[Value, Value, list[np.float32], list[int]]:
@@ -46,10 +45,10 @@ def lower_qlinear_add(node: Node, context: Context) -> Value:
     ratios = np.array([scales[0] / scales[2], scales[1] / scales[2]], np.float32)
     check_scales(ratios, "a scale divided by C_scale")
     if float(ratios.sum()) * 255 > MAX_RESULT:
-        raise Refusal("its result can leave int32", _SCALE_CURE)
+        raise Refusal("its result can leave int32", "use scales of like size")
     plain = a.batched == b.batched and a.dims == b.dims and a.size > 1
     if not addition_agrees(_all_of(a), _all_of(b), ratios, zeros, same_dims=plain):
-        raise Refusal("with these scales CPUs with and without AVX2 differ in some sum", _SCALE_CURE)
+        raise Refusal("with these scales CPUs with and without AVX2 differ in some sum", SCALE_CURE)
     fixed = float(_fixed_part(ratios, zeros))
     expression = Expression().float(fixed)
     for number, ratio in enumerate(ratios):
@@ -66,7 +65,7 @@ def lower_qlinear_mul(node: Node, context: Context) -> Value:
         ratio = np.float32(np.float32(scales[0] * scales[1]) / scales[2])
     check_scales(np.atleast_1d(ratio), "A_scale · B_scale / C_scale")
     if float(ratio) * 255 * 255 > MAX_RESULT:
-        raise Refusal("its result can leave int32", _SCALE_CURE)
+        raise Refusal("its result can leave int32", "use scales of like size")
     factors = Expression().operand(0).integer(zeros[0]).sub().operand(1).integer(zeros[1]).sub()
     scaled = factors.mul().i2f().float(float(ratio)).fmul().float(float(zeros[2])).fadd()
     return context.elementwise(node, UINT8, [a, b], scaled.f2i().clamp(0, 255))

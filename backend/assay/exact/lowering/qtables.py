@@ -21,6 +21,7 @@ from assay.exact.lowering.graph import MICROSOFT
 from assay.exact.lowering.joining import join
 from assay.exact.lowering.quantisation import (
     QUANTISED,
+    SCALE_CURE,
     check_scales,
     scalar_scale,
     scalar_zero_point,
@@ -89,7 +90,7 @@ def _sigmoid_entry(real: Decimal, scale: Decimal, zero: int, ends: Interval) -> 
     if len(candidates) > 1:
         raise Refusal(
             f"its value at {float(real):.6g} lies too near to a rounding boundary, where CPUs differ",
-            "change its output scale a little (assay model quantize does)",
+            SCALE_CURE,
         )
     return candidates.pop()
 

@@ -6,7 +6,7 @@ rounded to the nearest integer (ties to even), + zero point. All of it is exact 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,10 @@ from assay.exact.lowering.registry import Node
 from assay.exact.lowering.report import Refusal
 from assay.exact.lowering.values import FLOAT, INT8, UINT8, dtype_interval
 
-QUANTISED = (UINT8, INT8)
-_REQUANTISE = "quantise again with positive, normal, finite scales"
+QUANTISED: Final = (UINT8, INT8)
+SCALE_CURE: Final = "change its output scale a little (assay model quantize does)"
+"""Where another scale nearby is in the profile: `adjusting` finds it."""
+_REQUANTISE: Final = "quantise again with positive, normal, finite scales"
 
 
 def scale_array(node: Node, position: int, what: str) -> NDArray[Any]:
