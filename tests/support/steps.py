@@ -81,6 +81,18 @@ def _hash_of(signature: Sequence[Signature], tensors: Sequence[Any], rows: tuple
     )
 
 
+def step_gas(contract: OnAnvil, trace: Any) -> dict[str, int]:
+    """By operator, the gas of a transaction that only computes a step in the middle of a kernel; the most of it."""
+    found: dict[str, int] = {}
+    for number, kernel in enumerate(trace.program.kernels):
+        element, step = trace.rows * kernel.elements // 2, kernel.steps // 2
+        (before,) = trace.accumulators(number, element, [step])
+        gas = contract.gas("step", step_arguments(trace, number, element, step, before))
+        name = kernel.op_type or f"kernel {number}"
+        found[name] = max(gas, found.get(name, 0))
+    return found
+
+
 def program_of(
     kernels: Sequence[Kernel],
     inputs: Sequence[Signature] = (),
