@@ -82,7 +82,7 @@ def _hash_of(signature: Sequence[Signature], tensors: Sequence[Any], rows: tuple
 
 
 def step_gas(contract: OnAnvil, trace: Any) -> dict[str, int]:
-    """By operator, the gas of a transaction that only computes a step in the middle of a kernel; the most of it."""
+    """By operator, the most gas of a transaction that only computes a step in the middle of a kernel."""
     found: dict[str, int] = {}
     for number, kernel in enumerate(trace.program.kernels):
         element, step = trace.rows * kernel.elements // 2, kernel.steps // 2
