@@ -47,7 +47,7 @@ INNER, OUTER = 100, 8
 
 
 def exact_model(seed: int = 0) -> bytes:
-    """`y = x · w` of uint8, quantised: `INNER` inputs to `OUTER` outputs a row; reductions longer than PARTS."""
+    """`y = x · w` of uint8, quantised: `INNER` inputs to `OUTER` outputs a row; long reductions."""
     random = np.random.default_rng(seed)
     constants = {
         "x_scale": np.float32(0.05),
@@ -92,6 +92,13 @@ class LyingNode:
     silent_after: int = 1_000
     played: dict[int, int] = field(default_factory=dict)
 
+    def forget(self) -> None:
+        """Begin anew, as the chain does."""
+        self.answers.clear()
+        self.server.answers.clear()
+        self.played.clear()
+        self.sequence, self.silent_after = 0, 1_000
+
     def answer(
         self,
         inputs: np.ndarray[Any, Any] | None = None,
@@ -108,7 +115,7 @@ class LyingNode:
         (output,) = evaluate(program, [inputs])
         flat = output.copy().reshape(-1)
         for element, difference in (changes or {}).items():
-            flat[element] += np.uint8(difference)
+            flat[element] = (int(flat[element]) + difference) % 256
         claimed = flat.reshape(output.shape)
         data = ReceiptData(named_tensors(["x"], [inputs]), named_tensors(["y"], [claimed]))
         self.sequence += 1
@@ -132,30 +139,36 @@ class LyingNode:
 
     def post(self, answers: Sequence[Answered], *, serve: bool = True, serve_data: bool = True) -> Hash32:
         """Post a batch; `serve` and `serve_data` False withhold it or its public data."""
-        domain = self.world.contracts.domain
         version = answers[0].signed.receipt.version_id
-        key = BatchKey(self.operator, version, receipts_tree([a.digest for a in answers]).root)
-        identifier = batch_id(key)
-        self.world.send(
-            self.operator,
-            self.world.contracts.settlement.post_batch(self.operator, version, key.receipts_root, []),
-        )
-        head = {
-            "batch_id": "0x" + identifier.hex(),
-            "node": self.operator,
-            "version_id": "0x" + version.hex(),
-            "receipts_root": "0x" + key.receipts_root.hex(),
-            "count": len(answers),
-        }
-        lines = [json.dumps(head)]
+        key = BatchKey(self.operator, version, self.root(answers))
+        settlement = self.world.contracts.settlement
+        self.world.send(self.operator, settlement.post_batch(self.operator, version, key.receipts_root, []))
         for answer in answers:
-            line = receipt_to_json(domain, answer.signed) | ({"public": True} if answer.public else {})
-            lines.append(json.dumps(line))
             if answer.public and serve_data:
                 self.serve_data(answer)
         if serve:
-            self.server.publish("0x" + identifier.hex(), ("\n".join(lines) + "\n").encode())
-        return identifier
+            self.publish(batch_id(key), answers)
+        return batch_id(key)
+
+    def root(self, answers: Sequence[Answered]) -> Hash32:
+        return receipts_tree([answer.digest for answer in answers]).root
+
+    def publish(self, identifier: Hash32, answers: Sequence[Answered]) -> None:
+        """What it shows as that batch."""
+        head = {
+            "batch_id": "0x" + identifier.hex(),
+            "node": self.operator,
+            "version_id": "0x" + answers[0].signed.receipt.version_id.hex(),
+            "receipts_root": "0x" + self.root(answers).hex(),
+            "count": len(answers),
+        }
+        lines = [json.dumps(line) for line in (head, *map(self.line, answers))]
+        self.server.publish("0x" + identifier.hex(), ("\n".join(lines) + "\n").encode())
+
+    def line(self, answer: Answered) -> dict[str, Any]:
+        """Its receipt object in a batch."""
+        found = receipt_to_json(self.world.contracts.domain, answer.signed)
+        return found | ({"public": True} if answer.public else {})
 
     def serve_data(self, answer: Answered, body: bytes | None = None) -> None:
         body = json.dumps(answer.data.to_json()).encode() if body is None else body
@@ -240,12 +253,16 @@ class WatchedWorld:
         self.fund(key.address, tokens)
         return key
 
-    def play_to_end(self, step: Callable[[], None], rounds: int = 80) -> None:
-        """`step` of the watcher and the node's moves by turns, time-outs let pass, until all is closed."""
+    def play_to_end(
+        self, step: Callable[[], None], rounds: int = 80, *, challenger: Address | None = None
+    ) -> None:
+        """`step` of the watcher and the node's moves by turns, time-outs let pass, until all is closed; with
+        `challenger`, all of its disputes.
+        """
         for _ in range(rounds):
             step()
             self.node.play()
-            records = self.disputes().values()
+            records = [r for r in self.disputes().values() if challenger in (None, r.challenger)]
             if records and not any(record.is_open for record in records):
                 step()
                 return

@@ -7,9 +7,10 @@ is found again and sent under the same idempotency key, which the sender's outbo
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from time import time as system_time
 from typing import Final
 
 import structlog
@@ -45,8 +46,19 @@ MAX_REVERTS: Final = 5
 log = structlog.get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class ChainTime:
+    """`head`: the newest block's time. `now`: what the next one's may be by this machine's clock.
+
+    What cannot be undone is decided by `head`; on `now` the contract is merely asked.
+    """
+
+    head: int
+    now: int
+
+
 class Challenger:
-    """`step` does all that can be done at the chain's time `now`; one thread."""
+    """`step` does all that can be done now; one thread."""
 
     def __init__(
         self,
@@ -56,7 +68,7 @@ class Challenger:
         traces: Traces,
         rules: Rules,
         *,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = system_time,
     ) -> None:
         game = self._game = contracts.game
         self._settlement, self._nodes, self._token = contracts.settlement, contracts.nodes, contracts.token
@@ -75,14 +87,14 @@ class Challenger:
     def bond(self) -> int:
         return int(self._bond)
 
-    def step(self, now: int) -> None:
+    def step(self, time: ChainTime) -> None:
         """Moves first: they have deadlines. Raises RetryableError, FatalError."""
         self._tend()
         own = self.ledger.own()
         for record in own.values():
             if record.is_open:
                 with self._guarded(f"dispute {record.dispute_id}"):
-                    self._play(record, now)
+                    self._play(record, time)
         by_digest = {record.opened.digest for record in own.values()}
         for opened in self._store.challenges(ChallengeState.OPENED, self._clock()):
             if opened.digest not in by_digest:
@@ -93,7 +105,7 @@ class Challenger:
                 self._note(due, ChallengeState.OPENED)
             else:
                 with self._guarded("opening", due):
-                    self._consider(due, now)
+                    self._consider(due, time.head)
         for fraud in self._store.due_frauds(self._clock()):
             with self._guarded(str(fraud.kind)):
                 self._report(fraud)
@@ -120,7 +132,7 @@ class Challenger:
 
     # --- playing ------------------------------------------------------------------------------------------
 
-    def _play(self, record: DisputeRecord, now: int) -> None:
+    def _play(self, record: DisputeRecord, time: ChainTime) -> None:
         state = record.state
         current = state_hash(state)
         reverts, next_at = self._store.play(record.dispute_id, current)
@@ -129,7 +141,7 @@ class Challenger:
             return
         key = f"play:{record.dispute_id}:{current.hex()}:{reverts}"
         known = self._sender.outbox.find(self._client.chain_id, self._me, key)
-        call = known.call if known is not None else self._next_call(record, now)
+        call = known.call if known is not None else self._next_call(record, time)
         if call is None:
             return
         intent = self._submit(call, key)
@@ -139,16 +151,16 @@ class Challenger:
             if reverts >= MAX_REVERTS:
                 log.error("moves keep reverting; look at them", dispute=record.dispute_id, move=call.label)
 
-    def _next_call(self, record: DisputeRecord, now: int) -> Call | None:
+    def _next_call(self, record: DisputeRecord, time: ChainTime) -> Call | None:
         """What the challenger can send now; None: it is the node's time, or all is lost."""
         state, number = record.state, record.dispute_id
         if state.side is Side.CHALLENGER:
-            if now > state.deadline + WAIT_SECONDS:
-                self._give_up(record, f"the move was owed by {state.deadline}, it is {now}")
+            if time.head > state.deadline:
+                self._give_up(record, f"the move was owed by {state.deadline}, it is {time.head}")
                 return None
             move = self._move(record)
             return None if move is None else self._game.move(number, state, move)
-        if state.phase is Phase.FORFEIT or now > state.deadline:
+        if state.phase is Phase.FORFEIT or time.now > state.deadline:
             return self._game.claim_timeout(number, state, record.receipt)
         return None
 

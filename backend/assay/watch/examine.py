@@ -19,6 +19,7 @@ from assay.errors import RequestError
 from assay.exact.evaluator import evaluate
 from assay.exact.program import Program
 from assay.types import Hash32, Receipt
+from assay.watch.explain import first_output_difference
 from assay.watch.values import DataState, Verdict
 
 SLICE_BYTES: Final = 256 << 20
@@ -40,16 +41,16 @@ def parse_data(body: bytes) -> ReceiptData:
         raise RequestError(f"not receipt data: {error}", code="receipt_data") from error
 
 
-def examine(receipt: Receipt, body: bytes, program: Program, *, max_work: int) -> Finding:
-    """`max_work`: multiply-adds and elements that a re-execution may take."""
-    try:
-        data = parse_data(body)
-        if data.input_hash != receipt.input_hash:
-            return Finding(
-                DataState.INCONSISTENT, Verdict.UNCHECKED, "the inputs given are not those that were signed"
-            )
-    except RequestError as error:
-        return Finding(DataState.INCONSISTENT, Verdict.UNCHECKED, str(error))
+def signed_data(receipt: Receipt, body: bytes) -> ReceiptData:
+    """The tensors that a node gives for a receipt. Raises RequestError unless its inputs are those it signed."""
+    data = parse_data(body)
+    if data.input_hash != receipt.input_hash:
+        raise RequestError("the inputs given are not those that were signed", code="receipt_data")
+    return data
+
+
+def examine(receipt: Receipt, data: ReceiptData, program: Program, *, max_work: int) -> Finding:
+    """`data` as `signed_data` gave it; `max_work`: steps that a re-execution may take."""
     if (problem := input_problem(program, data.inputs)) is not None:
         return Finding(
             DataState.AVAILABLE, Verdict.WRONG, f"the signed inputs are none of the program's: {problem}"
@@ -127,7 +128,5 @@ def describe_difference(
     program: Program, data: ReceiptData, outputs: Sequence[bytes], receipt: Receipt
 ) -> str:
     """Where the published outputs differ from the true ones, if they are those that were signed."""
-    from assay.watch.explain import first_output_difference
-
     found = first_output_difference(program, data, outputs, receipt)
     return found or "the outputs do not hash to what was signed"

@@ -10,10 +10,10 @@ from typing import Final
 import structlog
 
 from assay.chain.contracts import NodeRegistry
-from assay.errors import RetryableError
+from assay.errors import RequestError, RetryableError
 from assay.index.download import Unreachable
 from assay.watch.evidence import Evidence
-from assay.watch.examine import Finding, examine
+from assay.watch.examine import Finding, examine, signed_data
 from assay.watch.programs import NoProgramError, Programs
 from assay.watch.store import Store
 from assay.watch.values import DataState, SeenReceipt, Verdict
@@ -65,15 +65,18 @@ class Examiner:
         endpoint = self._nodes.node(receipt.node).endpoint
         try:
             body = self._evidence.kept(seen.digest) or self._evidence.fetch(endpoint, seen.digest)
+            data = signed_data(receipt, body)
         except Unreachable as error:
             return Finding(DataState.WITHHELD, Verdict.UNCHECKED, str(error))
+        except RequestError as error:
+            return Finding(DataState.INCONSISTENT, Verdict.UNCHECKED, str(error))
         try:
             program = self._programs.get(receipt.version_id)
         except NoProgramError as error:
             return Finding(DataState.AVAILABLE, Verdict.SKIPPED, str(error))
         except RetryableError as error:
             return Finding(DataState.UNASKED, Verdict.UNCHECKED, str(error))
-        finding = examine(receipt, body, program, max_work=self._max_work)
+        finding = examine(receipt, data, program, max_work=self._max_work)
         if finding.verdict is Verdict.WRONG:
             self._evidence.keep(seen.digest, body)
         return finding

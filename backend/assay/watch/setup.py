@@ -29,7 +29,7 @@ from assay.watch.collector import Collector
 from assay.watch.contracts import Contracts
 from assay.watch.decision import Join, Rules
 from assay.watch.evidence import Evidence
-from assay.watch.examine import parse_data
+from assay.watch.examine import signed_data
 from assay.watch.examiner import DEFAULT_MAX_WORK, Examiner
 from assay.watch.follower import ChainFollower, Position
 from assay.watch.indexed import IndexedBatches

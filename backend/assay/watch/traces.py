@@ -11,7 +11,7 @@ from assay.errors import RequestError
 from assay.exact.trace import Trace, run_trace
 from assay.types import Hash32, SignedReceipt
 from assay.watch.evidence import Evidence
-from assay.watch.examine import input_problem, parse_data
+from assay.watch.examine import input_problem, signed_data
 from assay.watch.programs import Programs
 
 KEEP_TRACES: Final = 4
@@ -39,11 +39,7 @@ class Traces:
             return self._traces[digest]
         receipt = signed.receipt
         program = self._programs.get(receipt.version_id)
-        data = parse_data(self._evidence.get(self._nodes.node(receipt.node).endpoint, digest))
-        if data.input_hash != receipt.input_hash:
-            raise RequestError(
-                f"the data of receipt 0x{digest.hex()} are not what it is about", code="receipt_data"
-            )
+        data = signed_data(receipt, self._evidence.get(self._nodes.node(receipt.node).endpoint, digest))
         if (problem := input_problem(program, data.inputs)) is not None:
             raise NoTraceError(problem)
         trace = run_trace(program, [tensor.array for tensor in data.inputs], on_progress=on_progress)

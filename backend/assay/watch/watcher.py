@@ -14,7 +14,7 @@ from typing import Final
 import structlog
 
 from assay.errors import RetryableError
-from assay.watch.challenger import Challenger
+from assay.watch.challenger import ChainTime, Challenger
 from assay.watch.collector import Collector
 from assay.watch.examiner import Examiner
 from assay.watch.follower import ChainFollower, Position
@@ -33,11 +33,11 @@ class ChainClock:
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock, self._head, self._ahead = clock, 0, 0.0
 
-    def at(self, head_time: int) -> int:
+    def at(self, head_time: int) -> ChainTime:
         """A chain ahead of this machine (a test's) stays as far ahead."""
         if head_time != self._head:
             self._head, self._ahead = head_time, max(0.0, head_time - self._clock())
-        return max(head_time, int(self._clock() + self._ahead))
+        return ChainTime(head_time, max(head_time, int(self._clock() + self._ahead)))
 
 
 @dataclass(frozen=True, slots=True)
