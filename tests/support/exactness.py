@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from assay.commitments.tensors import ONNX_TO_NUMPY, onnx_dtype
+from assay.commitments.tensors import onnx_dtype
 from assay.exact.evaluator import evaluate
 from assay.exact.lowering import Finding, UnsupportedModel, lower
 from assay.exact.program import Program
@@ -119,15 +119,11 @@ def extremes(dtype: Any, shape: Sequence[int], random: np.random.Generator) -> A
     if kind.kind == "b":
         return random.integers(0, 2, shape).astype(bool)
     if kind == np.float32:
-        wild = random.choice(np.array(FLOATS, np.float32), shape)
-        calm = (random.normal(size=shape) * 8).astype(np.float32)
-        return np.where(random.random(shape) < 0.4, wild, calm).astype(np.float32)
+        rare = random.choice(np.array(FLOATS, np.float32), shape)
+        common = (random.normal(size=shape) * 8).astype(np.float32)
+        return np.where(random.random(shape) < 0.4, rare, common).astype(np.float32)
     ends = np.iinfo(kind)
     edge = [ends.min, ends.min + 1, ends.max, ends.max - 1, 0, 1, 2]
     wild = random.choice(np.array(edge, kind), shape)
     calm = random.integers(ends.min, ends.max, shape, dtype=kind, endpoint=True)
     return np.where(random.random(shape) < 0.5, wild, calm).astype(kind)
-
-
-def dtype_of(code: int) -> np.dtype[Any]:
-    return ONNX_TO_NUMPY[code]
