@@ -22,13 +22,13 @@ from onnx import TensorProto, helper
 
 from tests.support.onnx_models import build_model, tensor, value
 
-STEPS = 100
+STEPS = 300
 """Of the product's reduction: more than one segment of the game, each of more than one step."""
 OUTPUTS = 3
 
 
 def exact_model(seed: int = 0) -> bytes:
-    """uint8 `x` [rows, 100] → int32 `y` [rows, 3]."""
+    """uint8 `x` [rows, 300] → int32 `y` [rows, 3]."""
     weights = np.random.default_rng(seed).integers(0, 64, (STEPS, OUTPUTS), dtype=np.uint8)
     model = build_model(
         [

@@ -25,7 +25,7 @@ from assay.chain.outbox import IntentState
 from assay.chain.sender import Sender
 from assay.chain.values import Block, Call, EventData
 from assay.errors import AssayError, ContractRevert, FatalError, RetryableError
-from assay.exact.game import Phase, Side, State, defend
+from assay.exact.game import LEVELS, PARTS, Phase, Side, State, defend
 from assay.node.disputes import DisputeLog
 from assay.node.log import read_data
 from assay.node.retention import Retention
@@ -103,6 +103,7 @@ class Defender:
     def _restored(self) -> dict[int, DisputeRecord]:
         """The open disputes as of the cursor; from the chain again after a start."""
         if self._base is None:
+            self._check_rules()
             known = self._disputes.cursor()
             self._cursor = known[0] if known else self._game.deployment.block - 1
             rows = self._disputes.unsettled(self._cursor)
@@ -119,6 +120,15 @@ class Defender:
                 )
                 self._base = {number: record for number, record in found.items() if record.is_open}
         return self._base
+
+    def _check_rules(self) -> None:
+        """Raises FatalError where the contract cuts trees and reductions otherwise than this release."""
+        rules = {name: self._game.read(name) for name in ("LEVELS", "PARTS")}
+        if rules != {"LEVELS": LEVELS, "PARTS": PARTS}:
+            raise FatalError(
+                f"dispute game {self._game.address} has {rules}, this release plays with LEVELS {LEVELS} and "
+                f"PARTS {PARTS}: every dispute would be lost; run the release that belongs to the deployment"
+            )
 
     def _events(self, base: dict[int, DisputeRecord], start: int, end: int) -> list[EventData]:
         """Of this node's disputes, oldest first."""

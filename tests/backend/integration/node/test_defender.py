@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from assay.chain.errors import RpcUnavailable
 from assay.commitments.merkle import MerkleTree
+from assay.errors import FatalError
 from assay.exact.game import Phase
 from assay.node.defender import REORG_BLOCKS, RETRY_SECONDS, Defender
 from assay.node.disputes import DisputeLog, Outcome
@@ -327,3 +328,11 @@ def test_log_traces__damaged_inputs__are_refused(world: DefenceWorld) -> None:
     problem = world.rows()[0].problem
     assert problem is not None
     assert "other inputs" in problem
+
+
+def test_step__contract_of_other_rules__stops_loudly(
+    world: DefenceWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("assay.node.defender.PARTS", 3)
+    with world.defender() as defender, pytest.raises(FatalError, match="every dispute would be lost"):
+        defender.step()

@@ -18,7 +18,7 @@ from assay.node.config import SettlementConfig
 from assay.node.doctor import Doctor
 from assay.types import Hash32
 
-from tests.support.exact_version import ExactVersion, exact_version, row
+from tests.support.exact_version import STEPS, ExactVersion, exact_version, row
 from tests.support.nodes import Network, NodeUnderTest, Published, local_network
 from tests.support.onnx_models import linear_manifest, linear_model
 
@@ -151,7 +151,7 @@ def test_infer__public_that_is_no_boolean__is_refused(world: World, value: Any) 
 
 
 def test_infer__no_rows__is_refused(world: World) -> None:
-    body = {"inputs": [{"name": "x", "datatype": "UINT8", "shape": [0, 100], "data": []}]}
+    body = {"inputs": [{"name": "x", "datatype": "UINT8", "shape": [0, STEPS], "data": []}]}
     response = httpx.post(f"{world.node.url}{world.exact.path}/infer", json=body, timeout=10.0)
     assert response.status_code == 400
 

@@ -21,10 +21,10 @@ from assay.node.self_test import parse_self_test
 from assay.node.validate import SandboxLimits, inspect_artifact, inspect_once
 from assay.types import TensorSpec
 
-from tests.support.exact_version import ExactVersion, exact_version, row, self_test_of
+from tests.support.exact_version import STEPS, ExactVersion, exact_version, row, self_test_of
 from tests.support.onnx_models import linear_model
 
-X = (TensorSpec("x", "UINT8", (-1, 100)),)
+X = (TensorSpec("x", "UINT8", (-1, STEPS)),)
 Y = (TensorSpec("y", "INT32", (-1, 3)),)
 
 
@@ -61,7 +61,7 @@ def test_inspect_artifact__exact_version__gives_its_terms_and_remembers_them(
     (tmp_path / "self_test").write_bytes(version.self_test)
     claim = ExactClaim(version.program.root, tmp_path / "self_test")
     found = inspect_once(path, limits := SandboxLimits(), claim)
-    assert found.exact == ExactTerms(True, (1 << 32) // 100, (Port(2, (100,)),), (Port(6, (3,)),))
+    assert found.exact == ExactTerms(True, (1 << 32) // STEPS, (Port(2, (STEPS,)),), (Port(6, (3,)),))
     monkeypatch.setattr("assay.node.validate.inspect_artifact", None)
     assert inspect_once(path, limits, claim) == found
     monkeypatch.setattr("assay.node.validate.processor", lambda: "another")
@@ -180,7 +180,7 @@ def test_check_inputs__rows_that_fit__are_counted(version: ExactVersion) -> None
     [
         ([row(rows=0)], {}, "input_rows"),
         ([row(rows=3)], {"max_rows": 2}, "too_large"),
-        ([row()[:, :99]], {}, "input_shape"),
+        ([row()[:, 1:]], {}, "input_shape"),
         ([row()], {"batched": False}, "input_shape"),
     ],
 )
@@ -194,7 +194,7 @@ def test_check_inputs__rows_that_no_dispute_can_open__are_refused(
 
 def test_check_inputs__two_inputs_of_unequal_rows__are_refused(version: ExactVersion) -> None:
     """ONNX Runtime would broadcast a single row; the program would not."""
-    port = Port(2, (100,))
+    port = Port(2, (STEPS,))
     with pytest.raises(RequestError) as caught:
         terms_of(version, inputs=(port, port)).check_inputs(X * 2, [row(rows=2), row(rows=1)])
     assert caught.value.code == "input_rows"
