@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from assay.chain.deployments import Deployment
 from assay.chain.views import Version
 from assay.cli.connect import Connection, Money, connection_options
 from assay.cli.model_exact import check, quantize
@@ -290,6 +289,13 @@ def show(model: str, connection: Connection, as_json: bool) -> None:
         for item in data["versions"]
     ]  # fmt: skip
     emit_table(f"{data['publisher']}/{data['name']}", columns, rows)
+    for item in data["versions"]:
+        if item["index"] is not None and item["index"]["assurance"] != item["assurance"]:
+            console().print(
+                f"the index holds version {item['number']} to be {item['index']['assurance']}: "
+                f"{item['index']['reason']}",
+                soft_wrap=True,
+            )
     tensors = [("input", *item.values()) for item in data["inputs"]]
     tensors += [("output", *item.values()) for item in data["outputs"]]
     emit_table("signature of the newest", ("", "name", "type", "shape"), tensors)
@@ -314,7 +320,7 @@ def _describe(client: Client, text: str) -> dict[str, Any]:
         "name": reference.name,
         "payee": model.payee,
         "metadata_uri": model.metadata_uri,
-        "versions": [_version(client.deployment, identifier, version) for identifier, version in shown],
+        "versions": [_version(client, identifier, version) for identifier, version in shown],
         "inputs": inputs,
         "outputs": outputs,
         "offers": [offer | {"price_shown": money.show(int(offer["price"]))} for offer in offers],
@@ -340,12 +346,15 @@ def _newest(
     return _specs(manifest.inputs), _specs(manifest.outputs), offers
 
 
-def _version(deployment: Deployment, identifier: Hash32, version: Version) -> dict[str, Any]:
+def _version(client: Client, identifier: Hash32, version: Version) -> dict[str, Any]:
+    """`assurance` is the chain's claim; `index` what an index that recomputed the program makes of it."""
+    recheck = client.accelerator.assurance(identifier) if client.accelerator else None
     return {
         "number": version.number,
         "version_id": identifier,
         "status": version.status.name.lower(),
-        "assurance": str(deployment.assurance_of(has_program=version.has_program)),
+        "assurance": str(client.deployment.assurance_of(has_program=version.has_program)),
+        "index": None if recheck is None else {"assurance": str(recheck[0]), "reason": recheck[1]},
         "artifact": version.artifact,
         "cid": cid(version.artifact),
         "program_root": _root_or_none(version.program_root),

@@ -25,7 +25,7 @@ def command(connection: Connection, as_json: bool) -> None:
         )
     http = NodeHttp()
     try:
-        figures = Accelerator(connection.api_url, http).get("/v1/network")
+        figures = Accelerator(connection.api_url, http).network()
     finally:
         http.close()
     if as_json:

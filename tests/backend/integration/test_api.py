@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import schemathesis
 from assay.api.app import create_app
+from assay.cli import main
+from assay.client.accelerator import Accelerator
+from assay.client.transport import NodeHttp
 from assay.commitments.merkle import verify_proof
 from assay.commitments.receipts import receipt_digest, receipt_file_from_json
 from assay.db.engine import open_engine
@@ -22,13 +27,14 @@ from assay.index.download import Limits
 from assay.index.probe import Prober
 from assay.index.programs import ProgramChecker
 from assay.index.rows import plain
-from assay.types import Hash32, ReceiptStatus
+from assay.types import Assurance, Hash32, ReceiptStatus
 from fastapi import FastAPI
 from hypothesis import HealthCheck, settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from tests.support.api_server import serving
 from tests.support.batch_server import BatchServer, batch_server
+from tests.support.cli import RUNNER
 from tests.support.deploy import UNIT
 from tests.support.index_tables import follow, new_database, new_follower, url_of
 from tests.support.index_world import PostedBatch, TestNode, World, index_world
@@ -163,6 +169,36 @@ def test_versions__program_that_does_not_follow_from_the_artifact__is_signed_and
     assert (receipt["assurance"], receipt["status"], receipt["verified"]) == ("signed", "final", False)
     buckets = {b["key"]: b for b in setting.get("/v1/network")["per_version"]}
     assert (buckets[version["version_id"]]["verified"], buckets[version["version_id"]]["settled"]) == (0, 1)
+
+
+def test_accelerator__of_the_sdk__reads_figures_disputes_and_assurances(setting: Setting) -> None:
+    with contextlib.closing(NodeHttp()) as http:
+        accelerator = Accelerator(str(setting.client.base_url), http)
+        assert accelerator.network() == setting.get("/v1/network")
+        assert accelerator.disputes(state="open") == setting.get("/v1/disputes", state="open")
+        assert accelerator.assurance(setting.exact) == (Assurance.EXACT, "")
+        assurance, reason = accelerator.assurance(setting.false) or (None, "")
+        assert assurance is Assurance.SIGNED and "not the published one" in reason
+        assert accelerator.assurance(Hash32(bytes(32))) is None
+
+
+def test_model_show__program_that_does_not_follow__says_what_the_index_found(
+    setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in {
+        "ASSAY_RPC_URLS": json.dumps([setting.world.chain.url]),
+        "ASSAY_DEPLOYMENTS": str(setting.world.deployment.folder.parent),
+        "ASSAY_API_URL": str(setting.client.base_url),
+        "ASSAY_HUB_URL": str(tmp_path),
+        "ASSAY_DATA": str(tmp_path / "data"),
+        "COLUMNS": "200",
+    }.items():
+        monkeypatch.setenv(name, text)
+    result = RUNNER.invoke(main, ["model", "show", "false"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert "the index holds version 1 to be signed" in result.stdout
+    network = RUNNER.invoke(main, ["network"], catch_exceptions=False).stdout
+    assert "disputes won by challenger" in network and str(2 * UNIT) in network
 
 
 def test_disputes__open_and_won__say_how_they_stand(setting: Setting) -> None:

@@ -36,6 +36,11 @@ def test_count_inferences__count_without_receipts__is_capped() -> None:
     assert count_inferences([replace(BATCH, count=1_000, receipts=3)]).verified == 3
 
 
+def test_count_inferences__disputed__is_settled_and_not_yet_verified() -> None:
+    found = count_inferences([replace(BATCH, voided=1, disputed=2)])
+    assert (found.settled, found.verified) == (4, 2)
+
+
 def test_count_inferences__voided__is_taken_off_both() -> None:
     found = count_inferences([replace(BATCH, voided=2)])
     assert (found.settled, found.verified) == (3, 3)
