@@ -7,7 +7,7 @@ rounded half to even, + zero point; and float32(x − zero point) · scale.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ from assay.exact.lowering.values import (
     dtype_name,
 )
 
+EPSILON: Final = float(np.finfo(np.float32).eps)
 _VERSIONS = (10, 13, 19, 21, 23, 24, 25)
 _QUANTIZE = ("axis", "block_size", "output_dtype", "precision", "saturate")
 _DEQUANTIZE = ("axis", "block_size", "output_dtype")
@@ -49,6 +50,8 @@ def lower_quantize_linear(node: Node, context: Context) -> Value:
     zeros = _zero_points(node, scales)
     dtype = _code(zeros)
     _check_attributes(node, dtype)
+    if context.origin(x, "Clip"):
+        _check_clip(x.interval, scales, zeros, dtype_interval(dtype))
     if scales.size == 1 and zeros.ndim <= 1:
         push = Expression().float(float(scales.reshape(-1)[0]))
         divided = Expression().operand(0).then(push).fdiv()
@@ -85,6 +88,18 @@ def lower_dequantize_linear(node: Node, context: Context) -> Value:
             scaled = scaled.operand(2).sub()
         scaled = scaled.i2f().operand(1).fmul()
     return context.elementwise(node, FLOAT, values, scaled, interval=interval, dequantised=True)
+
+
+def _check_clip(held: Interval, scales: NDArray[Any], zeros: NDArray[Any], ends: Interval) -> None:
+    """onnxruntime leaves a Clip out that cuts less than float32's epsilon off what the dtype can hold."""
+    shift = zeros.astype(np.float64)
+    below = held.low - scales * (ends.low - shift)
+    above = scales * (ends.high - shift) - held.high
+    if any(bool(np.any((cut > 0) & (cut < 2 * EPSILON))) for cut in (below, above)):
+        raise Refusal(
+            "the Clip before it cuts so little off that onnxruntime's optimiser leaves it out",
+            "leave it out, or use a larger scale",
+        )
 
 
 def _zero_points(node: Node, scales: NDArray[Any], dtype: int | None = None) -> NDArray[Any]:

@@ -94,3 +94,17 @@ def test_lower_quantize_linear__of_dequantised_floats__refused(between: list[str
         assert_refused(model(nodes, feeds, constants), "not in the profile")
     else:
         assert_refused(model(nodes, feeds, constants), "fuses", "QOperator")
+
+
+def clipped(low: float, high: float) -> tuple[bytes, dict[str, Array]]:
+    feeds = {"x": np.array([[0, 1e-9, 7e-9, 1e-7, 2.3e-7, 1]], np.float32)}
+    constants = {"s": np.array(1e-9, np.float32), "z": np.array(0, np.uint8)}
+    nodes = [node("Clip", ["x"], ["c"], min=low, max=high), node("QuantizeLinear", ["c", "s", "z"])]
+    return model(nodes, feeds, constants, opset=10), feeds
+
+
+@pytest.mark.parametrize("bounds", [(1e-12, 2e-7), (5e-9, 1.0)])
+def test_lower_quantize_linear__clip_that_cuts_little_off__refused(bounds: tuple[float, float]) -> None:
+    artifact, feeds = clipped(*bounds)
+    assert_refused(artifact, "Clip", "larger scale")
+    assert_settings_differ(artifact, feeds)
