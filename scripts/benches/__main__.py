@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-BENCHES = ("gas", "commitments", "index", "node")
+BENCHES = ("gas", "commitments", "index", "node", "exact")
 FIELDS = ("name", "value", "unit", "reference", "ratio")
 """`reference` is what the value is held against, in the same unit; `ratio` = value / reference."""
 

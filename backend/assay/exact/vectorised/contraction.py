@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from math import prod
 from typing import Any, Final
@@ -43,8 +44,9 @@ class Roles:
     """The left side is the second factor."""
 
 
+@lru_cache(maxsize=1024)
 def assign_roles(
-    extents: Sequence[int], outputs: int, first: Sequence[int], second: Sequence[int]
+    extents: tuple[int, ...], outputs: int, first: tuple[int, ...], second: tuple[int, ...]
 ) -> Roles | None:
     """Roles such that products come out in the output's order; None if that would make too many small ones.
 
@@ -113,6 +115,13 @@ def arranged(factor: Factor, dtype: np.dtype[Any], axes: Sequence[int]) -> Array
     return laid.transpose(*axes, *others).reshape([laid.shape[axis] for axis in axes])
 
 
+def _part(array: Array, place: Sequence[int | slice]) -> Array:
+    """A view of it, also where no axis is left."""
+    key: Any = (*place, ...)
+    part: Array = array[key]
+    return part
+
+
 @dataclass(frozen=True)
 class Side:
     """One factor: the axes loops, free, contracted; contiguous if it is worth keeping."""
@@ -125,18 +134,17 @@ class Side:
     def at(self, index: Sequence[int]) -> Array:
         """The free and contracted axes at one index of the loops."""
         place = tuple(min(one, extent - 1) for one, extent in zip(index, self.array.shape, strict=False))
-        part: Array = self.array[(*place, ...)]
-        return part
+        return _part(self.array, place)
 
     def matrix(self, index: Sequence[int], block: Block) -> Array:
         """Free × contracted, of a block of the free axes; a view where the strides allow it."""
-        part = self.at(index)[(*block, ...)]
+        part = _part(self.at(index), block)
         free = prod(part.shape[: self.free])
         return part.reshape(free, -1)
 
     def transposed(self, index: Sequence[int], block: Block) -> Array:
         """Contracted × free: copied, if it must be, along the free axes."""
-        part = self.at(index)[(*block, ...)]
+        part = _part(self.at(index), block)
         free, contracted = part.shape[: self.free], part.shape[self.free :]
         turned = part.transpose(*range(self.free, part.ndim), *range(self.free))
         return turned.reshape(prod(contracted), prod(free))
@@ -150,12 +158,12 @@ def multiply(left: Side, right: Side, precision: Precision, out: Array) -> Itera
     limit = max(_MATRIX // max(length, 1), 1)
     taller = prod(height) if left.array.flags.c_contiguous else limit
     for index in np.ndindex(*loops):
-        part = out[(*index, ...)]
+        part = _part(out, index)
         for rows in blocks(height, taller):
             upper = left.matrix(index, rows)
             for columns in blocks(width, limit):
                 lower = right.transposed(index, columns)
-                target = part[(*rows, *columns, ...)]
+                target = _part(part, (*rows, *columns))
                 yield target, _product(upper, lower, precision).reshape(target.shape)
 
 

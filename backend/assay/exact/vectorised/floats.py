@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from math import inf, isnan
 from typing import Any, Final
@@ -33,12 +34,21 @@ _COMPARISONS: Final[dict[Op, Callable[..., Any]]] = {
     Op.FLT: np.less,
     Op.FLE: np.less_equal,
 }
+_EXTREMES: Final[dict[Op, Callable[..., Any]]] = {Op.FMIN: np.minimum, Op.FMAX: np.maximum}
 _LARGE: Final = float(1 << 63)
 
 
 def _rounded(op: Op, a: float, b: float) -> float:
     """Of bounds: in double, then float32; twice rounded is once rounded for these (53 ≥ 2 · 24 + 2)."""
-    return float(np.float32(_ARITHMETIC[op](np.float64(a), np.float64(b))))
+    return float(np.float32(_DOUBLE[op](a, b)))
+
+
+_DOUBLE: Final[dict[Op, Callable[[float, float], float]]] = {
+    Op.FADD: operator.add,
+    Op.FSUB: operator.sub,
+    Op.FMUL: operator.mul,
+    Op.FDIV: operator.truediv,
+}
 
 
 def _bounds(op: Op, a: Floats, b: Floats) -> tuple[float, float, bool]:
@@ -67,15 +77,28 @@ def arithmetic(op: Op, a: Floats, b: Floats) -> Floats:
 
 def extremum(op: Op, a: Floats, b: Floats) -> Floats:
     """FMIN: a if a < b else b; FMAX: a if a > b else b; NaN if either is."""
-    better = np.less(a.array, b.array) if op is Op.FMIN else np.greater(a.array, b.array)
-    array = np.where(better, a.array, b.array)
     nan = a.nan or b.nan
     if nan:
-        array = np.where(np.isnan(a.array) | np.isnan(b.array), NAN, array)
+        bad = np.isnan(a.array) | np.isnan(b.array)
+        array = np.where(bad, NAN, _chosen(op, a.array, b.array))
+        return Floats(array, min(a.low, b.low), max(a.high, b.high), nan=True)
     pick = min if op is Op.FMIN else max
-    if not nan:
-        return Floats(array, pick(a.low, b.low), pick(a.high, b.high), nan=False)
-    return Floats(array, min(a.low, b.low), max(a.high, b.high), nan=True)
+    low, high = pick(a.low, b.low), pick(a.high, b.high)
+    # Only zeros of two signs are equal and yet different; numpy's own choice between them is not defined.
+    if _has_zero(a) and _has_zero(b):
+        return Floats(_chosen(op, a.array, b.array), low, high, nan=False)
+    return Floats(_EXTREMES[op](a.array, b.array), low, high, nan=False)
+
+
+def _has_zero(value: Floats) -> bool:
+    return value.low <= 0 <= value.high
+
+
+def _chosen(op: Op, a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
+    if b.size == 1 and not int(b.view(np.uint32).reshape(())):
+        # + 0 turns −0 into +0, which b is, and nothing else.
+        return np.asarray(np.add(_EXTREMES[op](a, b), b))
+    return np.where(np.less(a, b) if op is Op.FMIN else np.greater(a, b), a, b)
 
 
 def compare(op: Op, a: Floats, b: Floats) -> Ints:

@@ -20,6 +20,7 @@ from assay.exact.vectorised.values import (
     Bounds,
     Ints,
     Value,
+    bits_of,
     bounds_of,
     dtype_bounds,
     scalar,
@@ -83,12 +84,12 @@ class Folding:
         order, dtype = self.tree.below(self.tree.root), self.kernel.dtype
         for part in blocks(self.outputs, _BLOCK):
             value: Value = scalar(self.kernel.init)
-            for step in self._steps():
+            for number, step in enumerate(self._steps()):
+                if number:
+                    value = value_of(stored(value, dtype), dtype, bounds_of(value, dtype))
                 value = compute(self.tree, order, self.leaves((*part, *step), value))
-                known = bounds_of(value, dtype)
-                value = value_of(stored(value, dtype), dtype, known)
-            self._known(known)
-            array = stored(value, dtype)
+            self._known(bounds_of(value, dtype))
+            array = bits_of(value, dtype)
             out[part] = array.reshape(array.shape[: out.ndim])
 
     def _term(self, leaves: Leaves) -> Ints:

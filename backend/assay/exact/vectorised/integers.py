@@ -50,10 +50,14 @@ _UFUNCS: Final[dict[Op, Callable[..., Any]]] = {
     Op.OR: np.bitwise_or,
     Op.XOR: np.bitwise_xor,
 }
+_NEUTRAL: Final = frozenset((Op.ADD, Op.SUB, Op.OR, Op.XOR))
+"""a ∘ 0 is a."""
 _COMPARISONS: Final[dict[Op, Callable[..., Any]]] = {Op.EQ: np.equal, Op.LT: np.less, Op.LE: np.less_equal}
 
 
 def _arithmetic(op: Op, a: Ints, b: Ints) -> Ints:
+    if op in _NEUTRAL and not (b.low or b.high):
+        return a
     bounds = _BOUNDS[op]
     for _ in range(2):
         result = Ints(a.array, *bounds(a, b))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import Any, Final
 
@@ -90,7 +91,16 @@ class Layout:
     def is_affine(self) -> bool:
         return self.strides is not None
 
-    @property
+    @cached_property
+    def axes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Extents and strides of an affine layout's view, extent 1 where it does not depend on a variable."""
+        assert self.strides is not None
+        pairs = list(zip(self.extents, self.strides, strict=True))
+        return tuple(extent if stride else 1 for extent, stride in pairs), tuple(
+            stride for _, stride in pairs
+        )
+
+    @cached_property
     def row_elements(self) -> int:
         """In what `strides` count, a copy if there is one."""
         return prod(self.padding.dims) if self.padding else self.operand.elements
@@ -101,9 +111,8 @@ def strided(
 ) -> NDArray[Any]:
     """A view of a contiguous array; numpy refuses one that leaves it."""
     width = storage.itemsize
-    return np.ndarray(
-        tuple(extents), storage.dtype, storage, offset * width, tuple(stride * width for stride in strides)
-    )
+    steps = [stride * width for stride in strides]
+    return np.ndarray(tuple(extents), storage.dtype, storage, offset * width, steps)
 
 
 def span(form: Affine, extents: Sequence[int]) -> tuple[int, int]:

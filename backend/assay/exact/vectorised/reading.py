@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from assay.exact.program import Affine
 from assay.exact.vectorised.layout import MAX_PLACE, Layout, is_row_dependent, strided
 from assay.exact.vectorised.values import Bounds, Ints, Value, pattern_bounds, to_ints, value_of
 
+_ALL: Final = slice(None)
 Block = tuple[slice, ...]
 """Of each axis, the row first, a slice with start and stop."""
 
@@ -29,9 +30,8 @@ class Tensor:
 
 def cut(array: NDArray[Any], block: Block) -> NDArray[Any]:
     """The block of an array whose axes may have extent 1."""
-    return array[
-        tuple(one if extent > 1 else slice(None) for one, extent in zip(block, array.shape, strict=True))
-    ]
+    parts = [one if extent > 1 else _ALL for one, extent in zip(block, array.shape, strict=True)]
+    return array[tuple(parts)]
 
 
 def blocks(extents: Sequence[int], limit: int) -> Iterator[Block]:
@@ -40,7 +40,7 @@ def blocks(extents: Sequence[int], limit: int) -> Iterator[Block]:
     while axis and inner * extents[axis - 1] <= limit:
         axis -= 1
         inner *= extents[axis]
-    whole = tuple(slice(0, extent) for extent in extents[axis:])
+    whole = tuple([slice(0, extent) for extent in extents[axis:]])
     if not axis:
         yield whole
         return
@@ -79,14 +79,9 @@ class Reader:
     def view(self, storage: NDArray[Any]) -> NDArray[Any]:
         """The operand over all axes, of anything that is laid out as `self.storage`."""
         layout = self.layout
-        assert layout.strides is not None
-        pairs = [
-            (extent, stride) if stride else (1, 0)
-            for extent, stride in zip(layout.extents, layout.strides, strict=True)
-        ]
-        extents = (self.rows, *(extent for extent, _ in pairs))
-        strides = (layout.row_elements if self.rows > 1 else 0, *(stride for _, stride in pairs))
-        return strided(storage, layout.offset, extents, strides)
+        extents, strides = layout.axes
+        row = layout.row_elements if self.rows > 1 else 0
+        return strided(storage, layout.offset, (self.rows, *extents), (row, *strides))
 
     @cached_property
     def whole(self) -> NDArray[Any]:
@@ -95,9 +90,7 @@ class Reader:
     @property
     def size(self) -> int:
         """How many elements it is read at, if the layout is affine."""
-        assert self.layout.strides is not None
-        pairs = zip(self.layout.extents, self.layout.strides, strict=True)
-        return self.rows * prod(extent for extent, stride in pairs if stride)
+        return self.rows * prod(self.layout.axes[0])
 
     def value(self, array: NDArray[Any]) -> Value:
         return value_of(array, self.layout.operand.dtype, self.bounds)

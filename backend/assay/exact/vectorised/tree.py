@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -27,9 +27,15 @@ class Tree:
 
     nodes: tuple[Node, ...]
     root: int
+    _below: dict[int, tuple[int, ...]] = field(default_factory=dict)
 
     def below(self, root: int) -> tuple[int, ...]:
         """The nodes that `root` needs, itself last."""
+        if root not in self._below:
+            self._below[root] = self._find_below(root)
+        return self._below[root]
+
+    def _find_below(self, root: int) -> tuple[int, ...]:
         needed = {root}
         for number in range(root, -1, -1):
             if number in needed:

@@ -1,8 +1,8 @@
 """What a stack holds while many elements are computed at once: arrays of integers or of float32.
 
 Integers carry bounds that every element keeps, so that int64 stands for int256 only where no result can
-leave it; otherwise the arrays hold Python integers. Floats are float32 arrays whose bits are the patterns; every
-NaN that an instruction makes is canonical at once.
+leave it; otherwise the arrays hold Python integers. Floats are float32 arrays whose bits are the patterns;
+every NaN that an instruction makes is canonical at once.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from assay.exact.opcodes import FLOAT_NAN
 
 INT32_RANGE: Final = range_of(6)
 INT64_RANGE: Final = range_of(7)
+_INT32: Final = np.dtype(np.int32)
+_INT64: Final = np.dtype(np.int64)
 NAN: Final = np.uint32(FLOAT_NAN).view(np.float32)
 
 STORAGE: Final[dict[int, np.dtype[Any]]] = {
@@ -39,6 +41,8 @@ class Ints:
     array: NDArray[Any]
     low: int
     high: int
+    floats: Floats | None = None
+    """What the same single number is as a pattern, once it was asked for."""
 
     def within(self, bounds: tuple[int, int]) -> bool:
         return bounds[0] <= self.low and self.high <= bounds[1]
@@ -68,7 +72,9 @@ def float_of(pattern: int) -> float:
     return value
 
 
+@lru_cache(maxsize=4096)
 def scalar(value: int) -> Ints:
+    """A number that an expression pushes; shared, so nobody writes to it."""
     fits = INT64_RANGE[0] <= value <= INT64_RANGE[1]
     return Ints(np.array(value, dtype=np.int64 if fits else object), value, value)
 
@@ -89,10 +95,6 @@ def measured_floats(array: NDArray[Any]) -> Floats:
     return Floats(array, float(known.min(initial=inf)), float(known.max(initial=-inf)), nan=True)
 
 
-def unknown_floats(array: NDArray[Any]) -> Floats:
-    return Floats(array, -inf, inf, nan=True)
-
-
 def refine(value: Ints) -> Ints:
     """With bounds measured, where the known ones do not fit int64."""
     return value if value.within(INT64_RANGE) else measured_ints(value.array)
@@ -100,11 +102,10 @@ def refine(value: Ints) -> Ints:
 
 def common(*values: Ints) -> np.dtype[Any] | None:
     """The narrowest of int32 and int64 that holds all bounds; None if only Python integers do."""
-    low, high = min(value.low for value in values), max(value.high for value in values)
-    for dtype, bounds in ((np.dtype(np.int32), INT32_RANGE), (np.dtype(np.int64), INT64_RANGE)):
-        if bounds[0] <= low and high <= bounds[1]:
-            return dtype
-    return None
+    low, high = min([value.low for value in values]), max([value.high for value in values])
+    if INT32_RANGE[0] <= low and high <= INT32_RANGE[1]:
+        return _INT32
+    return _INT64 if INT64_RANGE[0] <= low and high <= INT64_RANGE[1] else None
 
 
 def by_element(function: Callable[..., int], *arrays: NDArray[Any]) -> Ints:
@@ -122,13 +123,13 @@ def to_floats(value: Value) -> Floats:
     """The low 32 bits of an integer as a pattern."""
     if isinstance(value, Floats):
         return value
-    if value.within(range_of(FLOAT32)):
-        array = value.array.astype(np.uint32)
-    else:
-        array = wrapped(value, 12).array.astype(np.uint32)
-    if array.size == 1:
-        return measured_floats(array.view(np.float32))
-    return unknown_floats(array.view(np.float32))
+    if value.floats:
+        return value.floats
+    array = np.asarray(wrapped(value, 12).array).astype(np.uint32).view(np.float32)
+    if array.size != 1:
+        return Floats(array, -inf, inf, nan=True)
+    value.floats = measured_floats(array)
+    return value.floats
 
 
 def wrapped(value: Ints, dtype: int) -> Ints:
@@ -141,11 +142,14 @@ def wrapped(value: Ints, dtype: int) -> Ints:
     return Ints(value.array.astype(STORAGE[dtype]), *bounds)
 
 
+def bits_of(value: Value, dtype: int) -> NDArray[Any]:
+    """The integers that a tensor of the dtype holds for the value, in any numpy dtype."""
+    return np.asarray(wrapped(to_ints(value), dtype).array)
+
+
 def stored(value: Value, dtype: int) -> NDArray[Any]:
     """The elements of a tensor of the dtype, as STORAGE has them."""
-    if dtype == FLOAT32 and isinstance(value, Floats):
-        return value.array.view(np.uint32)
-    return np.asarray(wrapped(to_ints(value), dtype).array).astype(STORAGE[dtype], copy=False)
+    return bits_of(value, dtype).astype(STORAGE[dtype], copy=False)
 
 
 @dataclass(frozen=True, slots=True)
