@@ -100,14 +100,15 @@ def qlinear_conv(random: Random) -> Case:
     x, w, attributes = _convolution(random)
     channels = w.shape[0]
     per_channel = (channels,) if random.flag() else ()
-    bias = random.integers((channels,), -30000, 30000, np.int32)
+    reach = 1 << 30 if random.extreme else 30000
+    bias = random.integers((channels,), -reach, reach, np.int32)
     constants = {
         "x_scale": random.scale(),
         "x_zero": random.zero(),
         "w": w,
         "w_scale": random.scale(0.002, 0.05, per_channel),
         "w_zero": np.full(per_channel, _weight_zero(random, w), w.dtype),
-        "y_scale": random.scale(0.02, 2.0),
+        "y_scale": random.scale(0.02, 2e4 if random.extreme else 2.0),
         "y_zero": random.zero(),
         "bias": bias,
     }
@@ -198,13 +199,14 @@ def qgemm(random: Random) -> Case:
     per_column = (columns,) if random.flag() else ()
     transposed = random.flag()
     shape = random.pick([(), (1,), (columns,), (1, columns)])
+    reach = 1 << 30 if random.extreme else 30000
     constants = {
         "a_scale": random.scale(),
         "a_zero": random.zero(),
         "b": np.ascontiguousarray(b.T) if transposed else b,
         "b_scale": random.scale(0.002, 0.05, per_column),
         "b_zero": np.full(per_column, _weight_zero(random, b), b.dtype),
-        "c": random.integers(shape, -30000, 30000, np.int32),
+        "c": random.integers(shape, -reach, reach, np.int32),
         "y_scale": random.scale(0.02, 2.0),
         "y_zero": random.zero(),
     }
@@ -228,7 +230,9 @@ def quantize_linear(random: Random) -> Case:
         x = np.where(random.source.random(x.shape) < 0.5, wild, x)
     constants = {"scale": scale, "zero": random.quantised(per_axis, dtype)}
     names = ["x", "scale", *(["zero"] if dtype == np.int8 or random.flag() else [])]
-    return make_case(helper.make_node("QuantizeLinear", names, ["y"], "quantize"), {"x": x}, constants)
+    domain = MICROSOFT if len(names) == 3 and random.flag(0.3) else ""
+    node = helper.make_node("QuantizeLinear", names, ["y"], "quantize", domain=domain)
+    return make_case(node, {"x": x}, constants)
 
 
 def dequantize_linear(random: Random) -> Case:
@@ -239,7 +243,9 @@ def dequantize_linear(random: Random) -> Case:
     zeros = np.zeros(per_axis, dtype) if dtype == np.int32 else random.quantised(per_axis, dtype)
     constants = {"scale": random.scale(1e-4, 10.0, per_axis), "zero": zeros}
     names = ["x", "scale", *(["zero"] if random.flag() else [])]
-    return make_case(helper.make_node("DequantizeLinear", names, ["y"], "dequantize"), {"x": x}, constants)
+    domain = MICROSOFT if len(names) == 3 and random.flag(0.3) else ""
+    node = helper.make_node("DequantizeLinear", names, ["y"], "dequantize", domain=domain)
+    return make_case(node, {"x": x}, constants)
 
 
 def _binary(random: Random, op_type: str, y_scales: tuple[float, float]) -> Case:
