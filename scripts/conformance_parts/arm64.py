@@ -119,7 +119,7 @@ class Root:
                 archive.extractall(self.packages)
 
     def show_cpu(self, model: str) -> None:
-        """qemu-user shows the host's /proc/cpuinfo, which onnxruntime's library for arm64 does not survive."""
+        """qemu shows the host's /proc/cpuinfo, which onnxruntime's reader for arm64 does not survive."""
         implementer, part = PARTS[model]
         shown = self.path / "proc/cpuinfo"
         shown.parent.mkdir(exist_ok=True)

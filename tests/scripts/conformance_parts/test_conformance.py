@@ -1,4 +1,4 @@
-"""`scripts/conformance`: its set covers every operator, this machine agrees with itself, absences are said."""
+"""`scripts/conformance`: its set covers every operator, this machine agrees with itself, absence is said."""
 
 from __future__ import annotations
 
