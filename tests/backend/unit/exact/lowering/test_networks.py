@@ -11,12 +11,13 @@ import onnx
 import onnxruntime
 import pytest
 from assay.cli.quantising import QUANTISED, run_quantiser
-from assay.exact.lowering import adjust_scales, lower
+from assay.exact.lowering import adjust_scales, check_model, lower
 from onnx import helper
 from onnxruntime.quantization import CalibrationDataReader
 
 from tests.support.exactness import assert_exact, run_program, same_bits
 from tests.support.onnx_models import build_model, tensor, value
+from tests.support.random_networks import random_network
 
 IMAGES = np.random.default_rng(1).normal(size=(12, 3, 12, 12)).astype(np.float32)
 
@@ -86,3 +87,21 @@ def test_lower__every_level_and_two_threads__equals_onnxruntime(
     (theirs,) = session.run(None, {"x": IMAGES})
     (mine,) = run_program(lower(quantised), {"x": IMAGES})
     assert same_bits(mine, theirs)
+
+
+def _is_exact_after_adjusting(seed: int) -> bool:
+    case = random_network(seed)
+    adjusted = adjust_scales(case.artifact)
+    if not check_model(adjusted).is_exact:
+        return False
+    assert_exact(adjusted, case.feeds)
+    return True
+
+
+def test_lower__random_networks__equal_onnxruntime() -> None:
+    assert sum(map(_is_exact_after_adjusting, range(15))) >= 14
+
+
+@pytest.mark.deep
+def test_lower__many_random_networks__equal_onnxruntime() -> None:
+    assert sum(map(_is_exact_after_adjusting, range(100, 400))) >= 290
