@@ -7,8 +7,6 @@ import time
 from dataclasses import dataclass
 from enum import StrEnum
 
-import orjson
-
 from assay.client.client import Client
 from assay.client.errors import NodeRefused, NodeUnreachable
 from assay.client.proofs import find_proof
@@ -78,7 +76,7 @@ def recheck(client: Client, domain: Domain, signed: SignedReceipt, data: Receipt
         except RetryableError as error:
             problems.append(str(error))
             continue
-        found = examine(receipt, orjson.dumps(data.to_json()), program, max_work=UNBOUNDED)
+        found = examine(receipt, data, program, max_work=UNBOUNDED)
         verdict = Recheck.EXACT if found.verdict is Verdict.RIGHT else Recheck.WRONG
         return Answered(verdict, digest, found.reason, data)
     told = "; ".join(problems) or "no hub is known; set ASSAY_HUB_URL"

@@ -66,3 +66,26 @@ def test_add_deposit__bound__counts_all_deposits_of_the_account(tmp_path: Path) 
     assert store.add_deposit(2, KEY.consumer, KEY.node, 1, limit=1)
     assert store.deposited(1, KEY.consumer) == 2 * HUGE
     store.close()
+
+
+def test_keep_copy__beyond_the_limit__drops_the_oldest(tmp_path: Path) -> None:
+    store, other = Store(tmp_path), Store(tmp_path)
+    for n in range(5):
+        store.keep_copy(f"0x{n}", bytes([n]) * 10, limit=30)
+    assert [other.copy(f"0x{n}") for n in range(5)] == [None, None, *(bytes([n]) * 10 for n in (2, 3, 4))]
+    other.keep_copy("0x5", b"x" * 31, limit=30)
+    assert store.copy("0x5") is None
+    other.keep_copy("0x4", b"another", limit=30)
+    assert store.copy("0x4") == b"\x04" * 10
+    other.keep_copy("0x6", b"y" * 30, limit=30)
+    assert [store.copy(f"0x{n}") for n in range(6)] == [None] * 6
+    assert store.copy("0x6") == b"y" * 30
+    store.close()
+    other.close()
+
+
+def test_keep_copy__limit_of_nothing__keeps_nothing(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.keep_copy("0x1", b"x", limit=0)
+    assert store.copy("0x1") is None
+    store.close()
