@@ -11,6 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import exact_vectors
 from assay.commitments import identifiers, merkle, receipts, signing, tensors
 from assay.commitments.manifest import Manifest
 from assay.exact.lowering import lower
@@ -346,6 +347,9 @@ VECTORS: dict[str, Callable[[], dict[str, Any]]] = {
     "signatures": signature_vectors,
     "manifests": manifest_vectors,
     "programs": program_vectors,
+    "instructions": exact_vectors.instruction_vectors,
+    "traces": exact_vectors.trace_vectors,
+    "openings": exact_vectors.opening_vectors,
 }
 
 
