@@ -15,19 +15,21 @@ from typing import Any
 import click
 import httpx
 from assay.chain.contracts import Token
+from assay.chain.disputes import DisputeRecord
 from assay.errors import AssayError
+from assay.types import Hash32
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from . import gather, settling
+from . import fraud, gather, settling
 from .checks import Check, check_all
 from .evidence import Evidence
 from .processes import ROOT, DemoError, Processes
 from .report import build_report, print_report, write_report
 from .setup import build_world
 from .traffic import Consumer, Traffic, build_questions
-from .world import World
+from .world import CHEAT, CHEATED_MODEL, ONE_IN, World
 
 FIRST_PART = 2 / 3
 """Share of the questions after which the demo waits for the killed node to be trusted again."""
@@ -85,13 +87,16 @@ class Demo:
     def run(self) -> tuple[dict[str, Any], str]:
         """The report and the token's symbol."""
         world = build_world(self.folder, self.processes, self.say)
-        asked, answers, mark = self.send_traffic(world)
+        traffic, mark = self.send_traffic(world)
+        cheating = self.let_cheat(world, traffic)
         self.say("waiting until the nodes have posted their batches")
         settling.wait_until_posted(world)
+        self.say(f"the watcher re-executes what was posted; {len(cheating.wrong)} answers were wrong")
+        frauds = fraud.follow(world, len(cheating.wrong), self.say)
         self.say("letting the dispute window pass, waiting until the nodes have collected")
         settling.pass_dispute_window(world)
         settling.wait_until_collected(world)
-        evidence = self.gather(world, asked, answers, mark)
+        evidence = self.gather(world, traffic, mark, cheating, frauds)
         self.say("waiting for the index")
         network = settling.wait_until_indexed(world, len(evidence.batches))
         judged = [*check_all(evidence), check_index(world, evidence, network)]
@@ -101,8 +106,8 @@ class Demo:
             Token(world.chain, world.deployment).symbol(),
         )
 
-    def send_traffic(self, world: World) -> tuple[int, list[Any], int]:
-        """(questions, answers, receipts that the killed node had issued when it was back)."""
+    def send_traffic(self, world: World) -> tuple[Traffic, int]:
+        """The traffic, and the receipts that the killed node had issued when it was back."""
         questions = build_questions(self.limit)
         consumers = [Consumer(world, person, questions[person.name]) for person in world.consumers]
         total = sum(len(consumer.questions) for consumer in consumers)
@@ -114,8 +119,15 @@ class Demo:
             self.say("waiting until the consumers trust it again")
             traffic.wait_until_trusted(world.people[KILLED].address)
             traffic.run(1.0)
-            traffic.close()
-        return total, [answer for consumer in consumers for answer in consumer.answers], mark
+        return traffic, mark
+
+    def let_cheat(self, world: World, traffic: Traffic) -> fraud.Cheating:
+        self.say(f"{CHEAT} joins, the cheapest of all; one answer in {ONE_IN} it gets wrong, and signs")
+        fraud.join(world, self.processes)
+        with self.bar("answers", ONE_IN) as update:
+            cheating = fraud.ask(world, traffic.consumers, update)
+        traffic.close()
+        return cheating
 
     def kill_and_restart(self, world: World, traffic: Traffic, total: int) -> None:
         traffic.wait_for(round(total * FIRST_PART / 2))
@@ -126,7 +138,14 @@ class Demo:
         self.processes.wait_until_ready(KILLED, world.urls[KILLED] + "/v2/health/ready")
         self.say(f"{KILLED} is back")
 
-    def gather(self, world: World, asked: int, answers: list[Any], mark: int) -> Evidence:
+    def gather(
+        self,
+        world: World,
+        traffic: Traffic,
+        mark: int,
+        cheating: fraud.Cheating,
+        frauds: list[DisputeRecord],
+    ) -> Evidence:
         self.say("reading logs, stores and chain")
         logs = {node.name: gather.read_node_log(world, node) for node in world.nodes}
         issued = {digest: signed for log in logs.values() for digest, signed in log.items()}
@@ -138,13 +157,16 @@ class Demo:
         with self.bar("receipts checked from the chain", len(kept)) as update:
             reports = gather.verify_all(world, kept, batches, update)
         return Evidence(
-            asked=asked,
-            answers=tuple(answers),
+            asked=traffic.total + ONE_IN,
+            answers=(*(a for consumer in traffic.consumers for a in consumer.answers), *cheating.answers),
             issued=issued,
             kept=kept,
             batches=tuple(batches),
             reports=reports,
-            money=gather.count_money(world, issued, record),
+            money=gather.count_money(world, issued, record, frozenset(cheating.wrong)),
+            wrong=frozenset(cheating.wrong),
+            frauds=tuple(fraud.summarise(world, one, self.processes) for one in frauds),
+            void=frozenset(Hash32(event.args["digest"]) for event in record.events["ReceiptVoided"]),
             collect_gas=record.gas("BatchCollected"),
             kills=1,
             restarted_receipts=len(logs[KILLED]) - mark,
@@ -161,10 +183,16 @@ class Demo:
 def check_index(world: World, evidence: Evidence, network: dict[str, Any]) -> Check:
     """The index and its API say what the chain says."""
     found = settling.availability(world)
-    settled = network["settled_inferences"]
-    ok = found == ["available"] * len(evidence.batches) and settled == len(evidence.issued)
+    settled, verified = network["settled_inferences"], network["verified_inferences"]
+    standing = {digest: s for digest, s in evidence.issued.items() if digest not in evidence.void}
+    exact = sum(s.receipt.version_id == world.versions[CHEATED_MODEL] for s in standing.values())
+    ok = found == ["available"] * len(evidence.batches)
+    ok = ok and settled == len(standing) and verified == exact > 0
     available = found.count("available")
-    detail = f"{available} of {len(evidence.batches)} batches available, {settled} inferences settled"
+    detail = (
+        f"{available} of {len(evidence.batches)} batches available, {settled} inferences settled, {verified} "
+        f"verified: the {exact} of {CHEATED_MODEL}, the exact one, that stand"
+    )
     return Check("the index agrees with the chain", ok, detail)
 
 

@@ -31,6 +31,7 @@ def check_all(evidence: Evidence) -> list[Check]:
         check_lost(evidence),
         check_doubled(evidence),
         check_receipts(evidence),
+        check_frauds(evidence),
         check_rows(evidence),
         check_counts(evidence),
         check_collected(evidence),
@@ -110,12 +111,24 @@ def verified(evidence: Evidence) -> int:
 
 
 def check_receipts(evidence: Evidence) -> Check:
-    total = len(evidence.kept)
-    failed = [step for report in evidence.reports.values() for step in report.steps if not step.ok]
+    total = len(evidence.kept) - len(evidence.void)
+    standing = (report for digest, report in evidence.reports.items() if digest not in evidence.void)
+    failed = [step for report in standing for step in report.steps if not step.ok]
     detail = f"{verified(evidence)} of {total}: signature, signer, version, inclusion, finality"
     if failed:
         detail += f"; for instance {failed[0].name}: {failed[0].detail}"
-    return Check("every receipt checks from the chain alone", verified(evidence) == total > 0, detail)
+    return Check("every other receipt checks from the chain alone", verified(evidence) == total > 0, detail)
+
+
+def check_frauds(evidence: Evidence) -> Check:
+    """Every wrong answer was disputed and lost its node's stake, and nothing else was."""
+    disputed = {fraud.digest for fraud in evidence.frauds if fraud.slashed > 0}
+    ok = bool(evidence.wrong) and evidence.wrong == disputed == evidence.void
+    detail = (
+        f"{len(evidence.wrong)} wrong answers, {len(disputed)} disputes lost by their node, "
+        f"{len(evidence.void)} receipts void"
+    )
+    return Check("every wrong answer was caught, no right one was", ok, detail)
 
 
 def check_rows(evidence: Evidence) -> Check:

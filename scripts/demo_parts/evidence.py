@@ -64,6 +64,25 @@ class Money:
 
 
 @dataclass(frozen=True)
+class Fraud:
+    """A dispute that a node lost. Amounts in base units, gas of all transactions of each side."""
+
+    dispute_id: int
+    digest: Hash32
+    node: Address
+    challenger: Address
+    sentence: str
+    """What was wrong, in words, by the watcher's own explanation."""
+    moves: int
+    node_gas: int
+    challenger_gas: int
+    slashed: int
+    to_challenger: int
+    to_consumer: int
+    to_treasury: int
+
+
+@dataclass(frozen=True)
 class Evidence:
     asked: int
     answers: tuple[Answer, ...]
@@ -77,5 +96,10 @@ class Evidence:
     money: Money
     collect_gas: int
     kills: int
+    wrong: frozenset[Hash32]
+    """Receipts whose outputs plain ONNX Runtime does not reproduce: found without the watcher."""
+    frauds: tuple[Fraud, ...]
+    void: frozenset[Hash32]
+    """Receipts that the chain calls void."""
     restarted_receipts: int
     """Receipts that the killed node issued after it came back."""

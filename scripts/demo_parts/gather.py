@@ -25,7 +25,7 @@ from assay.types import Address, BatchKey, Hash32, SignedReceipt
 
 from .evidence import Account, Money, Posted
 from .processes import DemoError
-from .world import ROYALTY_BPS, STAKE, Person, World
+from .world import ROYALTY_BPS, SLASH, STAKE, Person, World
 
 Receipts = dict[Hash32, SignedReceipt]
 LOGGED = (
@@ -147,21 +147,27 @@ def verify_all(
     return reports
 
 
-def count_money(world: World, issued: Receipts, record: ChainRecord) -> Money:
-    """What every account must own, from receipts and terms alone, against what it owns."""
+def count_money(world: World, issued: Receipts, record: ChainRecord, wrong: frozenset[Hash32]) -> Money:
+    """What every account must own, from receipts, terms and the wrong answers alone, against what it owns.
+
+    A wrong answer costs its node a slash, of which the watcher has half and the treasury the rest; the
+    consumer has the price back out of the batch.
+    """
+    slashed = SLASH * len(wrong)
+    paid = {digest: signed for digest, signed in issued.items() if digest not in wrong}
     token, settlement = Token(world.chain, world.deployment), record.settlement
     nodes = NodeRegistry(world.chain, world.deployment)
     accounts = [
-        *_consumer_accounts(world, issued, token, settlement),
-        *_earner_accounts(world, issued, record, token),
+        *_consumer_accounts(world, paid, token, settlement),
+        *_earner_accounts(world, paid, record, token, slashed),
     ]
     stakes = sum(nodes.node(node.address).stake for node in world.nodes)
-    registry = Account(
-        "NodeRegistry", nodes.address, STAKE * len(world.nodes), token.balance_of(nodes.address)
-    )
-    accounts += [registry, Account("stakes", nodes.address, STAKE * len(world.nodes), stakes)]
+    staked = STAKE * len(world.nodes) - slashed
+    registry = Account("NodeRegistry", nodes.address, staked, token.balance_of(nodes.address))
+    accounts += [registry, Account("stakes", nodes.address, staked, stakes)]
     holders = {person.address for person in world.people.values()}
     holders |= {settlement.treasury(), settlement.address, nodes.address}
+    holders.add(world.deployment.address("DisputeGame"))
     return Money(
         accounts=tuple(accounts),
         supply=token.read("totalSupply"),
@@ -192,7 +198,9 @@ def _consumer_accounts(world: World, issued: Receipts, token: Token, settlement:
     return accounts
 
 
-def _earner_accounts(world: World, issued: Receipts, record: ChainRecord, token: Token) -> list[Account]:
+def _earner_accounts(
+    world: World, issued: Receipts, record: ChainRecord, token: Token, slashed: int
+) -> list[Account]:
     """Batch by batch: fee rounded up, royalty down, the rest the node's (SPEC.md §6); paid or claimable."""
     settlement = record.settlement
     fee_bps = settlement.fee_bps()
@@ -206,7 +214,9 @@ def _earner_accounts(world: World, issued: Receipts, record: ChainRecord, token:
     earners: list[tuple[str, Address, int]] = [
         (node.name, node.address, world.minted[node.address] - STAKE) for node in world.nodes
     ]
-    earners += [("publisher", world.publisher.address, 0), ("treasury", settlement.treasury(), 0)]
+    earners += [("publisher", world.publisher.address, 0)]
+    earners += [("treasury", settlement.treasury(), slashed - slashed // 2)]
+    earners += [("watcher", world.watcher.address, world.minted[world.watcher.address] + slashed // 2)]
     return [
         Account(
             role,

@@ -18,9 +18,9 @@ from .evidence import Evidence
 from .world import UNIT, World
 
 NOTE = (
-    "`verified` counts receipts whose every step checks from the chain alone: signature, signer, version, "
-    "inclusion, finality. These models have no exact profile, so the receipts' assurance is `signed`: each "
-    "is worth its node's signature and stake, and none counts as a verified inference of the network."
+    "`checked` counts receipts whose every step holds from the chain alone: signature, signer, version, "
+    "inclusion, finality. `verified` are those of them whose model is in the exact profile, so that anybody "
+    "could have overturned them and nobody did; the others are worth their node's signature and stake."
 )
 
 
@@ -41,12 +41,28 @@ def build_report(
         "accuracy_by_model": reached,
         "receipts": {
             "issued": receipts,
-            "verified": checks.verified(evidence),
+            "checked": checks.verified(evidence),
+            "verified": network["verified_inferences"],
+            "void": len(evidence.void),
             "lost": len(checks.lost(evidence)),
             "doubled": checks.doubled(evidence),
-            "assurance": "signed",
             "note": NOTE,
         },
+        "frauds": [
+            {
+                "dispute": one.dispute_id,
+                "receipt": "0x" + one.digest.hex(),
+                "node": one.node,
+                "sentence": one.sentence,
+                "moves": one.moves,
+                "gas": {"node": one.node_gas, "challenger": one.challenger_gas},
+                "slashed": str(one.slashed),
+                "to_challenger": str(one.to_challenger),
+                "to_consumer": str(one.to_consumer),
+                "to_treasury": str(one.to_treasury),
+            }
+            for one in evidence.frauds
+        ],
         "gas": {
             "post_batch": post,
             "collect": evidence.collect_gas,
@@ -93,10 +109,12 @@ def print_report(console: Console, report: dict[str, Any], symbol: str) -> None:
     console.print()
     console.print(places_table(report))
     console.print()
+    for one in report["frauds"]:
+        console.print(f"[bold]{escape(one['sentence'])}[/bold]", soft_wrap=True)
     console.print(
         f"The network's verified inferences: {report['network']['verified_inferences']}. Only models in the "
-        "exact profile, whose wrong answers can be proven to the contracts, count there; these receipts are "
-        "signed ones.",
+        "exact profile, whose wrong answers can be proven to the contracts, count there; the others' "
+        "receipts are signed ones.",
         soft_wrap=True,
     )
     verdict = "[green]everything checks[/green]" if report["ok"] else "[red]a check failed[/red]"
@@ -111,9 +129,14 @@ def facts_table(report: dict[str, Any], symbol: str) -> Table:
     table.add_row("receipts", f"{receipts['issued']:,}", "answers that a staked node signed for")
     table.add_row(
         "checked from the chain",
-        f"{receipts['verified']:,}",
+        f"{receipts['checked']:,}",
         "signature, signer, version, inclusion, finality",
     )
+    table.add_row("verified", f"{receipts['verified']:,}", "of them exact: anybody could dispute them")
+    table.add_row("void", f"{receipts['void']:,}", "proven wrong on the chain; their price went back")
+    for one in report["frauds"]:
+        spent = f"{one['moves']} moves, {(one['gas']['node'] + one['gas']['challenger']) / 1e6:.2f}M gas"
+        table.add_row(f"dispute {one['dispute']}", spent, f"{int(one['slashed']) / UNIT:g} {symbol} slashed")
     table.add_row(
         "lost or doubled", f"{receipts['lost']} / {receipts['doubled']}", "although a node was killed"
     )

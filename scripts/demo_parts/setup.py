@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,11 +20,28 @@ from tests.support.anvil import ACCOUNTS, find_anvil
 from tests.support.deploy import send_unlocked
 
 from .processes import ASSAY, ROOT, DemoError, Processes, choose_port
-from .world import DISPUTE_WINDOW, MODELS, PRICES, ROYALTY_BPS, STAKE, UNIT, Person, World, create_people
+from .world import (
+    BOND,
+    CHEAT,
+    DISPUTE_WINDOW,
+    MODELS,
+    MOVE_WINDOW,
+    PRICES,
+    ROYALTY_BPS,
+    SLASH,
+    STAKE,
+    UNIT,
+    Person,
+    World,
+    create_people,
+)
 
 ETHER = 10**18
-PORTS = {"chain": 8545, "hub": 8600, "node-1": 8601, "node-2": 8602, "api": 8700}
-MINTED = {"node-1": STAKE, "node-2": STAKE, "alice": 100 * UNIT, "bob": 100 * UNIT}
+PORTS = {"chain": 8545, "hub": 8600, "node-1": 8601, "node-2": 8602, CHEAT: 8603, "api": 8700}
+MINTED = {
+    **{"node-1": STAKE, "node-2": STAKE, CHEAT: STAKE},
+    **{"alice": 100 * UNIT, "bob": 100 * UNIT, "watcher": 100 * UNIT},
+}
 ESCROW = 5 * UNIT
 
 Say = Callable[[str], None]
@@ -48,9 +65,11 @@ def build_world(folder: Path, processes: Processes, say: Say) -> World:
         publish(world, model, processes)
     with ThreadPoolExecutor() as pool:
         say("registering and starting two nodes")
-        list(pool.map(lambda node: start_node(world, node, processes), world.nodes))
+        list(pool.map(lambda node: start_node(world, node, processes), world.honest))
         say("two consumers put money into escrow")
-        list(pool.map(lambda consumer: fund(world, consumer, processes), world.consumers))
+        list(pool.map(lambda consumer: fund(world, consumer, world.honest, processes), world.consumers))
+    say("a watcher begins to look over the nodes' shoulders")
+    start_watcher(world, processes)
     return world
 
 
@@ -74,6 +93,7 @@ def deploy(folder: Path, url: str, processes: Processes) -> Deployment:
     ape = Path(ASSAY).with_name("ape")
     command = [str(ape), "run", "deploy", "--network", f"ethereum:local:{url}"]
     command += ["--deployments", str(folder / "deployments"), "--dispute-window", str(DISPUTE_WINDOW)]
+    command += ["--move-window", str(MOVE_WINDOW), "--bond", str(BOND), "--slash-amount", str(SLASH)]
     processes.run("deploy", command, os.environ)
     return Deployment.load(folder / "deployments", 31337)
 
@@ -112,7 +132,10 @@ def publish(world: World, model: str, processes: Processes) -> None:
     world.versions[model] = version_id(model_id(world.publisher.address, model), published["number"])
 
 
-def start_node(world: World, node: Person, processes: Processes) -> None:
+RUN_NODE = (ASSAY, "node", "run")
+
+
+def start_node(world: World, node: Person, processes: Processes, program: Sequence[str] = RUN_NODE) -> None:
     """`assay node init` registers, stakes and offers; then impatient settings, because a demo is short."""
     folder, url = world.data(node.name), world.urls[node.name]
     command = [ASSAY, "node", "init", "--data", str(folder), "--yes", "--json"]
@@ -123,7 +146,7 @@ def start_node(world: World, node: Person, processes: Processes) -> None:
     config = load_config(folder)
     hurried = config.settlement.model_copy(update={"poll_seconds": 0.5, "max_age_seconds": 5.0})
     write_config(folder, config.model_copy(update={"settlement": hurried}))
-    processes.start(node.name, [ASSAY, "node", "run", "--data", str(folder)], world.environment())
+    processes.start(node.name, [*program, "--data", str(folder)], world.environment())
     processes.wait_until_ready(node.name, url + "/v2/health/ready")
 
 
@@ -132,8 +155,14 @@ def tokens(amount: int) -> str:
     return f"{amount // UNIT}.{amount % UNIT:018d}"
 
 
-def fund(world: World, consumer: Person, processes: Processes) -> None:
-    for node in world.nodes:
+def start_watcher(world: World, processes: Processes) -> None:
+    """`assay watch --all`, from the chain alone: it is told of no node in particular."""
+    command = [ASSAY, "watch", "--all", "--poll", "0.5", "--no-api"]
+    processes.start("watcher", command, world.environment(world.watcher))
+
+
+def fund(world: World, consumer: Person, nodes: Sequence[Person], processes: Processes) -> None:
+    for node in nodes:
         amount = ESCROW + node.address.encode()[-1]  # odd amounts: nothing may rely on round ones
         command = [ASSAY, "channel", "fund", node.address, tokens(amount), "--no-api", "--json"]
         processes.run(f"fund-{consumer.name}", command, world.environment(consumer))

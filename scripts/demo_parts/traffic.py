@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -83,25 +84,27 @@ class Consumer:
         """The next `count` questions; then tell the nodes that all receipts are accepted."""
         done = len(self.answers)
         for question in self.questions[done : done + count]:
-            started = time.perf_counter()
-            result = self.client.infer(
-                f"{self._publisher}/{question.model}@1", question.inputs, max_price=MAX_PRICE
-            )
-            waited = (time.perf_counter() - started) * 1000
-            self.answers.append(
-                Answer(
-                    self.name,
-                    question.model,
-                    question.label,
-                    predicted_label(question.model, result),
-                    result.node,
-                    result.digest,
-                    waited,
-                    len(result.attempts),
-                )
-            )
+            self.answers.append(self.ask_one(question)[0])
             on_answer()
         self.client.acknowledge()  # a node that is down hears it later
+
+    def ask_one(self, question: Question) -> tuple[Answer, dict[str, npt.NDArray[Any]]]:
+        """One question, marked public so that anybody can check its answer: the answer and the outputs."""
+        started = time.perf_counter()
+        result = self.client.infer(
+            f"{self._publisher}/{question.model}@1", question.inputs, max_price=MAX_PRICE, public=True
+        )
+        answer = Answer(
+            self.name,
+            question.model,
+            question.label,
+            predicted_label(question.model, result),
+            result.node,
+            result.digest,
+            (time.perf_counter() - started) * 1000,
+            len(result.attempts),
+        )
+        return answer, dict(result.outputs)
 
     def avoids(self, node: Address) -> bool:
         """Whether this consumer still passes over a node that failed it."""

@@ -18,6 +18,13 @@ UNIT = 10**18
 STAKE = 2_000 * UNIT
 ROYALTY_BPS = 500
 DISPUTE_WINDOW = 3_600
+MOVE_WINDOW = 600
+SLASH = 1_000 * UNIT
+BOND = 10 * UNIT
+CHEAT = "node-3"
+CHEATED_MODEL = "digits-int8"
+ONE_IN = 50
+"""The cheating node adds one to an output element of one answer in so many."""
 SCRYPT_N = 1 << 12
 """Cheap on purpose: these keys live for one demo on a private chain."""
 
@@ -25,6 +32,7 @@ MODELS = ("digits", "digits-int8", "breast-cancer")
 PRICES: Mapping[str, Mapping[str, int]] = {
     "node-1": {"digits": UNIT // 1_000, "digits-int8": UNIT // 500, "breast-cancer": UNIT // 2_000 + 1},
     "node-2": {"digits": UNIT // 400, "digits-int8": UNIT // 1_250 + 7, "breast-cancer": UNIT // 1_500},
+    CHEAT: {CHEATED_MODEL: UNIT // 5_000},
 }
 """Base units an answer. Each node is the cheaper one for some model; odd amounts show rounding."""
 
@@ -65,8 +73,20 @@ class World:
         return [self.people["alice"], self.people["bob"]]
 
     @property
-    def nodes(self) -> list[Person]:
+    def honest(self) -> list[Person]:
         return [self.people["node-1"], self.people["node-2"]]
+
+    @property
+    def cheat(self) -> Person:
+        return self.people[CHEAT]
+
+    @property
+    def watcher(self) -> Person:
+        return self.people["watcher"]
+
+    @property
+    def nodes(self) -> list[Person]:
+        return [*self.honest, self.cheat]
 
     def data(self, name: str) -> Path:
         """State folder of a person or service."""
@@ -101,7 +121,7 @@ def create_people(folder: Path) -> dict[str, Person]:
     """Keystores for everybody."""
     return {
         name: create_person(folder / "keys", name)
-        for name in ("publisher", "node-1", "node-2", "alice", "bob")
+        for name in ("publisher", "node-1", "node-2", CHEAT, "watcher", "alice", "bob")
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -102,19 +103,30 @@ def test_demo__report__says_that_everything_checks(demo: RunningDemo) -> None:
     assert report["ok"] is True
     assert len(report["checks"]) >= 10
     receipts = report["receipts"]
-    assert receipts["issued"] == receipts["verified"] >= 3 * ROWS
+    assert receipts["issued"] - receipts["void"] == receipts["checked"] >= 3 * ROWS
+    assert 0 < receipts["verified"] < receipts["checked"]
     assert receipts["lost"] == receipts["doubled"] == 0
     assert report["accuracy"] >= 0.85
     assert 0 < report["latency_ms"]["p50"] <= report["latency_ms"]["p99"]
     assert report["gas"]["per_receipt"] > 0
 
 
+def test_demo__cheating_node__loses_stake_over_one_element(demo: RunningDemo) -> None:
+    (fraud,) = demo.report["frauds"]
+    assert demo.report["receipts"]["void"] == 1
+    assert re.search(r"claimed element \d+ of \S+ is \S+; it is \S+", fraud["sentence"])
+    assert int(fraud["slashed"]) == int(fraud["to_challenger"]) + int(fraud["to_treasury"]) > 0
+    shown = demo.assay("dispute", "list", "--json")
+    assert shown.returncode == 0, shown.stderr
+
+
 def test_demo__signed_receipts__are_not_called_verified_by_the_network(demo: RunningDemo) -> None:
     shown = demo.assay("network", "--json")
     assert shown.returncode == 0, shown.stderr
     figures = json.loads(shown.stdout)
-    assert figures["verified_inferences"] == 0
-    assert figures["settled_inferences"] == demo.report["receipts"]["issued"]
+    receipts = demo.report["receipts"]
+    assert figures["verified_inferences"] == receipts["verified"]
+    assert figures["settled_inferences"] == receipts["issued"] - receipts["void"]
     assert "signed" in demo.report["receipts"]["note"]
 
 

@@ -11,11 +11,12 @@ from assay.client.verify import Report, Step
 from assay.types import ZERO_HASH, Address, Assurance, BatchKey, Hash32, Receipt, SignedReceipt
 
 from scripts.demo_parts.checks import accuracy, check_all
-from scripts.demo_parts.evidence import Account, Answer, Evidence, Money, Posted
+from scripts.demo_parts.evidence import Account, Answer, Evidence, Fraud, Money, Posted
 
 NODE, ALICE = Address("0x" + "11" * 20), Address("0x" + "22" * 20)
 VERSION = Hash32(b"v" * 32)
 RECEIPTS = 20
+WRONG = 20
 
 
 def digest(n: int) -> Hash32:
@@ -56,6 +57,11 @@ def batch(numbers: range, **changes: Any) -> Posted:
     return Posted(**(fields | changes))
 
 
+def fraud(n: int, slashed: int = 1_000) -> Fraud:
+    amounts = (slashed, slashed // 2, 0, slashed - slashed // 2)
+    return Fraud(1, digest(n), NODE, ALICE, "element 7 is 130", 17, 500_000, 600_000, *amounts)
+
+
 def sound() -> Evidence:
     money = Money(
         (Account("alice", ALICE, 7, 7),), supply=100, held=100, settlement_balance=50, liabilities=50
@@ -67,10 +73,13 @@ def sound() -> Evidence:
         issued={digest(n): signed(n) for n in numbers},
         kept={digest(n): signed(n) for n in numbers},
         batches=(batch(range(1, 13)), batch(range(13, RECEIPTS + 1))),
-        reports={digest(n): report(n) for n in numbers},
+        reports={digest(n): report(n, ok=n != WRONG) for n in numbers},
         money=money,
         collect_gas=90_000,
         kills=1,
+        wrong=frozenset({digest(WRONG)}),
+        frauds=(fraud(WRONG),),
+        void=frozenset({digest(WRONG)}),
         restarted_receipts=4,
     )
 
@@ -87,6 +96,7 @@ def test_check_all__sound_run__passes() -> None:
     assert failing(sound()) == set()
 
 
+FRAUDS = "every wrong answer was caught, no right one was"
 BROKEN: dict[str, tuple[Callable[[Evidence], Evidence], set[str]]] = {
     "a question without an answer": (
         lambda e: replace(e, asked=RECEIPTS + 1),
@@ -123,15 +133,34 @@ BROKEN: dict[str, tuple[Callable[[Evidence], Evidence], set[str]]] = {
     ),
     "a receipt that does not check": (
         lambda e: replace(e, reports=e.reports | {digest(3): report(3, ok=False)}),
-        {"every receipt checks from the chain alone"},
+        {"every other receipt checks from the chain alone"},
     ),
     "a receipt not decided yet": (
         lambda e: replace(e, reports=e.reports | {digest(3): report(3, ok=None)}),
-        {"every receipt checks from the chain alone"},
+        {"every other receipt checks from the chain alone"},
     ),
     "a receipt not looked at": (
         lambda e: replace(e, reports=without(e.reports, 3)),
-        {"every receipt checks from the chain alone"},
+        {"every other receipt checks from the chain alone"},
+    ),
+    "a wrong answer that nobody caught": (
+        lambda e: replace(e, frauds=(), void=frozenset(), reports=e.reports | {digest(WRONG): report(WRONG)}),
+        {FRAUDS},
+    ),
+    "a right answer that was voided": (
+        lambda e: replace(e, void=e.void | {digest(3)}, frauds=(*e.frauds, fraud(3))),
+        {FRAUDS},
+    ),
+    "a fraud without a slash": (lambda e: replace(e, frauds=(fraud(WRONG, 0),)), {FRAUDS}),
+    "nobody cheated": (
+        lambda e: replace(
+            e,
+            wrong=frozenset(),
+            frauds=(),
+            void=frozenset(),
+            reports=e.reports | {digest(WRONG): report(WRONG)},
+        ),
+        {FRAUDS},
     ),
     "a skipped row": (
         lambda e: replace(e, batches=(replace(e.batches[0], skipped=1), e.batches[1])),
@@ -180,7 +209,7 @@ def test_check_all__nothing_happened__does_not_pass() -> None:
     )
     assert {
         "no receipt was lost",
-        "every receipt checks from the chain alone",
+        "every other receipt checks from the chain alone",
         "every batch was collected",
     } <= failing(empty)
 
