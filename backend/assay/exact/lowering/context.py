@@ -44,6 +44,7 @@ class Context:
         self._inputs: list[Signature] = []
         self._kernels: list[Kernel] = []
         self._constants: dict[bytes, NDArray[Any]] = {}
+        self._roots: dict[int, tuple[NDArray[Any], bytes]] = {}
 
     def add_input(self, info: TensorInfo) -> Value:
         """The next input of the program."""
@@ -81,13 +82,18 @@ class Context:
         indirect: tuple[int, int] | None = None,
     ) -> Operand:
         """Reads the tensor behind `value` at a flat element of its row; the view's strides are ignored."""
-        root = b""
-        if value.data is not None:
-            root = bytes(tensor_root(array_bytes(value.data)))
-            self._constants[root] = value.data
+        root = b"" if value.data is None else self._root(value.data)
         return Operand(
             value.source, value.dtype, value.elements, flat, value.index, root, pad, tuple(bounds), indirect
         )
+
+    def _root(self, data: NDArray[Any]) -> bytes:
+        """Tensor root of a constant, hashed once an array; arrays are kept, so that their ids stay theirs."""
+        if id(data) not in self._roots:
+            root = bytes(tensor_root(array_bytes(data)))
+            self._constants[root] = data
+            self._roots[id(data)] = (data, root)
+        return self._roots[id(data)][1]
 
     def emit(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from assay.exact.lowering.context import Context
 from assay.exact.lowering.graph import Graph, RawNode, parse_model, read_graph, whole_file
@@ -10,6 +11,9 @@ from assay.exact.lowering.registry import Node, bind, find_entry
 from assay.exact.lowering.report import Finding, Refusal, Report, UnsupportedModel
 from assay.exact.lowering.values import Value
 from assay.exact.program import Program
+
+_MALFORMED: Final = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError)
+"""What a hostile node raises: attributes of another type, ranks that no tensor has, numbers beyond bounds."""
 
 
 def lower(artifact: bytes) -> Program:
@@ -68,6 +72,10 @@ class _Lowering:
                 self._lower_node(raw)
             except Refusal as refusal:
                 self.findings.append(_finding(raw, refusal))
+                self._failed.update(raw.outputs)
+            except _MALFORMED as error:
+                reason = f"its attributes or inputs are not what the operator takes ({error!r:.200})"
+                self.findings.append(_finding(raw, Refusal(reason, "export the model again")))
                 self._failed.update(raw.outputs)
         return None if self.findings else self._finish()
 

@@ -35,6 +35,7 @@ _ATTRIBUTES = (
     "pads",
     "strides",
 )
+MAX_COUNTS: Final = 1 << 24
 MAX_RESULT: Final = float(1 << 30)
 Parameters = tuple[np.float32, int, np.float32, int]
 """x's scale and zero point, y's scale and zero point."""
@@ -150,6 +151,10 @@ def _divided(node: Node, context: Context, total: Value, window: Window, paramet
 
 def _counts(window: Window) -> NDArray[Any]:
     """How many elements of the image each window covers, as float32 of the outputs' dims."""
+    if prod(window.outputs) > MAX_COUNTS:
+        raise Refusal(
+            "its windows cover the image unevenly, and are too many to count", "use count_include_pad"
+        )
     counts = np.ones((), np.float32)
     for axis, outputs in enumerate(window.outputs):
         starts = np.arange(outputs) * window.strides[axis] - window.begins[axis]
