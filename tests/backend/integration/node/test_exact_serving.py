@@ -6,12 +6,14 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 from assay.chain.logs import scan_logs
+from assay.client import Client, InputInvalid
 from assay.commitments.public_data import ReceiptData
 from assay.commitments.receipts import receipt_from_json
 from assay.node.config import SettlementConfig
@@ -225,3 +227,30 @@ def test_metrics__no_dispute__counts_none(world: World) -> None:
     text = world.get("/metrics").text
     assert "assay_node_disputes_open 0.0" in text
     assert "assay_node_disputes_unanswered 0.0" in text
+
+
+# --- the consumer ----------------------------------------------------------------------------------------
+
+
+def test_client__public_private_and_plain_requests__are_kept_and_shown_as_asked(
+    world: World, tmp_path: Path
+) -> None:
+    name = f"{world.exact.publisher}/{world.exact.name}"
+    x = row(31)
+    with Client(
+        rpc_urls=[world.network.chain.url],
+        deployments=world.network.deployments,
+        data=tmp_path,
+    ) as client:
+        public = client.infer(name, x, public=True)
+        plain = client.infer(name, row(32))
+        private = client.infer(name, row(33), private=True)
+        digests = ["0x" + result.digest.hex() for result in (public, plain, private)]
+        assert [world.get(f"/v1/receipts/{digest}/data").status_code for digest in digests] == [200, 404, 404]
+        kept = [client.store.copy(digest) for digest in digests]
+        assert [copy is not None for copy in kept] == [True, True, False]
+        data = ReceiptData.from_bytes(kept[0] or b"")
+        assert data.to_json() == world.get(f"/v1/receipts/{digests[0]}/data").json()
+        assert np.array_equal(data.inputs[0].array, x)
+        with pytest.raises(InputInvalid, match="not both"):
+            client.infer(name, x, public=True, private=True)
