@@ -148,7 +148,12 @@ BROKEN: dict[str, tuple[Callable[[Evidence], Evidence], set[str]]] = {
         {FRAUDS},
     ),
     "a right answer that was voided": (
-        lambda e: replace(e, void=e.void | {digest(3)}, frauds=(*e.frauds, fraud(3))),
+        lambda e: replace(
+            e,
+            void=e.void | {digest(3)},
+            frauds=(*e.frauds, fraud(3)),
+            reports=e.reports | {digest(3): report(3, ok=False)},
+        ),
         {FRAUDS},
     ),
     "a fraud without a slash": (lambda e: replace(e, frauds=(fraud(WRONG, 0),)), {FRAUDS}),
