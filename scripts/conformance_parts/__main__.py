@@ -41,13 +41,13 @@ def main(names: tuple[str, ...], json_path: Path | None, folder: Path) -> None:
         if cpu.name == "native" or not names or cpu.name in names:
             with progress.status(f"{cpu.name}: {count} cases …"):
                 results[cpu.name] = run(cpu, folder)
+            if json_path:  # after each class: an interrupted run keeps what it has
+                json_path.write_text(json.dumps(results, indent=1) + "\n")
     differences = {name: compare(result, results["native"]) for name, result in results.items()}
     console.print(build_table(results, differences, count))
     for name, found in differences.items():
         for line in found:
             console.print(f"{name}: {line}")
-    if json_path:
-        json_path.write_text(json.dumps(results, indent=1) + "\n")
     if any(differences.values()) or "cases" not in results["native"]:
         raise SystemExit(1)
 
