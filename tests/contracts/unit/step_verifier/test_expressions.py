@@ -12,7 +12,7 @@ from assay.exact.errors import RecordError
 from assay.exact.instructions import WIDTHS, parse, pops
 from assay.exact.opcodes import IMMEDIATE_BYTES, MAX_EXPRESSION_BYTES, MAX_INSTRUCTIONS, MAX_STACK, Op
 from assay.exact.step import run_expression
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.steps import OnAnvil, Refused
@@ -106,6 +106,7 @@ def cases(draw: st.DrawFn) -> Case:
 
 
 @given(st.lists(cases(), min_size=1, max_size=20))
+@settings(max_examples=1_000 if DEEP else 40)
 def test_run__random_expressions__equal_the_interpreter(expressions: OnAnvil, several: list[Case]) -> None:
     assert all(expected(case) is not None for case in several)
     check(expressions, several)

@@ -24,7 +24,7 @@ from tests.support.steps import OnAnvil, Refused, program_of, shape_arguments, s
 
 pytestmark = pytest.mark.network
 DEEP = bool(os.environ.get("ASSAY_DEEP"))
-MUTATIONS = 40_000 if DEEP else 4_000
+MUTATIONS = 40_000 if DEEP else 2_500
 INT32, UINT8 = 6, 2
 
 
