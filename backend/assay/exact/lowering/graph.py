@@ -140,7 +140,7 @@ def _tensor_info(value: onnx.ValueInfoProto) -> TensorInfo:
     tensor = value.type.tensor_type
     if not tensor.HasField("shape"):
         return TensorInfo(value.name, tensor.elem_type, None)
-    dims = tuple(d.dim_value if d.HasField("dim_value") else d.dim_param for d in tensor.shape.dim)
+    dims = tuple(d.dim_value if d.HasField("dim_value") else str(d.dim_param) for d in tensor.shape.dim)
     return TensorInfo(value.name, tensor.elem_type, dims)
 
 
