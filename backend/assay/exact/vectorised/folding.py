@@ -39,6 +39,23 @@ INT64: Final = 7
 Array = NDArray[Any]
 
 
+class _Here:
+    """Operands and loop variables in one block. No closures: they would keep arrays alive in a cycle."""
+
+    def __init__(self, readers: Sequence[Reader], block: Block) -> None:
+        self._readers, self._block = readers, block
+        self._known: dict[int, Value] = {}
+
+    def operand(self, number: int) -> Value:
+        if number not in self._known:
+            self._known[number] = self._readers[number].read(self._block, self.operand)
+        return self._known[number]
+
+    def variable(self, number: int) -> Value:
+        extent = self._block[number + 1]
+        return Ints(axis_values(self._block, number + 1), extent.start, extent.stop - 1)
+
+
 class Folding:
     """Computes a kernel's tensor over all rows."""
 
@@ -60,18 +77,8 @@ class Folding:
 
     def leaves(self, block: Block, accumulator: Value | None = None) -> Leaves:
         """What the expression reads in a block of all axes."""
-        known: dict[int, Value] = {}
-
-        def operand(number: int) -> Value:
-            if number not in known:
-                known[number] = self.readers[number].read(block, operand)
-            return known[number]
-
-        def variable(number: int) -> Value:
-            extent = block[number + 1]
-            return Ints(axis_values(block, number + 1), extent.start, extent.stop - 1)
-
-        return Leaves(operand, variable, accumulator)
+        here = _Here(self.readers, block)
+        return Leaves(here.operand, here.variable, accumulator)
 
     def _known(self, bounds: Bounds) -> None:
         self.bounds = bounds if self.bounds is None else self.bounds.union(bounds)
