@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import prod
 
 from assay.commitments.tensors import ONNX_TO_NUMPY
-from assay.exact.dispute import LEVELS, PARTS
+from assay.exact.dispute import LEVELS, segment_count
 from assay.exact.opcodes import IMMEDIATE_BYTES, Op
 from assay.exact.program import Kernel, Program
 
@@ -59,7 +59,7 @@ def _kernel_moves(kernel: Kernel, rows: int) -> int:
     tensor = 1 + _reveals_and_selects(chunks) + (1 if chunks > 1 else 0)  # reveal_tensor … reveal_chunk
     rounds, steps = 0, kernel.steps
     while steps > 1:
-        rounds, steps = rounds + 1, -(-steps // PARTS)
+        rounds, steps = rounds + 1, -(-steps // segment_count(steps))
     return tensor + 1 + 2 * rounds + 1  # select_element, partials and segments, prove_step
 
 
