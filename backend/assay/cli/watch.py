@@ -84,7 +84,9 @@ def command(connection: Connection, as_json: bool, once: bool, is_report: bool, 
     with ExitStack() as stack:
         key = None if given["dry_run"] or is_report else load_account(connection)
         watch = stack.enter_context(open_watch(options, key, stopping))
-        if not is_report:
+        if is_report:
+            watch.catch_up()
+        else:
             run(watch, once=once, as_json=as_json, quiet=as_json or connection.settings.log_json)
         token = watch.contracts.token
         summary, symbol, decimals = watch.summary(), token.symbol(), token.decimals()

@@ -82,6 +82,7 @@ class Challenger:
             [game.view("bond"), game.view("slash_amount"), self._settlement.view("dispute_window")],
         )
         self._stuck: set[tuple[int, Hash32]] = set()
+        self._closed: set[int] = set()
 
     @property
     def bond(self) -> int:
@@ -92,6 +93,7 @@ class Challenger:
         self._tend()
         own = self.ledger.own()
         for record in own.values():
+            self._tell(record)
             if record.is_open:
                 with self._guarded(f"dispute {record.dispute_id}"):
                     self._play(record, time)
@@ -109,6 +111,21 @@ class Challenger:
         for fraud in self._store.due_frauds(self._clock()):
             with self._guarded(str(fraud.kind)):
                 self._report(fraud)
+
+    def _tell(self, record: DisputeRecord) -> None:
+        """Log how a dispute ended, once a process."""
+        closing = record.closing
+        if closing is None:
+            self._closed.discard(record.dispute_id)
+        elif record.dispute_id not in self._closed:
+            self._closed.add(record.dispute_id)
+            log.info(
+                "dispute closed",
+                dispute=record.dispute_id,
+                won=not closing.node_won,
+                phase=closing.phase.name,
+                to_challenger=closing.to_challenger,
+            )
 
     def _tend(self) -> None:
         """Send again what a pool or a reorg dropped, raise fees that are too low."""

@@ -42,7 +42,7 @@ def parse_data(body: bytes) -> ReceiptData:
 
 
 def signed_data(receipt: Receipt, body: bytes) -> ReceiptData:
-    """The tensors that a node gives for a receipt. Raises RequestError unless its inputs are those it signed."""
+    """The tensors given for a receipt. Raises RequestError unless the inputs are those that were signed."""
     data = parse_data(body)
     if data.input_hash != receipt.input_hash:
         raise RequestError("the inputs given are not those that were signed", code="receipt_data")

@@ -101,8 +101,11 @@ class Programs:
             raise NoProgramError(f"{name}: {error}") from error
 
     def _lower(self, version: Version) -> Program:
-        """In a child with limits first: a file whose root is another's is not even looked at here."""
+        """In a child with limits first, once: a file whose root is another's is not even looked at here."""
         path = self._hub.fetch(version.artifact, self._folder / version.artifact.hex())
+        note = path.with_suffix(".root")
+        if note.is_file() and note.read_text() == version.program_root.hex():
+            return lower(path.read_bytes())
         tried = lower_bounded(path, should_stop=self._should_stop)
         if tried.outcome is ProgramOutcome.FAILED and not self._should_stop():
             raise NoProgramError(f"artifact 0x{version.artifact.hex()}: {tried.reason}")
@@ -119,4 +122,6 @@ class Programs:
                 f"it was registered with program root 0x{version.program_root.hex()}, its artifact "
                 f"0x{version.artifact.hex()} lowers to 0x{tried.root.hex()}: it is not what it claims to be"
             )
-        return lower(path.read_bytes())
+        program = lower(path.read_bytes())
+        note.write_text(version.program_root.hex())
+        return program
