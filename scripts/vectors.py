@@ -339,6 +339,13 @@ def program_vectors() -> dict[str, Any]:
     return {"programs": programs}
 
 
+def game_vectors() -> dict[str, Any]:
+    sys.path.insert(0, str(FOLDER.parent.parent))  # the players are the tests' own
+    import game_vectors as games
+
+    return games.game_vectors(DOMAINS[1], NODE_KEY)
+
+
 VECTORS: dict[str, Callable[[], dict[str, Any]]] = {
     "merkle": merkle_vectors,
     "tensors": tensor_vectors,
@@ -350,6 +357,7 @@ VECTORS: dict[str, Callable[[], dict[str, Any]]] = {
     "instructions": exact_vectors.instruction_vectors,
     "traces": exact_vectors.trace_vectors,
     "openings": exact_vectors.opening_vectors,
+    "games": game_vectors,
 }
 
 

@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-BENCHES = ("gas", "commitments", "index", "node", "exact")
+BENCHES = ("gas", "commitments", "index", "node", "exact", "dispute")
 FIELDS = ("name", "value", "unit", "reference", "ratio")
 """`reference` is what the value is held against, in the same unit; `ratio` = value / reference."""
 

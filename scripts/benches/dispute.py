@@ -1,9 +1,9 @@
 """Gas of whole disputes on a real Anvil with its newest hardfork (EIP-7623 prices calldata): every
 transaction of both sides, base and calldata included, from `open` in a posted batch to the pay-out.
 
-Three games each: a cheating node, pinned to one multiply-add of the kernel whose game costs most, that lets the
-time pass at the last move; an honest node against a challenger who points at that same step; and against one
-who points at a step with the most operands. The total is the largest. Reference: opML's whole game (5M gas).
+Three games each: a cheating node, pinned to one multiply-add of the kernel whose game costs most, that lets
+the time pass at the last move; an honest node against a challenger who points at that same step; and against
+one who points at a step with the most operands. The total is the largest. Reference: opML's whole game.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from assay.exact.program import Kernel, Program
 from assay.exact.trace import Trace, run_trace
 from assay.types import Address, Hash32, Receipt, SignedReceipt
 
+from scripts.benches.resnet import build_resnet
 from tests.support.anvil import Anvil, anvil
 from tests.support.deploy import deploy, send_unlocked
 from tests.support.game_players import Aiming
@@ -314,8 +315,6 @@ def rows_of(name: str, measured: Measured) -> dict[str, float]:
 
 def run() -> list[dict[str, Any]]:
     """Rows {name, value, unit, reference, ratio}."""
-    from scripts.benches.exact import build_resnet
-
     found: dict[str, float] = {}
     last_steps = []
     for name, artifact in (("digits", DIGITS.read_bytes()), ("1gmac", build_resnet())):

@@ -5,16 +5,16 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import boa
 from assay.commitments.merkle import node_hash
 from assay.commitments.tensors import CHUNK_BYTES
 from assay.exact.dispute import element_width, segment_count, segment_cuts
 from assay.exact.game import MAX_MOVES, Concession, Move, Phase, Side, State, challenge, defend
 from assay.types import Receipt
 
-from tests.support.arena import Arena, Dispute
+if TYPE_CHECKING:
+    from tests.support.arena import Arena, Dispute
 
 
 class Player(Protocol):
@@ -117,10 +117,22 @@ def replaced(move: Move, place: int, value: Any) -> Move:
     return replace(move, arguments=tuple(arguments))
 
 
-def play_game(arena: Arena, dispute: Dispute, node: Player, challenger: Player) -> Dispute:
-    """Plays to the end. A move that the contract refuses is no move: the other side claims the time-out."""
+def play_game(
+    arena: Arena,
+    dispute: Dispute,
+    node: Player,
+    challenger: Player,
+    wait: Callable[[], int] = lambda: 0,
+) -> Dispute:
+    """Plays to the end. A move that the contract refuses is no move: the other side claims the time-out.
+
+    `wait`: seconds that pass before each move, at most a move's window.
+    """
+    import boa  # only here: the players alone need no EVM
+
     while dispute.closed is None:
         side = dispute.state.side
+        boa.env.timestamp = min(boa.env.timestamp + wait(), dispute.state.deadline)
         if side is None:
             arena.close(dispute)
             break
@@ -133,6 +145,8 @@ def play_game(arena: Arena, dispute: Dispute, node: Player, challenger: Player) 
 
 
 def _sent(arena: Arena, dispute: Dispute, move: Move, by: str) -> bool:
+    import boa
+
     try:
         arena.move(dispute, move, by=by)
     except boa.BoaError:

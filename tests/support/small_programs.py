@@ -202,7 +202,7 @@ def ladder(
         init=rng.randint(-1_000, 1_000),
         name="dense",
     )
-    scale = Expression().operand(0).i2f().float(0.0123).fmul().f2i().integer(128).add().clamp(0, 255)
+    scale = Expression().operand(0).i2f().float(0.00005).fmul().f2i().integer(128).add().clamp(0, 255)
     kernels = [spread, sums, elementwise(Source.KERNEL, 1, INT32, dense, scale, UINT8)]
     kernels.append(
         elementwise(Source.KERNEL, 2, UINT8, dense, Expression().operand(0).i2f().float(0.7).fadd(), FLOAT)
