@@ -28,6 +28,7 @@ class Tree:
     nodes: tuple[Node, ...]
     root: int
     _below: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    _programs: dict[tuple[int, ...], list[tuple[int, Node, tuple[int, ...]]]] = field(default_factory=dict)
 
     def below(self, root: int) -> tuple[int, ...]:
         """The nodes that `root` needs, itself last."""
@@ -41,6 +42,17 @@ class Tree:
             if number in needed:
                 needed.update(self.nodes[number].arguments)
         return tuple(sorted(needed))
+
+    def program(self, order: tuple[int, ...]) -> list[tuple[int, Node, tuple[int, ...]]]:
+        """Of each node of `order` itself and the nodes that are used by it last."""
+        if order not in self._programs:
+            found, seen = [], set()
+            for number in reversed(order):
+                last = set(self.nodes[number].arguments) - seen
+                seen |= last
+                found.append((number, self.nodes[number], tuple(last)))
+            self._programs[order] = found[::-1]
+        return self._programs[order]
 
     def uses(self, root: int, op: Op) -> frozenset[int]:
         """The immediates of all `op` that `root` needs."""
@@ -73,12 +85,14 @@ class Leaves:
     accumulator: Value | None = None
 
 
-def compute(tree: Tree, order: Sequence[int], leaves: Leaves) -> Value:
+def compute(tree: Tree, order: tuple[int, ...], leaves: Leaves) -> Value:
     """The value of the last node of `order`, which `Tree.below` gives."""
     known: dict[int, Value] = {}
-    for number in order:
-        node = tree.nodes[number]
+    for number, node, last in tree.program(order):
         known[number] = _apply(node, [known[argument] for argument in node.arguments], leaves)
+        # What is freed at once is allocated again by the next instruction, and still in the cache.
+        for one in last:
+            del known[one]
     return known[order[-1]]
 
 
