@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from assay.chain.keys import create_keystore
 from assay.cli import main
 from assay.client import Client
 from assay.client.recheck import Recheck, disputable_until, recheck
@@ -22,7 +24,7 @@ from assay.types import Hash32
 from click.testing import Result
 
 from tests.support.cli import RUNNER
-from tests.support.defence import DISPUTE_WINDOW, DefenceWorld, defence_world
+from tests.support.defence import BOND, DISPUTE_WINDOW, MOVE_WINDOW, DefenceWorld, defence_world
 from tests.support.nodes import Published
 
 
@@ -201,3 +203,42 @@ def test_command__version_that_is_not_exact__exits_as_refused(
     result = run(str(tmp_path / "receipt.json"))
     assert result.exit_code == 2
     assert "not exact" in result.stderr
+
+
+def test_command__dispute__plays_it_to_its_end_and_wins(
+    world: DefenceWorld,
+    client: Client,
+    run: Callable[..., Result],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The node is not there to answer: its time-out is claimed."""
+    key = create_keystore(tmp_path / "challenger.json", "test", scrypt_n=2)
+    (tmp_path / "password").write_text("test\n")
+    monkeypatch.setenv("ASSAY_ACCOUNT", str(tmp_path / "challenger.json"))
+    monkeypatch.setenv("ASSAY_PASSWORD_FILE", str(tmp_path / "password"))
+    world.network.chain.set_balance(key.address, 10**18)
+    world.network.mint(key.address, BOND)
+    logged = world.issue(lie={2: 1})
+    keep(client, world, logged)
+    ended = threading.Event()
+
+    def let_time_pass() -> None:
+        while not ended.wait(0.5):
+            if any(record.is_open for record in world.records().values()):
+                world.network.chain.increase_time(MOVE_WINDOW + 1)
+
+    clock = threading.Thread(target=let_time_pass)
+    clock.start()
+    try:
+        result = run("0x" + logged.digest.hex(), "--dispute")
+    finally:
+        ended.set()
+        clock.join()
+    assert result.exit_code == 0, result.output
+    (record,) = world.records().values()
+    assert record.closing is not None
+    assert not record.closing.node_won
+    assert record.challenger == key.address
+    assert world.network.token.balance_of(key.address) == BOND + record.closing.to_challenger
+    assert world.network.settlement.is_void(logged.digest)
