@@ -8,19 +8,12 @@ itself, and writes one JSON line: `{"inputs", "outputs", "run_seconds", "exact"}
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-
-def limit_process(memory: int, cpu_seconds: int) -> None:
-    """Bytes of address space, seconds of processor; no files written, no core dumps."""
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 1))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+from assay.programs.limits import limit_process
 
 
 def inspect(path: Path, threads: int, claim: dict[str, Any] | None = None) -> dict[str, Any]:

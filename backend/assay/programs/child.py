@@ -7,20 +7,12 @@ Reads `{"path", "memory", "cpu_seconds"}` (one JSON line) from standard input, l
 from __future__ import annotations
 
 import json
-import resource
 import sys
 from pathlib import Path
 
+from assay.programs.limits import limit_process
 from assay.programs.lowering import Lowering, lowering_of
 from assay.types import ProgramOutcome
-
-
-def limit_process(memory: int, cpu_seconds: int) -> None:
-    """Bytes of address space, seconds of processor; no files written, no core dumps."""
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 1))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def lower_file(path: Path) -> Lowering:
