@@ -140,7 +140,7 @@ def load_account(connection: Connection) -> Any:
     """The key that disputes. Raises ConfigurationError."""
     from assay.chain.keys import load_key
 
-    if connection.account is None:
+    if not connection.account:
         raise ConfigurationError(
             "a dispute needs an account with tokens for the bond and gas: give --account ALIAS_OR_KEYSTORE "
             "or set ASSAY_ACCOUNT; with --dry-run receipts are judged and nothing is disputed"

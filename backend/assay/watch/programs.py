@@ -25,7 +25,7 @@ from assay.programs.bounded import lower_bounded
 from assay.types import ZERO_HASH, Hash32, ProgramOutcome
 
 KEEP_PROGRAMS: Final = 4
-RETRY_SECONDS: Final = 300.0
+RETRY_SECONDS: Final = 15.0
 
 log = structlog.get_logger(__name__)
 
