@@ -61,7 +61,10 @@ def examine(receipt: Receipt, data: ReceiptData, program: Program, *, max_work: 
         return Finding(
             DataState.AVAILABLE, Verdict.SKIPPED, f"re-executing it takes {work} steps, above {max_work}"
         )
-    outputs = compute(program, arrays)
+    try:
+        outputs = compute(program, arrays)
+    except (RequestError, MemoryError) as error:
+        return Finding(DataState.AVAILABLE, Verdict.SKIPPED, f"it cannot be re-executed here: {error}")
     if hash_of(program, outputs, rows) == receipt.output_hash:
         return Finding(DataState.AVAILABLE, Verdict.RIGHT, "")
     return Finding(DataState.AVAILABLE, Verdict.WRONG, describe_difference(program, data, outputs, receipt))
