@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -46,7 +46,8 @@ class Tree:
     def program(self, order: tuple[int, ...]) -> list[tuple[int, Node, tuple[int, ...]]]:
         """Of each node of `order` itself and the nodes that are used by it last."""
         if order not in self._programs:
-            found, seen = [], set()
+            found: list[tuple[int, Node, tuple[int, ...]]] = []
+            seen: set[int] = set()
             for number in reversed(order):
                 last = set(self.nodes[number].arguments) - seen
                 seen |= last
