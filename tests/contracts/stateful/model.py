@@ -35,6 +35,20 @@ class Stake:
 
 
 @dataclass
+class Dispute:
+    """`owed_by_node`: whose move it is."""
+
+    node: str
+    batch_id: bytes | None
+    digest: bytes
+    consumer: str
+    price: int
+    deadline: int
+    owed_by_node: bool = True
+    is_open: bool = True
+
+
+@dataclass
 class Row:
     """One voucher as it stands in a batch; `valid`: its signature is the consumer's."""
 
@@ -71,6 +85,13 @@ class Model:
     stakes: defaultdict[str, Stake] = field(default_factory=lambda: defaultdict(Stake))
     paid_in: int = 0
     paid_out: int = 0
+    bond: int = 0
+    slash_amount: int = 0
+    move_window: int = 0
+    disputes: list[Dispute] = field(default_factory=list)
+    punished: set[object] = field(default_factory=set)
+    rewards: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
+    """What the dispute game paid to each account; bonds that came back and bonds won included."""
 
     # Settlement
 
@@ -240,3 +261,71 @@ class Model:
         held.thawing -= from_thawing
         held.slashed += from_stake + from_thawing
         return from_stake + from_thawing
+
+    # DisputeGame
+
+    def bonds(self) -> int:
+        return self.bond * sum(dispute.is_open for dispute in self.disputes)
+
+    def open(self, version: bytes, dispute: Dispute, start: int) -> str | None:
+        if dispute.digest in self.void:
+            return "disputes: receipt is already void"
+        if not self.terms[version][2]:
+            return "disputes: version has no program"
+        if self.now >= start + self.window:
+            return "disputes: dispute window is over"
+        self.disputes.append(dispute)
+        self.stakes[dispute.node].frozen += 1
+        if dispute.batch_id is not None:
+            self.batches[dispute.batch_id].holds += 1
+        return None
+
+    def time_out(self, dispute: Dispute, challenger: str) -> str | None:
+        if not dispute.is_open:
+            return "disputes: state is not current"
+        if self.now <= dispute.deadline:
+            return "disputes: move is not overdue"
+        if dispute.owed_by_node:
+            self._convict(dispute, challenger)
+        else:
+            self.acquit(dispute)
+        return None
+
+    def acquit(self, dispute: Dispute) -> None:
+        self._let_go(dispute)
+        self.rewards[dispute.node] += self.bond
+
+    def _convict(self, dispute: Dispute, challenger: str) -> None:
+        due, owed = 2 * self.bond, 0
+        if dispute.digest not in self.void:
+            due, owed = self.slash_amount, dispute.price
+            if dispute.batch_id is None:
+                self.void.add(dispute.digest)
+            else:
+                batch = self.batches[dispute.batch_id]
+                owed -= min(dispute.price, batch.amount)
+                pair = (dispute.consumer, dispute.node)
+                assert self.void_receipt(dispute.batch_id, dispute.digest, pair, dispute.price) is None
+        taken = self.slash(dispute.node, due)
+        made_whole = min(owed, taken // 4)
+        self._let_go(dispute)
+        self.rewards[challenger] += self.bond + taken // 2
+        self.rewards[dispute.consumer] += made_whole
+        self.rewards[self.treasury] += taken - taken // 2 - made_whole
+
+    def _let_go(self, dispute: Dispute) -> None:
+        dispute.is_open = False
+        self.stakes[dispute.node].frozen -= 1
+        if dispute.batch_id is not None:
+            self.batches[dispute.batch_id].holds -= 1
+
+    def punish(self, fraud: object, node: str, reporter: str) -> str | None:
+        if fraud in self.punished:
+            return "disputes: node was slashed for it before"
+        taken = self.slash(node, self.slash_amount)
+        if not taken:
+            return "disputes: node has no stake"
+        self.punished.add(fraud)
+        self.rewards[reporter] += taken // 2
+        self.rewards[self.treasury] += taken - taken // 2
+        return None

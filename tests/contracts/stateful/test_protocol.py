@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,8 +32,11 @@ from tests.contracts.conftest import MIN_STAKE, THAW_PERIOD
 from tests.contracts.stateful.model import Model, Row
 from tests.support.contracts import deployer, events, fields
 from tests.support.market import DISPUTE_WINDOW, ESCROW_THAW, key
+from tests.support.small_programs import single
 
+PROGRAM = single(random.Random(0))
 ROYALTIES = (500, 0, 5_000)
+"""Of the versions; the one without a royalty has no program either."""
 WINDOWS = (1, DISPUTE_WINDOW - 1, DISPUTE_WINDOW, ESCROW_THAW, THAW_PERIOD)
 AMOUNTS = st.one_of(st.integers(1, 50), st.integers(1, 10**24))
 
@@ -78,7 +82,7 @@ def world(
     model_id = models.register_model("m", "", sender=publisher)
     terms = {}
     for royalty_bps in ROYALTIES:
-        root = b"\x01" * 32 if royalty_bps else bytes(32)
+        root = PROGRAM.root if royalty_bps else bytes(32)
         content = (b"\xaa" * 32, root, b"\xcc" * 32, royalty_bps, "uri")
         version = models.publish_version(model_id, *content, sender=publisher)
         terms[version] = (publisher, royalty_bps, royalty_bps != 0)
