@@ -386,22 +386,9 @@ class Probe(Base):
     in_deadline: Mapped[BigInt | None]
 
 
+_OF_GAMES = (Dispute, DisputeMove, Fraud)
 STATE_TABLES = {
     table.__tablename__: Base.metadata.tables[table.__tablename__]
-    for table in (
-        Model,
-        Version,
-        Node,
-        Signer,
-        Offer,
-        Escrow,
-        Channel,
-        Batch,
-        BatchVoucher,
-        Void,
-        Dispute,
-        DisputeMove,
-        Fraud,
-    )
+    for table in (Model, Version, Node, Signer, Offer, Escrow, Channel, Batch, BatchVoucher, Void, *_OF_GAMES)
 }
 """Written by the event handlers alone, always through `index.state.State`."""

@@ -100,7 +100,8 @@ class State:
     @classmethod
     def from_row(cls, row: tuple[Any, ...]) -> State:
         """From a decoded event: addresses checksummed, hashes as bytes."""
-        return cls(*row[:9], Phase(row[9]), *row[10:])
+        values = (*row[:9], Phase(row[9]), *row[10:])
+        return cls(*values)
 
     @property
     def side(self) -> Side | None:

@@ -19,7 +19,6 @@ from assay.types import Hash32
 from tests.support.api_server import serving
 from tests.support.onnx_models import convolution_model, linear_model
 
-
 pytestmark = pytest.mark.network
 
 
