@@ -58,8 +58,7 @@ def test_node__killed_in_a_dispute__answers_after_the_restart_and_wins(world: De
     assert world.network.token.balance_of(world.node.operator) == BOND
     node_moves = sum(1 for move in record.moves if move.phase not in SELECTIONS) + 1
     assert world.sent() == node_moves
-    metrics = httpx.get(f"{world.node.url}/metrics", timeout=10).text
-    assert "assay_node_disputes_open 0.0" in metrics
+    wait_for_metric(world, "assay_node_disputes_open 0.0")
 
 
 def wait_for_node(world: DefenceWorld, number: int, seconds: float = 90.0) -> Any:
@@ -70,3 +69,11 @@ def wait_for_node(world: DefenceWorld, number: int, seconds: float = 90.0) -> An
         assert time.monotonic() < deadline, f"the node does not answer:\n{log[-3000:]}"
         time.sleep(0.1)
     return record
+
+
+def wait_for_metric(world: DefenceWorld, line: str, seconds: float = 30.0) -> None:
+    """The node sees the closing with its next look at the chain."""
+    deadline = time.monotonic() + seconds
+    while line not in (text := httpx.get(f"{world.node.url}/metrics", timeout=10).text):
+        assert time.monotonic() < deadline, text
+        time.sleep(0.1)
