@@ -43,7 +43,7 @@ from tests.support.deploy import UNIT, deploy, send_unlocked
 from tests.support.index_tables import close_databases
 
 WINDOW = 60
-MOVE_WINDOW = 10
+MOVE_WINDOW = 300
 
 
 @dataclass
