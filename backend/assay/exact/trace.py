@@ -28,6 +28,7 @@ from assay.exact.evaluator import (
 from assay.exact.program import Program, Source
 from assay.exact.step import operand_elements
 from assay.exact.vectorised.reading import Tensor
+from assay.exact.vectorised.values import STORAGE
 from assay.types import Hash32
 
 OnProgress = Callable[[int, int], None]
@@ -110,7 +111,7 @@ class Trace:
         one = self.program.kernels[kernel]
         row, inside = divmod(element, one.elements)
         arrays = [
-            self._constant(operand.root) if tensor is None else tensor.array
+            self._constant(operand.root).view(STORAGE[operand.dtype]) if tensor is None else tensor.array
             for tensor, operand in zip(self._operands(kernel), one.operands, strict=True)
         ]
         elements = operand_elements(one, row, inside, step, lambda k, at: int(arrays[k][at]))
