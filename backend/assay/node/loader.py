@@ -82,7 +82,8 @@ class Loader:
         served = record.served
         try:
             manifest, path, found = self.inspect(record)
-            session = build_session(path.read_bytes(), threads=self.threads)
+            plain = not record.is_exact
+            session = build_session(path.read_bytes(), threads=self.threads, is_optimised=plain)
         except ArtifactRefused as error:
             served.problem = f"refused ({error.code}): {error}"
             raise

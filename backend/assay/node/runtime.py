@@ -43,9 +43,15 @@ def limit_arena(max_bytes: int) -> None:
     _ARENA.append(max_bytes)
 
 
-def build_session(artifact: bytes, *, threads: int = 1) -> ort.InferenceSession:
-    """A CPU session of an ONNX file. Raises ArtifactRefused `load_failed`."""
+def build_session(artifact: bytes, *, threads: int = 1, is_optimised: bool = True) -> ort.InferenceSession:
+    """A CPU session of an ONNX file. Raises ArtifactRefused `load_failed`.
+
+    Not `is_optimised`: the graph is run as it is written, so that no fusion, known or not, can make the
+    answer another than the program's: what exact versions are served with.
+    """
     options = ort.SessionOptions()
+    if not is_optimised:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4

@@ -30,7 +30,7 @@ def inspect(path: Path, threads: int, claim: dict[str, Any] | None = None) -> di
 
     data = path.read_bytes()
     check_artifact(data)
-    session = build_session(data, threads=threads)
+    session = build_session(data, threads=threads, is_optimised=claim is None)
     inputs, outputs = session_specs(session)
     feeds: dict[str, Any] = {}
     for spec in inputs:
