@@ -30,7 +30,7 @@ def test_build_cases__all__cover_every_operator(cases: list[Any]) -> None:
         for _, artifact, _ in cases
         for node in onnx.ModelProto.FromString(artifact).graph.node
     }
-    assert REGISTRY.keys() - covered == set()
+    assert REGISTRY.keys() - covered == {("", "Constant")}  # it computes nothing
     assert len({name for name, _, _ in cases}) == len(cases)
 
 

@@ -6,10 +6,15 @@ from collections.abc import Sequence
 from math import prod
 from typing import Final
 
+import numpy as np
+from onnx import TensorProto
+
+from assay.commitments.tensors import ONNX_TO_NUMPY
 from assay.exact.lowering.context import Context
+from assay.exact.lowering.graph import read_tensor
 from assay.exact.lowering.registry import Node, operator
 from assay.exact.lowering.report import Refusal
-from assay.exact.lowering.values import INT32, INT64, Value
+from assay.exact.lowering.values import FLOAT, INT32, INT64, Value, constant_value
 
 _BATCH: Final = "leave the first axis as it is"
 _STATIC: Final = "correct the shapes, or export with fixed ones"
@@ -20,6 +25,20 @@ _OPEN_END: Final = (1 << 31) - 1
 @operator("Identity", versions=(1, 13, 14, 16, 19, 21, 23, 24, 25))
 def lower_identity(node: Node, context: Context) -> Value:
     return node.input(0, "input")
+
+
+_PLAIN: Final = {"value_int": INT64, "value_ints": INT64, "value_float": FLOAT, "value_floats": FLOAT}
+
+
+@operator("Constant", versions=(9, 11, 12, 13, 19, 21, 23, 24, 25), attributes=("value", *_PLAIN))
+def lower_constant(node: Node, context: Context) -> Value:
+    """As an initialiser: no kernel."""
+    if len(node.attributes) != 1:
+        raise Refusal("it has not exactly one value", "give it one, or use an initialiser")
+    ((name, given),) = node.attributes.items()
+    if isinstance(given, TensorProto):
+        return read_tensor(given)
+    return constant_value(np.asarray(given, ONNX_TO_NUMPY[_PLAIN[name]]), _PLAIN[name])
 
 
 @operator("Reshape", versions=(5, 13, 14, 19, 21, 23, 24, 25), attributes=("allowzero",))

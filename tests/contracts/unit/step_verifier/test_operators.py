@@ -115,7 +115,7 @@ def check(verifier: OnAnvil, trace: Trace) -> int:
 
 def test_plain_operators__with_the_quantised__are_all_that_there_are() -> None:
     here = {nodes[0].op_type for nodes, _, _ in PLAIN} | set(exact_models.FACTORIES)
-    assert here == {op_type for _, op_type in REGISTRY}
+    assert here == {op_type for _, op_type in REGISTRY} - {"Constant"}  # it makes no kernel
 
 
 def test_step__every_step_of_plain_operators__is_proven(verifier: OnAnvil) -> None:

@@ -9,6 +9,7 @@ import pytest
 from assay.exact.lowering import lower
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import numpy_helper
 
 from tests.support.exactness import assert_exact, assert_refused, extremes, model, node
 
@@ -198,3 +199,30 @@ def test_lower__chain_of_views__one_copy() -> None:
 def test_lower_identity__any_dtype__equals_onnxruntime(dtype: str) -> None:
     x = {"x": extremes(dtype, (3, 7), np.random.default_rng(0))}
     assert_exact(model([node("Identity", ["x"])], x), x)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"value": numpy_helper.from_array(np.array([[1, 2, 3, 4, 5]], np.int32))},
+        {"value_ints": [7, 7, 7, 7, 9]},
+        {"value_int": -3},
+    ],
+)
+def test_lower_constant__beside_an_input__equals_onnxruntime(value: dict[str, Any]) -> None:
+    dtype = np.int32 if "value" in value else np.int64
+    feeds = {"x": np.arange(2 * 3 * 4 * 5, dtype=dtype).reshape(2, 3, 4, 5)}
+    artifact = model([node("Constant", [], "c", **value), node("Add", ["x", "c"])], feeds)
+    assert_exact(artifact, feeds)
+    assert len(lower(artifact).kernels) == 1
+
+
+def test_lower_constant__floats__equal_onnxruntime() -> None:
+    feeds = {"x": np.linspace(1, 2, 120, dtype=np.float32).reshape(2, 3, 4, 5)}
+    nodes = [node("Constant", [], "c", value_floats=[0.1, 0.2, 0.3, 0.4, 0.5]), node("Mul", ["x", "c"])]
+    assert_exact(model(nodes, feeds), feeds)
+
+
+def test_lower_constant__strings__refused() -> None:
+    nodes = [node("Constant", [], "c", value_strings=["a"]), node("Identity", ["x"])]
+    assert_refused(model(nodes, X), "value_strings")
