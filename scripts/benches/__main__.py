@@ -22,7 +22,7 @@ Row = dict[str, Any]
 @click.argument("names", nargs=-1, type=click.Choice([*BENCHES, "all"]))
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="write the rows to this file")
 def main(names: tuple[str, ...], json_path: Path | None) -> None:
-    """Measure gas, commitments, index and node on this machine; all of them by default."""
+    """Measure gas, commitments, index, node, exact and dispute on this machine; all of them by default."""
     console, progress = Console(highlight=False), Console(stderr=True, highlight=False)
     chosen = BENCHES if not names or "all" in names else tuple(dict.fromkeys(names))
     rows: list[Row] = []

@@ -145,7 +145,7 @@ class Concession:
 
 
 def segment_count(steps: int) -> int:
-    """As few rounds as there can be, and in two rounds as few partials: about the root of the steps in each."""
+    """As few rounds as there can be; of two rounds, each has about the root of the steps."""
     if steps <= PARTS:
         return steps
     return isqrt(steps - 1) + 1 if steps <= PARTS * PARTS else PARTS

@@ -1,4 +1,4 @@
-"""What each move makes of a dispute's state, as DisputeGame.vy computes it for moves that it takes (SPEC.md §11).
+"""What each move that DisputeGame.vy takes makes of a dispute's state (SPEC.md §11).
 
 No proof is checked here: the contract does that, and whether a step computes to the claim is `exact.step`'s.
 """
