@@ -285,7 +285,7 @@ def _name(record: DisputeRecord) -> dict[str, object]:
 
 class DefenderThread(threading.Thread):
     """Runs `Defender.step` every `poll_seconds` until `stop`. A FatalError ends it and is told to
-    `on_failure`."""
+    `on_failure`; whatever else goes wrong is told and tried again: silence would lose disputes."""
 
     def __init__(
         self, defender: Defender, poll_seconds: float, on_failure: Callable[[FatalError], None]
@@ -306,6 +306,8 @@ class DefenderThread(threading.Thread):
                 _log.error("defending stopped", error=str(error))
                 self._on_failure(error)
                 return
+            except Exception as error:
+                _log.error("defending failed; it is tried again", exc_info=error)
             self._stopping.wait(self._poll_seconds)
 
     def stop(self, timeout: float) -> None:

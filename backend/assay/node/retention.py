@@ -50,12 +50,13 @@ class Retention:
         return len(rows) + len(retired)
 
     def _batched(self, connection: sqlite3.Connection, chain_time: int) -> list[tuple[int]]:
-        """Of collected batches: a batch that is held is not."""
+        """Of collected batches: a batch that is held is not. Beside its batch a receipt can be disputed
+        until the window after its execution, which a clock that ran ahead puts later."""
         return connection.execute(
             "SELECT d.receipt FROM receipt_data d JOIN receipts r ON r.id = d.receipt"  # noqa: S608
             " JOIN batches b ON b.id = r.batch WHERE b.state = 'collected' AND b.posted_at + ? < ?"
-            f" AND {_UNDISPUTED} LIMIT ?",
-            (self.window, chain_time, ROWS_A_STEP),
+            f" AND r.executed_at + ? < ? AND {_UNDISPUTED} LIMIT ?",
+            (self.window, chain_time, self.window, chain_time, ROWS_A_STEP),
         ).fetchall()
 
     def _unbatched(self, connection: sqlite3.Connection, chain_time: int) -> list[tuple[int]]:

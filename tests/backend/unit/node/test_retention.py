@@ -88,6 +88,18 @@ def test_prune__batch_collected_and_window_passed__drops_its_data_alone(kept: Ke
     assert kept.log.receipt(kept.paid.digest) == kept.paid
 
 
+def test_prune__executed_by_a_clock_that_ran_ahead__keeps_what_can_be_disputed_beside_its_batch(
+    kept: Kept,
+) -> None:
+    batch = kept.close_batch()
+    kept.store.mark_posted(batch, POSTED_AT, 5, None, [])
+    kept.store.mark_collected([batch])
+    ahead = POSTED_AT + 300
+    kept.db.execute("UPDATE receipts SET executed_at = ?", (ahead,))
+    assert KEEP.prune(kept.db, ahead + WINDOW) == 0
+    assert KEEP.prune(kept.db, ahead + WINDOW + 1) == 2
+
+
 def test_prune__dispute_open_of_a_final_receipt__keeps_its_data_until_it_is_closed(kept: Kept) -> None:
     """One that was opened before the batch was posted may last longer than the batch's window."""
     batch = kept.close_batch()
