@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -18,7 +19,7 @@ from tests.support.arena import MOVE_WINDOW, Dispute
 from tests.support.contracts import events
 from tests.support.game_players import point, replaced
 from tests.support.market import key
-from tests.support.small_programs import PlainTrace
+from tests.support.small_programs import PlainTrace, single
 
 PHASES = [phase for phase in FUNCTIONS if phase is not Phase.REVEAL_CHUNK]
 """Those that the game about `lie` goes through; `wide_lie` has the other."""
@@ -288,6 +289,24 @@ def test_reveal_tensor__altered__reverts(setting: Setting, lie: Dispute) -> None
     for wrong in (b"", chunk[:-1], chunk + b"\x00"):
         same("disputes: chunk has another length", replaced(move, 4, wrong))
     same("disputes: chunk does not hash to the claim", replaced(move, 4, bytes(len(chunk))))
+
+
+def test_reveal_tensor__larger_than_any_trace_may_have__reverts(setting: Setting) -> None:
+    """2^30 int64 elements are 2^23 chunks; `lower` makes no such kernel."""
+    small = single(random.Random(1))
+    huge = replace(small.kernels[0], dtype=7, domain=(1 << 30,), operands=())
+    program = replace(small, kernels=(*small.kernels, huge))
+    trace = PlainTrace(small, [bytes(6)])
+    version_id = setting.arena.publish(program)
+    receipt = setting.arena.receipt(version_id, trace)
+    trace.program, trace.roots = program, (*trace.roots, HASH)  # type: ignore[misc]
+    dispute = setting.arena.open(receipt)
+    setting.arena.move(dispute, defend(dispute.state, trace, receipt), by=setting.arena.operator)
+    second = point(dispute.state, dispute.data, 1)
+    assert second is not None
+    setting.arena.move(dispute, second, by=setting.arena.challenger)
+    arguments = (program.records[2], tuple(program.tree.proof(2)), HASH, (HASH,) * 16, b"")
+    refuse(setting, dispute, "disputes: tensor is too large", Move("reveal_tensor", arguments))
 
 
 def wide_lie(setting: Setting) -> tuple[Dispute, Any]:
