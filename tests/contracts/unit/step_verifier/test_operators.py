@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from itertools import islice
+from itertools import count, islice
 from typing import Any
 
 import numpy as np
 import pytest
-from assay.exact.lowering import UnsupportedModel, lower
+from assay.exact.lowering import UnsupportedModel, adjust_scales, lower
 from assay.exact.lowering.registry import REGISTRY
 from assay.exact.trace import Trace, run_trace
 
 from tests.support import exact_models
 from tests.support.exactness import model, node
+from tests.support.random_networks import random_network
 from tests.support.random_programs import places
 from tests.support.steps import OnAnvil, every_step, step_arguments, trace_arguments
 
@@ -26,6 +27,8 @@ MODELS = 40 if DEEP else 2
 """Of each quantised operator."""
 MOST_STEPS = 20_000 if DEEP else 1_500
 """Of one model; random ones that have more are left out."""
+NETWORKS = 30 if DEEP else 3
+"""Of at least three nodes."""
 
 Nodes = list[Any]
 Arrays = dict[str, Any]
@@ -128,6 +131,23 @@ def test_step__every_step_of_a_quantised_operator__is_proven(verifier: OnAnvil, 
     proven = [check(verifier, trace) for trace in islice(quantised_models(operator), MODELS)]
     assert len(proven) >= 2
     assert sum(proven) > 20
+
+
+def small_networks() -> Iterator[Trace]:
+    """Random graphs of several nodes, one row each, that are small enough to prove all of."""
+    for seed in count():
+        case = random_network(seed)
+        with contextlib.suppress(UnsupportedModel):
+            program = lower(adjust_scales(case.artifact))
+            steps = sum(one.elements * one.steps for one in program.kernels)
+            if len(program.kernels) >= 3 and steps <= MOST_STEPS:
+                yield run_trace(program, [case.feeds[one.name][:1] for one in program.inputs])
+
+
+def test_step__every_step_of_random_networks__is_proven(verifier: OnAnvil) -> None:
+    proven = [check(verifier, trace) for trace in islice(small_networks(), NETWORKS)]
+    assert len(proven) == NETWORKS
+    assert min(proven) > 20
 
 
 def test_step__digits_network__is_proven_where_it_is_looked_at(verifier: OnAnvil) -> None:
