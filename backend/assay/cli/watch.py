@@ -49,6 +49,13 @@ if TYPE_CHECKING:
 @click.option(
     "--max-work", type=click.IntRange(1), default=1 << 40, show_default=True, help="steps of one re-execution"
 )
+@click.option(
+    "--max-memory",
+    type=click.IntRange(64),
+    default=4096,
+    show_default=True,
+    help="MiB of memory, about, for one re-execution or trace",
+)
 @click.option("--hub", "hub_url", help="artifact hub; default ASSAY_HUB_URL")
 @click.option("--poll", type=click.FloatRange(0.05, 3600), default=1.0, show_default=True, help="seconds")
 @click.option(
@@ -129,6 +136,7 @@ def watch_options(connection: Connection, given: dict[str, Any]) -> WatchOptions
         min_reward=given["min_reward"],
         max_open=given["max_open"],
         max_work=given["max_work"],
+        max_memory=given["max_memory"] << 20,
         poll=given["poll"],
         timeout=given["timeout"],
         max_bytes=given["max_mib"] << 20,

@@ -76,7 +76,9 @@ def recheck(client: Client, domain: Domain, signed: SignedReceipt, data: Receipt
         except RetryableError as error:
             problems.append(str(error))
             continue
-        found = examine(receipt, data, program, max_work=UNBOUNDED)
+        found = examine(receipt, data, program, max_work=UNBOUNDED, max_memory=UNBOUNDED)
+        if found.verdict is Verdict.SKIPPED:
+            raise RequestError(f"receipt 0x{digest.hex()}: {found.reason}", code="not_recomputed")
         verdict = Recheck.EXACT if found.verdict is Verdict.RIGHT else Recheck.WRONG
         return Answered(verdict, digest, found.reason, data)
     told = "; ".join(problems) or "no hub is known; set ASSAY_HUB_URL"

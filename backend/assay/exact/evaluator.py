@@ -95,6 +95,28 @@ def compute(
         yield number, tensor
 
 
+def memory_per_row(program: Program) -> int:
+    """Bytes that computing all kernels of one row takes at its peak, about: tensors that are alive, and for
+    the kernel at hand 8 bytes for each element that it reads or makes. Constants are not counted."""
+    last: dict[int, int] = {}
+    for number in range(len(program.kernels)):
+        last |= dict.fromkeys(_sources(program, number), number)
+    sizes = [one.elements * STORAGE[one.dtype].itemsize for one in program.inputs]
+    alive: dict[int, int] = {}
+    held = sum(sizes)
+    peak = held
+    for number, kernel in enumerate(program.kernels):
+        size = kernel.elements * STORAGE[kernel.dtype].itemsize
+        read = sum(one.elements for one in kernel.operands if one.source is not Source.CONSTANT)
+        peak = max(peak, held + size + 8 * (kernel.elements + read))
+        alive[number] = size
+        held += size
+        for one in [*_sources(program, number), number]:
+            if last.get(one, one) <= number:
+                held -= alive.pop(one, 0)
+    return peak
+
+
 def operands(
     program: Program, number: int, sources: Sequence[Tensor], tensors: Mapping[int, Tensor]
 ) -> list[Tensor | None]:

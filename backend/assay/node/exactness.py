@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from assay.node.oip import Array
 
 MAX_FINDINGS: Final = 3
+TRACE_BYTES: Final = 2 << 30
+"""Of memory that the trace of a request may take: whoever asks may dispute, and a node without memory for its
+answer loses. A single row may take more, as it did in the self-test."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,8 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class ExactTerms:
-    """What a program takes and gives. `max_rows`: more would make a tensor that no dispute can open."""
+    """What a program takes and gives. `max_rows`: more would make a tensor that no dispute can open, or a
+    trace that takes more memory than TRACE_BYTES."""
 
     batched: bool
     max_rows: int
@@ -50,11 +54,13 @@ class ExactTerms:
 
     @classmethod
     def of(cls, program: Program) -> ExactTerms:
+        from assay.exact.evaluator import memory_per_row
+
         sizes = [kernel.elements * ONNX_TO_NUMPY[kernel.dtype].itemsize for kernel in program.kernels]
         sizes += [one.elements * ONNX_TO_NUMPY[one.dtype].itemsize for one in program.inputs]
         return cls(
             program.batched,
-            MAX_TENSOR_BYTES // max(1, *sizes),
+            min(MAX_TENSOR_BYTES // max(1, *sizes), max(1, TRACE_BYTES // memory_per_row(program))),
             tuple(map(Port.of, program.inputs)),
             tuple(map(Port.of, program.outputs)),
         )

@@ -16,14 +16,15 @@ from numpy.typing import NDArray
 from assay.commitments.public_data import NamedTensor, ReceiptData
 from assay.commitments.tensors import OIP_TO_ONNX, hash_commitments, tensor_commitment
 from assay.errors import RequestError
-from assay.exact.evaluator import evaluate
+from assay.exact.evaluator import evaluate, memory_per_row
 from assay.exact.program import Program
 from assay.types import Hash32, Receipt
 from assay.watch.explain import first_output_difference
 from assay.watch.values import DataState, Verdict
 
 SLICE_BYTES: Final = 256 << 20
-"""About what the widest tensors of the rows that are evaluated together may take."""
+"""About what the rows that are evaluated together may take."""
+DEFAULT_MAX_MEMORY: Final = 4 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +50,15 @@ def signed_data(receipt: Receipt, body: bytes) -> ReceiptData:
     return data
 
 
-def examine(receipt: Receipt, data: ReceiptData, program: Program, *, max_work: int) -> Finding:
-    """`data` as `signed_data` gave it; `max_work`: steps that a re-execution may take."""
+def examine(
+    receipt: Receipt,
+    data: ReceiptData,
+    program: Program,
+    *,
+    max_work: int,
+    max_memory: int = DEFAULT_MAX_MEMORY,
+) -> Finding:
+    """`data` as `signed_data` gave it; steps and bytes of memory that a re-execution may take."""
     if (problem := input_problem(program, data.inputs)) is not None:
         return Finding(
             DataState.AVAILABLE, Verdict.WRONG, f"the signed inputs are none of the program's: {problem}"
@@ -60,6 +68,12 @@ def examine(receipt: Receipt, data: ReceiptData, program: Program, *, max_work: 
     if (work := rows * work_of(program)) > max_work:
         return Finding(
             DataState.AVAILABLE, Verdict.SKIPPED, f"re-executing it takes {work} steps, above {max_work}"
+        )
+    if (memory := memory_per_row(program)) > max_memory:
+        return Finding(
+            DataState.AVAILABLE,
+            Verdict.SKIPPED,
+            f"re-executing a row takes about {memory} bytes of memory, above {max_memory}",
         )
     try:
         outputs = compute(program, arrays)
@@ -105,8 +119,7 @@ def compute(program: Program, inputs: Sequence[NDArray[Any]]) -> list[bytes]:
     if not program.batched:
         return [bytes(output) for output in _evaluate(program, inputs)]
     parts: list[list[bytes]] = [[] for _ in program.outputs]
-    widest = max((kernel.elements for kernel in program.kernels), default=1) * 8
-    step = max(1, SLICE_BYTES // widest)
+    step = max(1, SLICE_BYTES // memory_per_row(program))
     for start in range(0, rows_of(program, inputs), step):
         outputs = _evaluate(program, [array[start : start + step] for array in inputs])
         for part, output in zip(parts, outputs, strict=True):

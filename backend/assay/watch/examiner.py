@@ -13,7 +13,7 @@ from assay.chain.contracts import NodeRegistry
 from assay.errors import RequestError, RetryableError
 from assay.index.download import Unreachable
 from assay.watch.evidence import Evidence
-from assay.watch.examine import Finding, examine, signed_data
+from assay.watch.examine import DEFAULT_MAX_MEMORY, Finding, examine, signed_data
 from assay.watch.programs import NoProgramError, Programs
 from assay.watch.store import Store
 from assay.watch.values import DataState, SeenReceipt, Verdict
@@ -45,10 +45,11 @@ class Examiner:
         evidence: Evidence,
         *,
         max_work: int = DEFAULT_MAX_WORK,
+        max_memory: int = DEFAULT_MAX_MEMORY,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._nodes, self._store, self._programs, self._evidence = nodes, store, programs, evidence
-        self._max_work, self._clock = max_work, clock
+        self._max_work, self._max_memory, self._clock = max_work, max_memory, clock
         self.tally = Tally()
 
     def step(self, limit: int = 20, should_stop: Callable[[], bool] = lambda: False) -> int:
@@ -76,7 +77,7 @@ class Examiner:
             return Finding(DataState.AVAILABLE, Verdict.SKIPPED, str(error))
         except RetryableError as error:
             return Finding(DataState.UNASKED, Verdict.UNCHECKED, str(error))
-        finding = examine(receipt, data, program, max_work=self._max_work)
+        finding = examine(receipt, data, program, max_work=self._max_work, max_memory=self._max_memory)
         if finding.verdict is Verdict.WRONG:
             self._evidence.keep(seen.digest, body)
         return finding

@@ -29,7 +29,7 @@ from assay.watch.collector import Collector
 from assay.watch.contracts import Contracts
 from assay.watch.decision import Join, Rules
 from assay.watch.evidence import Evidence
-from assay.watch.examine import signed_data
+from assay.watch.examine import DEFAULT_MAX_MEMORY, signed_data
 from assay.watch.examiner import DEFAULT_MAX_WORK, Examiner
 from assay.watch.follower import ChainFollower, Position
 from assay.watch.indexed import IndexedBatches
@@ -66,6 +66,7 @@ class WatchOptions:
     min_reward: int = 0
     max_open: int = 16
     max_work: int = DEFAULT_MAX_WORK
+    max_memory: int = DEFAULT_MAX_MEMORY
     poll: float = 1.0
     timeout: float = 30.0
     max_bytes: int = 64 << 20
@@ -132,7 +133,7 @@ def open_watch(
             remember_account(store, me := key.address)
             sender = stack.enter_context(Sender(client, key, outbox, SenderOptions(bump_after=15.0)))
             rules = Rules(options.join, options.min_reward, options.max_open)
-            traces = Traces(nodes, programs, evidence)
+            traces = Traces(nodes, programs, evidence, max_memory=options.max_memory)
             challenger = Challenger(contracts, sender, store, traces, rules)
         seed = options.seed or store.seed
         indexed = None
@@ -142,7 +143,14 @@ def open_watch(
             store=store,
             follower=ChainFollower(settlement, game, store, policy, batches=indexed is None),
             collector=Collector(contracts, store, policy, seed, limits),
-            examiner=Examiner(nodes, store, programs, evidence, max_work=options.max_work),
+            examiner=Examiner(
+                nodes,
+                store,
+                programs,
+                evidence,
+                max_work=options.max_work,
+                max_memory=options.max_memory,
+            ),
             challenger=challenger,
             indexed=indexed,
         )

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from typing import Final
 
 from assay.chain.contracts import NodeRegistry
-from assay.errors import RequestError
+from assay.errors import RequestError, RetryableError
+from assay.exact.evaluator import memory_per_row
 from assay.exact.trace import Trace, run_trace
 from assay.types import Hash32, SignedReceipt
 from assay.watch.evidence import Evidence
-from assay.watch.examine import input_problem, signed_data
+from assay.watch.examine import DEFAULT_MAX_MEMORY, input_problem, rows_of, signed_data
 from assay.watch.programs import Programs
 
 KEEP_TRACES: Final = 4
@@ -28,12 +29,21 @@ class NoTraceError(RequestError):
 class Traces:
     """One thread's."""
 
-    def __init__(self, nodes: NodeRegistry, programs: Programs, evidence: Evidence) -> None:
+    def __init__(
+        self,
+        nodes: NodeRegistry,
+        programs: Programs,
+        evidence: Evidence,
+        *,
+        max_memory: int = DEFAULT_MAX_MEMORY,
+    ) -> None:
         self._nodes, self._programs, self._evidence = nodes, programs, evidence
+        self._max_memory = max_memory
         self._traces: OrderedDict[Hash32, Trace] = OrderedDict()
 
     def get(self, digest: Hash32, signed: SignedReceipt, on_progress: Progress | None = None) -> Trace:
-        """Raises NoTraceError, NoProgramError, RetryableError (data or artifact cannot be had now)."""
+        """Raises NoTraceError, NoProgramError, RetryableError (data or artifact cannot be had now, or not
+        the memory)."""
         if digest in self._traces:
             self._traces.move_to_end(digest)
             return self._traces[digest]
@@ -42,7 +52,15 @@ class Traces:
         data = signed_data(receipt, self._evidence.get(self._nodes.node(receipt.node).endpoint, digest))
         if (problem := input_problem(program, data.inputs)) is not None:
             raise NoTraceError(problem)
-        trace = run_trace(program, [tensor.array for tensor in data.inputs], on_progress=on_progress)
+        arrays = [tensor.array for tensor in data.inputs]
+        if (memory := rows_of(program, arrays) * memory_per_row(program)) > self._max_memory:
+            raise RetryableError(
+                f"its trace takes about {memory} bytes of memory, above {self._max_memory} (--max-memory)"
+            )
+        try:
+            trace = run_trace(program, arrays, on_progress=on_progress)
+        except MemoryError as error:
+            raise RetryableError("its trace takes more memory than there is") from error
         self._traces[digest] = trace
         while len(self._traces) > KEEP_TRACES:
             self._traces.popitem(last=False)

@@ -13,7 +13,7 @@ from assay.commitments.tensors import CHUNK_BYTES, tensor_root
 from assay.errors import RequestError
 from assay.exact import trace as traces
 from assay.exact.assembler import Expression
-from assay.exact.evaluator import evaluate
+from assay.exact.evaluator import evaluate, memory_per_row
 from assay.exact.lowering import lower
 from assay.exact.program import Affine, Kernel, Operand, Program, Signature, Source
 from assay.exact.step import run_step
@@ -75,6 +75,17 @@ def test_openings__every_step_of_random_programs__compute_the_next_accumulator(
 def digits() -> Trace:
     image = np.random.default_rng(3).uniform(0, 16, (2, 1, 8, 8)).astype(np.float32)
     return run_trace(lower((MODELS / "digits-int8" / "model.onnx").read_bytes()), [image])
+
+
+def test_memory_per_row__digits__is_above_what_a_trace_takes_at_its_peak(digits: Trace) -> None:
+    program, rows = digits.program, 200
+    images = np.random.default_rng(4).uniform(0, 16, (rows, 1, 8, 8)).astype(np.float32)
+    run_trace(program, [images])
+    tracemalloc.start()
+    run_trace(program, [images])
+    taken = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert taken / rows < memory_per_row(program) < 8 * taken / rows
 
 
 def test_accumulators__digits_sampled__are_the_scalar_interpreters(digits: Trace) -> None:

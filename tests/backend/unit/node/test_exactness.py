@@ -12,6 +12,7 @@ import onnxruntime as ort
 import orjson
 import pytest
 from assay.errors import RequestError
+from assay.exact.evaluator import memory_per_row
 from assay.exact.lowering import lower
 from assay.node import exactness
 from assay.node.errors import ArtifactRefused
@@ -169,6 +170,21 @@ def terms_of(version: ExactVersion, **changes: Any) -> ExactTerms:
 def test_exact_terms__of_a_program__come_back_from_json(version: ExactVersion) -> None:
     terms = ExactTerms.of(lower(version.artifact))
     assert ExactTerms.from_json(orjson.loads(orjson.dumps(terms.to_json()))) == terms
+
+
+def test_exact_terms__of_a_program__take_no_more_rows_than_a_trace_has_memory_for(
+    version: ExactVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a consumer sends more rows than that, disputes the answer, and wins by the node's silence."""
+    per_row = memory_per_row(version.program)
+    assert ExactTerms.of(version.program).max_rows == exactness.TRACE_BYTES // per_row
+    monkeypatch.setattr(exactness, "TRACE_BYTES", 3 * per_row)
+    terms = ExactTerms.of(version.program)
+    assert terms.check_inputs(X, [row(rows=3)]) == 3
+    with pytest.raises(RequestError, match="at most 3"):
+        terms.check_inputs(X, [row(rows=4)])
+    monkeypatch.setattr(exactness, "TRACE_BYTES", 1)
+    assert ExactTerms.of(version.program).max_rows == 1
 
 
 def test_check_inputs__rows_that_fit__are_counted(version: ExactVersion) -> None:
