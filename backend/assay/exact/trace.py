@@ -122,6 +122,11 @@ class Trace:
             for operand, array, at in zip(one.operands, arrays, elements, strict=True)
         ]
 
+    def forget_tensors(self) -> None:
+        """Frees what was computed again; it will be once more when it is asked for."""
+        self._cache.clear()
+        self._trees.clear()
+
     def _opening(self, source: Source, key: int | bytes, array: NDArray[Any], element: int) -> Opening:
         position = element * array.itemsize // CHUNK_BYTES
         siblings = tuple(self._tree(source, key).proof(position))

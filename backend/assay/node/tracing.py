@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import numpy as np
 import structlog
@@ -25,8 +25,14 @@ from assay.node.log import read_data
 from assay.node.schema import open_database
 from assay.types import Hash32, Receipt
 
+if TYPE_CHECKING:
+    from assay.exact.trace import Trace
+
 KEPT_PROGRAMS: Final = 2
-KEPT_TRACES: Final = 2
+KEPT_TRACES: Final = 16
+"""By receipt: whoever opens many disputes at once must not make the node compute each trace for each move."""
+KEPT_WHOLE: Final = 2
+"""Of them those that also keep tensors; the others keep roots, inputs and outputs."""
 
 V = TypeVar("V")
 
@@ -62,7 +68,7 @@ class LogTraces:
         self._max_artifact = max_artifact
         self._clock = clock
         self._programs: OrderedDict[Hash32, Program] = OrderedDict()
-        self._traces: OrderedDict[Hash32, TraceView] = OrderedDict()
+        self._traces: OrderedDict[Hash32, Trace] = OrderedDict()
 
     def trace(self, receipt: Receipt, digest: Hash32) -> TraceView:
         """Raises Undefendable, RetryableError, ArtifactRefused."""
@@ -71,6 +77,8 @@ class LogTraces:
             trace = self._run(self._program(receipt.version_id), data, digest)
             _keep(self._traces, digest, trace, KEPT_TRACES)
         self._traces.move_to_end(digest)
+        for older in list(self._traces.values())[:-KEPT_WHOLE]:
+            older.forget_tensors()
         return self._traces[digest]
 
     def _data(self, receipt: Receipt, digest: Hash32) -> ReceiptData:
@@ -102,11 +110,11 @@ class LogTraces:
         self._programs.move_to_end(version_id)
         return self._programs[version_id]
 
-    def _run(self, program: Program, data: ReceiptData, digest: Hash32) -> TraceView:
+    def _run(self, program: Program, data: ReceiptData, digest: Hash32) -> Trace:
         from assay.exact.trace import run_trace
 
         started = self._clock()
-        trace: TraceView = run_trace(program, [tensor.array for tensor in data.inputs])
+        trace = run_trace(program, [tensor.array for tensor in data.inputs])
         _log.info(
             "trace computed",
             receipt="0x" + digest.hex(),

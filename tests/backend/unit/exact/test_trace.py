@@ -77,6 +77,13 @@ def digits() -> Trace:
     return run_trace(lower((MODELS / "digits-int8" / "model.onnx").read_bytes()), [image])
 
 
+def test_forget_tensors__then_asked_again__gives_the_same(digits: Trace) -> None:
+    last = len(digits.roots) - 1
+    before = digits.tensor(last), digits.tensor_tree(0).root
+    digits.forget_tensors()
+    assert (digits.tensor(last), digits.tensor_tree(0).root) == before
+
+
 def test_memory_per_row__digits__is_above_what_a_trace_takes_at_its_peak(digits: Trace) -> None:
     program, rows = digits.program, 200
     images = np.random.default_rng(4).uniform(0, 16, (rows, 1, 8, 8)).astype(np.float32)
