@@ -22,6 +22,8 @@ from tests.support.exactness import extremes, model, node
 Array = NDArray[Any]
 Named = tuple[str, bytes, Mapping[str, Array]]
 """(name, ONNX file, inputs by name)."""
+NO_CASES = {("", "Constant")}
+"""Compute nothing: programs are the same as with initialisers."""
 SEEDS = range(6)
 """Of each quantised operator; every third one is of extremes. Those that the profile refuses are left out."""
 INTEGERS = ("u1", "i1", "u2", "i2", "i4", "i8", "u4", "u8")
@@ -41,7 +43,7 @@ def write_cases(folder: Path) -> int:
         np.savez(folder / f"{name}.npz", **dict(feeds))
         covered |= {(one.domain, one.op_type) for one in onnx.ModelProto.FromString(artifact).graph.node}
         count += 1
-    missing = sorted(REGISTRY.keys() - covered)
+    missing = sorted(REGISTRY.keys() - covered - NO_CASES)
     if missing:
         raise ValueError(f"the conformance set has no case of {missing}; add one to {Path(__file__).name}")
     return count

@@ -13,7 +13,7 @@ from assay.exact.lowering.registry import REGISTRY
 from scripts.conformance_parts import cpus
 from scripts.conformance_parts.__main__ import build_table, compare, run
 from scripts.conformance_parts.arm64 import NotRun, Root
-from scripts.conformance_parts.cases import build_cases
+from scripts.conformance_parts.cases import NO_CASES, build_cases, write_cases
 from scripts.conformance_parts.measure import describe_machine, measure_case
 
 NATIVE = {"cases": {"a": {"program_root": "1", "evaluator": "2", "onnxruntime": "2"}}}
@@ -30,8 +30,13 @@ def test_build_cases__all__cover_every_operator(cases: list[Any]) -> None:
         for _, artifact, _ in cases
         for node in onnx.ModelProto.FromString(artifact).graph.node
     }
-    assert REGISTRY.keys() - covered == {("", "Constant")}  # it computes nothing
+    assert REGISTRY.keys() - covered == NO_CASES
     assert len({name for name, _, _ in cases}) == len(cases)
+
+
+def test_write_cases__all__are_on_disk(cases: list[Any], tmp_path: Path) -> None:
+    """It raises if an operator has none."""
+    assert write_cases(tmp_path) == len(cases) == len(list(tmp_path.glob("*.npz")))
 
 
 def test_build_cases__twice__same_bytes(cases: list[Any]) -> None:
