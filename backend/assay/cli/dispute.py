@@ -306,8 +306,8 @@ def explain(account: Account, symbol: str, decimals: int, bond: int) -> None:
     elif account.unknown:
         rows.append(("not known", account.unknown))
     for side, bill in account.gas.items():
-        what = f"{bill.gas} gas, {format_amount(bill.wei, 18)} ether in {bill.transactions} transactions"
-        rows.append((f"{side} paid", what))
+        coins = f"{format_amount(bill.wei, 18)} of the chain's coin"
+        rows.append((f"{side} paid", f"{bill.gas} gas, {coins}, in {bill.transactions} transactions"))
     if closing is None:
         rows.append(("bond", tokens(bond)))
     elif closing.node_won:

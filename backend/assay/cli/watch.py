@@ -16,6 +16,7 @@ from assay.errors import ConfigurationError, RequestError
 if TYPE_CHECKING:
     from assay.watch.setup import Watch, WatchOptions
     from assay.watch.summary import Summary
+    from assay.watch.values import NodeSummary
 
 
 @click.command()
@@ -177,24 +178,27 @@ def run(watch: Watch, *, once: bool, as_json: bool, quiet: bool) -> None:
             watch.run(once=once, on_step=on_step)
 
 
-def show(summary: Summary, symbol: str, decimals: int) -> None:
-    from assay.cli.connect import format_amount
+def node_words(node: NodeSummary) -> str:
+    """A line each for its batches, its public receipts' data and the receipts; what is none is left out."""
     from assay.watch.summary import is_withholding
 
-    rows = []
-    for node in summary.nodes:
-        batches, data, verdicts = node.batches, node.data, node.verdicts
-        rows.append(
-            (
-                node.node,
-                *(batches.get(state, 0) for state in ("available", "unavailable", "inconsistent")),
-                *(data.get(state, 0) for state in ("available", "withheld", "inconsistent")),
-                *(verdicts.get(state, 0) for state in ("right", "wrong", "skipped")),
-                "withholds" if is_withholding(node) else "",
-            )
-        )
-    columns = ("node", "batches", "unavailable", "inconsistent", "data", "withheld", "inconsistent")
-    emit_table("nodes", (*columns, "right", "wrong", "skipped", ""), rows)
+    parts = (("batches", node.batches), ("data", node.data), ("receipts", node.verdicts))
+    lines = [
+        f"{what}: " + ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+        for what, counts in parts
+        if counts
+    ]
+    return "\n".join([*lines, *(["WITHHOLDS what it has to give"] if is_withholding(node) else [])])
+
+
+def show(summary: Summary, symbol: str, decimals: int) -> None:
+    from assay.cli.connect import format_amount
+
+    emit_table(
+        "nodes", ("node", "what it gave, what was found"), [(n.node, node_words(n)) for n in summary.nodes]
+    )
+    for state, count in summary.challenges.items():
+        console().print(f"{count} wrong receipts: dispute {state}")
     for reason, count in summary.skipped.items():
         console().print(f"{count} receipts could not be judged: {reason}")
     for kind, count in summary.frauds.items():
@@ -212,6 +216,9 @@ def show(summary: Summary, symbol: str, decimals: int) -> None:
         ("share of slashes", tokens(money.slash_share)),
         ("share of reports", f"{tokens(money.report_share)} for {money.reports}"),
         ("tokens won less lost", tokens(money.tokens)),
-        ("gas", f"{format_amount(money.gas_wei, 18)} ether in {money.transactions} transactions"),
+        (
+            "gas",
+            f"{format_amount(money.gas_wei, 18)} of the chain's coin in {money.transactions} transactions",
+        ),
     ]
     emit_table("profit and loss", ("what", "amount"), lines)

@@ -27,7 +27,13 @@ class Summary:
     def to_json(self) -> dict[str, Any]:
         return {
             "nodes": [
-                {"node": n.node, "batches": n.batches, "public_data": n.data, "verdicts": n.verdicts}
+                {
+                    "node": n.node,
+                    "withholds": is_withholding(n),
+                    "batches": n.batches,
+                    "public_data": n.data,
+                    "verdicts": n.verdicts,
+                }
                 for n in self.nodes
             ],
             "skipped": self.skipped,

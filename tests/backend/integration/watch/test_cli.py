@@ -93,6 +93,20 @@ def test_watch__dry_run_once__judges_and_disputes_nothing(world: WatchedWorld, a
     shown = RUNNER.invoke(main, ["watch", "--report", "--no-api", *arguments])
     assert shown.exit_code == 0, shown.stderr
     assert "profit and loss" in shown.stdout
+    assert "receipts: 1 right, 1 wrong" in shown.stdout
+    assert "WITHHOLDS" not in shown.stdout
+
+
+def test_watch__node_withholds_public_data__is_shown_as_such(
+    world: WatchedWorld, arguments: list[str]
+) -> None:
+    world.node.post([world.node.answer()], serve_data=False)
+    options = ["--dry-run", "--once", "--all", "--no-api", "--hub", str(world.hub)]
+    (node,) = run_json("watch", *options, *arguments)["nodes"]
+    assert (node["withholds"], node["public_data"]) == (True, {"withheld": 1})
+    shown = RUNNER.invoke(main, ["watch", "--report", "--no-api", *arguments])
+    assert "WITHHOLDS" in shown.stdout
+    assert "data: 1 withheld" in shown.stdout
 
 
 def test_watch__another_version_alone__passes_this_one_by(world: WatchedWorld, arguments: list[str]) -> None:
