@@ -60,10 +60,8 @@ def list_disputes(
     if as_json:
         emit_json([account_json(account) for account in accounts])
         return
-    rows = [
-        (a.record.dispute_id, a.record.node, a.record.challenger, a.standing, a.sentence) for a in accounts
-    ]
-    emit_table(f"{len(rows)} disputes", ("dispute", "node", "challenger", "standing", "claim"), rows)
+    rows = [(a.record.dispute_id, a.standing, f"{a.sentence}\nby {a.record.challenger}") for a in accounts]
+    emit_table(f"{len(rows)} disputes", ("dispute", "standing", "claim"), rows)
 
 
 @command.command()
