@@ -117,6 +117,8 @@ is_void: public(HashMap[bytes32, bool])
 
 _config: uint256
 _batches: HashMap[bytes32, uint256]
+# @dev consumer -> node -> version -> given back by `void`, in base units; never more than the channel has settled.
+_refunded: HashMap[address, HashMap[address, HashMap[bytes32, uint256]]]
 
 
 @deploy
@@ -516,12 +518,18 @@ def _collect(key: ISettlement.BatchKey) -> uint256:
 @internal
 def _refund(batch_id: bytes32, receipt: ISettlement.Receipt) -> uint256:
     """
-    @dev A receipt for nobody (consumer zero) was paid by nobody: its batch loses the count, not the money.
+    @dev A receipt for nobody (consumer zero) was paid by nobody: its batch loses the count, not the money. A node
+         that signs for a friend cannot lead others' payments past royalty and fee: nobody gets back more than the
+         channel paid.
     """
     batch: uint256 = self._pending_batch(batch_id)
     amount: uint256 = 0
     if receipt.consumer != empty(address):
+        refunded: uint256 = self._refunded[receipt.consumer][receipt.node][receipt.version_id]
+        channel: ISettlement.Channel = channels._channel(receipt.consumer, receipt.node, receipt.version_id)
         amount = min(convert(receipt.price, uint256), batch >> _AMOUNT)
+        amount = min(amount, convert(channel.settled, uint256) - refunded)
+        self._refunded[receipt.consumer][receipt.node][receipt.version_id] = refunded + amount
         vault._give_back(receipt.consumer, receipt.node, amount)
     count: uint256 = min(batch >> _COUNT & _MASK_48, 1)
     self._batches[batch_id] = batch - (amount << _AMOUNT) - (count << _COUNT)

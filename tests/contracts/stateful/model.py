@@ -79,6 +79,7 @@ class Model:
     )
     batches: dict[bytes, Batch] = field(default_factory=dict)
     claimable: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
+    refunded: defaultdict[tuple[str, str, bytes], int] = field(default_factory=lambda: defaultdict(int))
     settled_count: defaultdict[bytes, int] = field(default_factory=lambda: defaultdict(int))
     verified_count: defaultdict[bytes, int] = field(default_factory=lambda: defaultdict(int))
     void: set[bytes] = field(default_factory=set)
@@ -201,14 +202,21 @@ class Model:
         self.batches[batch_id].holds -= 1
         return None
 
+    def refund_of(self, batch_id: bytes, pair: Pair, price: int) -> int:
+        """No more than the batch holds, nor than the channel has settled."""
+        batch = self.batches[batch_id]
+        channel = (*pair, batch.key[1])
+        return min(price, batch.amount, self.channels[channel][0] - self.refunded[channel])
+
     def void_receipt(self, batch_id: bytes, digest: bytes, pair: Pair, price: int) -> str | None:
         if digest in self.void:
             return "settlement: receipt is already void"
         batch = self.batches[batch_id]
         if self.is_final(batch):
             return "settlement: batch is final"
-        refund = min(price, batch.amount)
+        refund = self.refund_of(batch_id, pair, price)
         batch.amount -= refund
+        self.refunded[*pair, batch.key[1]] += refund
         batch.count -= min(1, batch.count)
         returned = min(refund, MAX_AMOUNT - self.escrow[pair])
         self.escrow[pair] += returned
@@ -302,9 +310,8 @@ class Model:
             if dispute.batch_id is None:
                 self.void.add(dispute.digest)
             else:
-                batch = self.batches[dispute.batch_id]
-                owed -= min(dispute.price, batch.amount)
                 pair = (dispute.consumer, dispute.node)
+                owed -= self.refund_of(dispute.batch_id, pair, dispute.price)
                 assert self.void_receipt(dispute.batch_id, dispute.digest, pair, dispute.price) is None
         taken = self.slash(dispute.node, due)
         made_whole = min(owed, taken // 4)

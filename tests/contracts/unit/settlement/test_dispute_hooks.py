@@ -115,12 +115,41 @@ def test_void__batch_above_96_bits__returns_every_unit(
         market.fund(consumer.address, most)
     posted = market.post(market.row(alice, most, 1), market.row(bob, most, 1))
     assert market.settlement.batches(posted).amount == 2 * most
-    market.settlement.void(posted, as_tuple(market.receipt(alice.address, 2**128 - 1)), sender=dispute_game)
+    market.fund(alice.address, most)
+    for consumer in (alice, bob):
+        receipt = market.receipt(consumer.address, 2**128 - 1)
+        market.settlement.void(posted, as_tuple(receipt), sender=dispute_game)
     assert market.settlement.batches(posted).amount == 0
     assert market.settlement.escrows(alice.address, market.node).balance == most
+    assert market.settlement.escrows(bob.address, market.node).balance == most
     assert market.settlement.claimable(alice.address) == most
     assert market.settlement.channel(alice.address, market.node, market.version_id).settled == most
-    assert market.settlement.total_liabilities() == 2 * most
+    assert market.settlement.total_liabilities() == 3 * most
+
+
+def test_void__receipt_for_a_friend_who_paid_nothing__takes_nothing_of_what_others_paid(
+    funded: Market, bob: SigningKey, posted: bytes, dispute_game: str
+) -> None:
+    """Else a node voids a receipt of its own making and has the batch back without royalty and fee."""
+    receipt = funded.receipt(bob.address, 30 * UNIT)
+    funded.settlement.void(posted, as_tuple(receipt), sender=dispute_game)
+    assert events(funded.settlement)[0][1]["amount"] == 0
+    assert funded.settlement.batches(posted).amount == 30 * UNIT
+    assert funded.settlement.escrows(bob.address, funded.node).balance == 0
+
+
+def test_void__several_receipts_of_a_channel__give_back_what_it_paid_once(
+    funded: Market, alice: SigningKey, bob: SigningKey, posted: bytes, dispute_game: str
+) -> None:
+    funded.fund(bob.address, 100 * UNIT)
+    later = funded.post(funded.row(bob, 50 * UNIT, 1), root=b"\x77" * 32)
+    returned = []
+    for batch, price in ((posted, 20 * UNIT), (later, 20 * UNIT), (later, 1)):
+        receipt = funded.receipt(alice.address, price, len(returned) + 1)
+        funded.settlement.void(batch, as_tuple(receipt), sender=dispute_game)
+        returned.append(events(funded.settlement)[0][1]["amount"])
+    assert returned == [20 * UNIT, 10 * UNIT, 0]
+    assert funded.settlement.batches(later).amount == 40 * UNIT
 
 
 def test_void__more_receipts_than_the_count__stays_at_zero(
