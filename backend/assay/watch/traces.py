@@ -15,7 +15,10 @@ from assay.watch.evidence import Evidence
 from assay.watch.examine import DEFAULT_MAX_MEMORY, input_problem, rows_of, signed_data
 from assay.watch.programs import Programs
 
-KEEP_TRACES: Final = 4
+KEEP_TRACES: Final = 16
+"""As many as disputes are open by default: each has a move every few blocks."""
+KEEP_WHOLE: Final = 4
+"""Of them those that also keep tensors."""
 Progress = Callable[[int, int], None]
 
 
@@ -45,8 +48,7 @@ class Traces:
         """Raises NoTraceError, NoProgramError, RetryableError (data or artifact cannot be had now, or not
         the memory)."""
         if digest in self._traces:
-            self._traces.move_to_end(digest)
-            return self._traces[digest]
+            return self._latest(digest)
         receipt = signed.receipt
         program = self._programs.get(receipt.version_id)
         data = signed_data(receipt, self._evidence.get(self._nodes.node(receipt.node).endpoint, digest))
@@ -64,4 +66,10 @@ class Traces:
         self._traces[digest] = trace
         while len(self._traces) > KEEP_TRACES:
             self._traces.popitem(last=False)
-        return trace
+        return self._latest(digest)
+
+    def _latest(self, digest: Hash32) -> Trace:
+        self._traces.move_to_end(digest)
+        for older in list(self._traces.values())[:-KEEP_WHOLE]:
+            older.forget_tensors()
+        return self._traces[digest]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from math import prod
 from typing import cast
@@ -14,11 +15,11 @@ from assay.errors import RetryableError
 from assay.exact.assembler import Expression
 from assay.exact.evaluator import evaluate, memory_per_row
 from assay.exact.program import Affine, Kernel, Operand, Program, Signature, Source
-from assay.types import ZERO_ADDRESS, ZERO_HASH, Receipt, SignedReceipt
+from assay.types import ZERO_ADDRESS, ZERO_HASH, Hash32, Receipt, SignedReceipt
 from assay.watch.evidence import Evidence
 from assay.watch.examine import Finding, examine
 from assay.watch.programs import Programs
-from assay.watch.traces import Traces
+from assay.watch.traces import KEEP_TRACES, KEEP_WHOLE, Traces
 from assay.watch.values import DataState, Verdict
 
 from tests.support.exact_version import exact_version, row
@@ -74,7 +75,8 @@ def test_examine__row_that_takes_more_memory_than_allowed__is_not_even_tried() -
     assert "memory" in found.reason
 
 
-def test_traces_get__more_memory_than_allowed__waits_for_more() -> None:
+def sources() -> tuple[Callable[[int], Traces], SignedReceipt, int]:
+    """Traces of one receipt of three rows by what they may take, the receipt, and the bytes of a row."""
     receipt, data, program = signed(3)
 
     class Kept:
@@ -98,8 +100,22 @@ def test_traces_get__more_memory_than_allowed__waits_for_more() -> None:
             max_memory=max_memory,
         )
 
-    per_row = memory_per_row(program)
-    item = SignedReceipt(receipt, bytes(65))
+    return traces, SignedReceipt(receipt, bytes(65)), memory_per_row(program)
+
+
+def test_traces_get__more_memory_than_allowed__waits_for_more() -> None:
+    traces, item, per_row = sources()
     assert traces(3 * per_row).get(ZERO_HASH, item).rows == 3
     with pytest.raises(RetryableError, match="--max-memory"):
         traces(3 * per_row - 1).get(ZERO_HASH, item)
+
+
+def test_traces_get__many_disputes_in_turn__are_computed_once() -> None:
+    traces, item, _ = sources()
+    source = traces(MUCH)
+    digests = [Hash32(bytes([n]) * 32) for n in range(KEEP_TRACES)]
+    first = [source.get(digest, item) for digest in digests]
+    for trace, digest in zip(first, digests, strict=True):
+        assert source.get(digest, item) is trace
+        trace.chunk(0, 0)
+    assert sum(bool(trace._cache) for trace in first) == KEEP_WHOLE
