@@ -66,8 +66,9 @@ def _check_window(window: Window) -> None:
             raise Refusal("onnxruntime takes no pads as long as the kernel", "pad by less")
         for output in range(window.outputs[axis]):
             first = output * window.strides[axis] - window.begins[axis]
-            taps = (first + tap * window.dilations[axis] for tap in range(window.kernel[axis]))
-            if not any(0 <= tap < size for tap in taps):
+            step = window.dilations[axis]
+            tap = max(0, -(first // step))  # the first that is not before the tensor
+            if tap >= window.kernel[axis] or first + tap * step >= size:
                 raise Refusal("a window lies in the padding alone", "pad by less")
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 from assay.exact.lowering import forms
 from assay.exact.lowering.registry import Node
 from assay.exact.lowering.report import Refusal
-from assay.exact.program import Affine, Bound
+from assay.exact.program import MAX_STEPS, Affine, Bound
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,9 @@ def read_window(node: Node, sizes: Sequence[int], kernel: Sequence[int], *, ceil
     rank = len(sizes)
     if tuple(node.attributes.get("kernel_shape", kernel)) != tuple(kernel) or len(kernel) != rank:
         raise Refusal("kernel_shape does not fit the tensors", "correct the attribute")
+    if prod(kernel) > MAX_STEPS:
+        reason = f"the window has {prod(kernel)} places, at most {MAX_STEPS} are taken"
+        raise Refusal(reason, "use a smaller one")
     strides = _listed(node, "strides", (1,) * rank)
     dilations = _listed(node, "dilations", (1,) * rank)
     reach = [(taps - 1) * step + 1 for taps, step in zip(kernel, dilations, strict=True)]

@@ -158,3 +158,10 @@ def test_lower_arg_max__dequantised__equals_onnxruntime() -> None:
     nodes = [node("DequantizeLinear", ["x", "s", "z"], ["h"]), node("ArgMax", ["h"], axis=1)]
     assert_exact(model(nodes, x, SCALE), x)
     assert run_onnxruntime(model(nodes, x, SCALE), x)[0].shape == (3, 1)
+
+
+def test_lower_max_pool__window_of_a_hostile_file__is_refused_at_once() -> None:
+    """Its places are not walked through one by one."""
+    x = {"x": np.zeros((1, 1, 4), np.uint8)}
+    pooled = node("MaxPool", ["x"], kernel_shape=[2**31 - 1], pads=[2**30, 2**30])
+    assert_refused(model([pooled], x), "at most 16777216")
