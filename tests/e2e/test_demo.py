@@ -127,7 +127,7 @@ def test_demo__signed_receipts__are_not_called_verified_by_the_network(demo: Run
     receipts = demo.report["receipts"]
     assert figures["verified_inferences"] == receipts["verified"]
     assert figures["settled_inferences"] == receipts["issued"] - receipts["void"]
-    assert "signed" in demo.report["receipts"]["note"]
+    assert "signature" in demo.report["receipts"]["note"]
 
 
 def test_demo__paid_answer_after_the_demo__leaves_a_receipt_that_checks(

@@ -9,7 +9,6 @@ the dispute's number and state hash as idempotency key, so that a move is never 
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from typing import Final
@@ -281,36 +280,3 @@ class Defender:
 
 def _name(record: DisputeRecord) -> dict[str, object]:
     return {"dispute": record.dispute_id, "receipt": hex_bytes(record.state.digest)}
-
-
-class DefenderThread(threading.Thread):
-    """Runs `Defender.step` every `poll_seconds` until `stop`. A FatalError ends it and is told to
-    `on_failure`; whatever else goes wrong is told and tried again: silence would lose disputes."""
-
-    def __init__(
-        self, defender: Defender, poll_seconds: float, on_failure: Callable[[FatalError], None]
-    ) -> None:
-        super().__init__(name="defender", daemon=True)
-        self._defender = defender
-        self._poll_seconds = poll_seconds
-        self._on_failure = on_failure
-        self._stopping = threading.Event()
-
-    def run(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                self._defender.step()
-            except RetryableError as error:
-                _log.warning("defending waits", error=str(error))
-            except FatalError as error:
-                _log.error("defending stopped", error=str(error))
-                self._on_failure(error)
-                return
-            except Exception as error:
-                _log.error("defending failed; it is tried again", exc_info=error)
-            self._stopping.wait(self._poll_seconds)
-
-    def stop(self, timeout: float) -> None:
-        """Finish the step at hand; a transaction under way stays in the outbox for the next start."""
-        self._stopping.set()
-        self.join(timeout)

@@ -37,7 +37,7 @@ from assay.node.config import (
     NodeConfig,
     resolve_path,
 )
-from assay.node.defender import Defender, DefenderThread
+from assay.node.defender import Defender
 from assay.node.disputes import DisputeLog
 from assay.node.errors import ArtifactRefused
 from assay.node.follower import Follower
@@ -47,11 +47,12 @@ from assay.node.http_protocol import build_server
 from assay.node.loader import Loader, VersionRecord, describe_version
 from assay.node.log import ReceiptLog
 from assay.node.metrics import Metrics
+from assay.node.repeating import RepeatingThread
 from assay.node.retention import Retention
 from assay.node.runtime import Model, ModelFactory, limit_arena
 from assay.node.server import Limits, Server
 from assay.node.service import Service
-from assay.node.settler import Settler, SettlerRules, SettlerThread
+from assay.node.settler import Settler, SettlerRules
 from assay.node.tracing import LogTraces, TraceSource
 from assay.node.validate import SandboxLimits
 from assay.node.views import NodeInfo
@@ -131,12 +132,12 @@ def check_registered(ledger: ChainLedger, signer: SigningKey) -> None:
 class RunningThreads:
     """What sends transactions: the settler, and where there is a dispute game the defender."""
 
-    settler: SettlerThread
+    settler: RepeatingThread
     store: BatchStore
     sender: Sender
     outbox: Outbox
     grace_seconds: int
-    defender: DefenderThread | None = None
+    defender: RepeatingThread | None = None
     disputes: DisputeLog | None = None
 
     def stop(self) -> None:
@@ -315,12 +316,12 @@ class NodeProcess:
                 min_claim=rules.min_claim,
             ),
         )
-        thread = SettlerThread(settler, rules.poll_seconds, self._fail_from(loop))
+        thread = RepeatingThread("settler", settler.step, rules.poll_seconds, self._fail_from(loop))
         running = RunningThreads(thread, store, sender, outbox, self.grace_seconds)
         if ledger.deployment.has_disputes:
             disputes = DisputeLog(self.folder / LOG_FILE)
             defender = self._build_defender(ledger, disputes, sender)
-            guard = DefenderThread(defender, rules.poll_seconds, self._fail_from(loop))
+            guard = RepeatingThread("defender", defender.step, rules.poll_seconds, self._fail_from(loop))
             running = replace(running, defender=guard, disputes=disputes)
             guard.start()
         thread.start()

@@ -10,7 +10,6 @@ this one stopped:
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,11 +20,10 @@ import structlog
 
 from assay.chain.client import hex_bytes
 from assay.chain.contracts import Settlement, read_many
-from assay.chain.errors import InsufficientFunds
 from assay.chain.sender import Sender
 from assay.chain.settlement import MAX_COLLECT, MAX_VOUCHERS, MAX_WALLET_VOUCHERS
 from assay.chain.values import TxReceipt
-from assay.errors import ContractRevert, FatalError, RetryableError
+from assay.errors import ContractRevert
 from assay.node.batches import Batch, BatchState, BatchStore, ChannelVoucher, Due
 from assay.types import Address, Hash32
 
@@ -276,37 +274,3 @@ class Settler:
 def _room(vouchers: Sequence[ChannelVoucher]) -> dict[bool, int]:
     wallets = sum(voucher.held.wallet for voucher in vouchers)
     return {False: MAX_VOUCHERS - len(vouchers) + wallets, True: MAX_WALLET_VOUCHERS - wallets}
-
-
-class SettlerThread(threading.Thread):
-    """Runs `Settler.step` every `poll_seconds` until `stop`. A FatalError ends it and is told to
-    `on_failure`."""
-
-    def __init__(
-        self, settler: Settler, poll_seconds: float, on_failure: Callable[[FatalError], None]
-    ) -> None:
-        super().__init__(name="settler", daemon=True)
-        self._settler = settler
-        self._poll_seconds = poll_seconds
-        self._on_failure = on_failure
-        self._stopping = threading.Event()
-
-    def run(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                self._settler.step()
-            except RetryableError as error:
-                _log.warning("settling waits", error=str(error))
-            except InsufficientFunds as error:
-                _log.error("signer cannot pay gas; send it funds", error=str(error))
-                self._stopping.wait(REVERT_WAIT)
-            except FatalError as error:
-                _log.error("settling stopped", error=str(error))
-                self._on_failure(error)
-                return
-            self._stopping.wait(self._poll_seconds)
-
-    def stop(self, timeout: float) -> None:
-        """Finish the step at hand; a transaction under way stays in the outbox for the next start."""
-        self._stopping.set()
-        self.join(timeout)

@@ -125,7 +125,7 @@ def test_step__game_that_the_node_wins__has_every_move_and_the_contract_s_state(
     setting.index()
     row = setting.row(number)
     assert (row.state, row.phase, row.slashed) == ("node_won", Phase.PROVE_STEP, 0)
-    assert row.closed_at > row.opened_at
+    assert row.closed_at >= row.opened_at > 0
     with read_session(setting.engine) as session:
         assert session.scalars(select(Node.frozen)).one() == 0
         assert session.scalars(select(Void)).all() == []

@@ -16,7 +16,7 @@ from assay.exact.evaluator import memory_per_row
 from assay.exact.lowering import lower
 from assay.node import exactness
 from assay.node.errors import ArtifactRefused
-from assay.node.exactness import ExactClaim, ExactTerms, Port, examine, first_difference
+from assay.node.exactness import TRACE_BYTES, ExactClaim, ExactTerms, Port, examine, first_difference
 from assay.node.runtime import build_session, session_specs
 from assay.node.self_test import parse_self_test
 from assay.node.validate import SandboxLimits, inspect_artifact, inspect_once
@@ -62,7 +62,9 @@ def test_inspect_artifact__exact_version__gives_its_terms_and_remembers_them(
     (tmp_path / "self_test").write_bytes(version.self_test)
     claim = ExactClaim(version.program.root, tmp_path / "self_test")
     found = inspect_once(path, limits := SandboxLimits(), claim)
-    assert found.exact == ExactTerms(True, (1 << 32) // STEPS, (Port(2, (STEPS,)),), (Port(6, (3,)),))
+    rows = TRACE_BYTES // memory_per_row(version.program)
+    assert 1 < rows < (1 << 32) // STEPS
+    assert found.exact == ExactTerms(True, rows, (Port(2, (STEPS,)),), (Port(6, (3,)),))
     monkeypatch.setattr("assay.node.validate.inspect_artifact", None)
     assert inspect_once(path, limits, claim) == found
     monkeypatch.setattr("assay.node.validate.processor", lambda: "another")

@@ -1,13 +1,12 @@
-"""The thread that answers disputes does not end because one look went wrong."""
+"""A thread beside the server does not end because one step went wrong."""
 
 from __future__ import annotations
 
 import sqlite3
 import threading
-from typing import cast
 
 from assay.errors import FatalError
-from assay.node.defender import Defender, DefenderThread
+from assay.node.repeating import RepeatingThread
 
 
 class Failing:
@@ -23,17 +22,17 @@ class Failing:
         self.was_quiet.set()
 
 
-def start(defender: Failing, failures: list[FatalError]) -> DefenderThread:
-    thread = DefenderThread(cast(Defender, defender), 0.001, failures.append)
+def start(part: Failing, failures: list[FatalError]) -> RepeatingThread:
+    thread = RepeatingThread("part", part.step, 0.001, failures.append)
     thread.start()
     return thread
 
 
 def test_run__something_unforeseen__goes_on() -> None:
-    defender = Failing(sqlite3.OperationalError("database is locked"), KeyError("dispute_id"), MemoryError())
+    part = Failing(sqlite3.OperationalError("database is locked"), KeyError("dispute_id"), MemoryError())
     failures: list[FatalError] = []
-    thread = start(defender, failures)
-    assert defender.was_quiet.wait(10)
+    thread = start(part, failures)
+    assert part.was_quiet.wait(10)
     thread.stop(10)
     assert not thread.is_alive()
     assert failures == []
