@@ -13,10 +13,11 @@ import numpy.typing as npt
 import onnxruntime
 from assay.chain.dispute_game import DisputeGame
 from assay.chain.disputes import DisputeRecord, fetch_disputes
+from assay.client.directory import OFFERS_SECONDS
 from assay.exact.dispute import CHALLENGER_PHASES, Phase
 from assay.types import Hash32
 
-from . import setup
+from . import settling, setup
 from .evidence import Answer, Fraud
 from .processes import ASSAY, ROOT, DemoError, Processes
 from .traffic import Consumer, Question
@@ -50,10 +51,17 @@ class Cheating:
 
 def join(world: World, processes: Processes) -> None:
     """The cheat stakes, undercuts everybody and runs a node like any other but for `cheating_node`."""
+    begun = time.monotonic()
     program = (sys.executable, "-m", "scripts.demo_parts.cheating_node")
     setup.start_node(world, world.cheat, processes, program)
     for consumer in world.consumers:
         setup.fund(world, consumer, [world.cheat], processes)
+    path = f"/v1/versions/0x{world.versions[CHEATED_MODEL].hex()}/offers"
+    settling.wait_until(
+        f"the index knows {CHEAT}'s offer",
+        lambda: any(offer["node"] == world.cheat.address for offer in settling.get(world, path)["items"]),
+    )
+    time.sleep(max(0.0, begun + OFFERS_SECONDS - time.monotonic()))  # clients ask for offers so often
 
 
 def ask(world: World, consumers: Sequence[Consumer], update: Callable[[int], None]) -> Cheating:
