@@ -46,7 +46,8 @@ OUTAGE_SECONDS = 1.0
 )
 def main(report_path: Path | None, keep: bool, limit: int | None, folder: Path | None) -> None:
     """Run the system on a local chain: publish, serve, infer, pay, kill a node, settle, query, check."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a background job would not hear the first
+        signal.signal(number, signal.default_int_handler)
     folder = (folder or ROOT / "var" / "demo" / f"{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}").resolve()  # noqa: DTZ005
     console, progress = Console(highlight=False), Console(stderr=True, highlight=False)
     if folder.exists():

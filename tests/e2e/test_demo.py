@@ -64,20 +64,10 @@ class RunningDemo:
 
 
 def start_demo(folder: Path, *options: str) -> subprocess.Popen[bytes]:
-    """It hears Ctrl-C as in a terminal, also where these tests were started in the background."""
     command = [sys.executable, "-m", "scripts.demo_parts", "--folder", str(folder), *options]
     return subprocess.Popen(
-        command,
-        cwd=ROOT,
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        preexec_fn=hear_interrupts,
+        command, cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-
-
-def hear_interrupts() -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def descendants(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
