@@ -138,14 +138,6 @@ class ChainClient:
             raise BlockUnavailable(f"the chain has no block {block} yet")
         return parse_block(found)
 
-    def get_blocks(self, numbers: Sequence[int]) -> list[Block]:
-        """Headers in order; `BlockUnavailable` names the first that is missing."""
-        found = self.batch([("eth_getBlockByNumber", [hex(number), False]) for number in numbers])
-        for number, item in zip(numbers, found, strict=True):
-            if item is None:
-                raise BlockUnavailable(f"the chain has no block {number} yet")
-        return [parse_block(item) for item in found]
-
     def get_logs(
         self,
         from_block: int,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from assay.exact.opcodes import Op
 from assay.exact.step import BINARY
-from assay.exact.vectorised.values import INT64_RANGE, Ints, by_element, common, measured_ints, refine, scalar
+from assay.exact.vectorised.values import INT64_RANGE, Ints, by_element, common, measured_ints, refine
 
 Pair = tuple[int, int]
 
@@ -129,7 +129,3 @@ def binary(op: Op, a: Ints, b: Ints) -> Ints:
     if op is Op.SHL:
         return _shift_left(a, b)
     return _shift_right(a, b) if op is Op.SHR else _divide(op, a, b)
-
-
-def negated(value: Ints) -> Ints:
-    return _arithmetic(Op.SUB, scalar(0), value)
