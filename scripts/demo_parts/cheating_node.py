@@ -19,9 +19,10 @@ from assay.cli.logs import configure_logs
 from assay.commitments.tensors import commit_tensors
 from assay.exact.game import TraceView
 from assay.node.config import load_config
+from assay.node.engine import Result
 from assay.node.oip import Array
 from assay.node.process import NodeProcess
-from assay.node.runtime import Model, Result
+from assay.node.runtime import Model
 from assay.node.tracing import TraceSource, disagreement
 from assay.types import Hash32, Receipt
 

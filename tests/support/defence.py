@@ -27,7 +27,8 @@ from assay.exact.dispute import Side
 from assay.node.artifacts import ArtifactCache
 from assay.node.defender import Defender
 from assay.node.disputes import DisputeLog, DisputeRow, read_disputes
-from assay.node.log import ChannelKey, Issue, LoggedReceipt, ReceiptLog
+from assay.node.entries import ChannelKey, Issue, LoggedReceipt
+from assay.node.log import ReceiptLog
 from assay.node.tracing import LogTraces, TraceSource
 from assay.types import ZERO_ADDRESS, Address, SignedReceipt
 from numpy.typing import NDArray

@@ -13,8 +13,8 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
+from assay.node.entries import ChannelKey, ChannelState, HeldVoucher, LoggedReceipt
 from assay.node.errors import PaymentError
-from assay.node.log import ChannelKey, ChannelState, HeldVoucher, LoggedReceipt
 from assay.types import Hash32, Voucher
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 from assay.chain.settlement import MAX_VOUCHERS, MAX_WALLET_VOUCHERS
 from assay.commitments.identifiers import batch_id
 from assay.commitments.receipts import receipts_tree
-from assay.node.log import HeldVoucher
+from assay.node.entries import HeldVoucher
 from assay.node.schema import from_blob, open_database, to_blob
 from assay.types import Address, BatchKey, Hash32, SignedVoucher, Voucher
 

@@ -19,9 +19,10 @@ import structlog
 from assay.chain.views import Escrow
 from assay.errors import RetryableError
 from assay.node.accounts import Channel
+from assay.node.entries import ChannelKey
 from assay.node.errors import Unavailable
 from assay.node.ledger import NO_ESCROW, Ledger, NodeView, safe_balance
-from assay.node.log import ChannelKey, ReceiptLog
+from assay.node.log import ReceiptLog
 from assay.types import Address, Hash32
 
 MAX_ACCOUNTS: Final = 20_000

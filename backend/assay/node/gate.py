@@ -12,10 +12,11 @@ from assay.commitments.signing import recover
 from assay.errors import RetryableError, VerificationError
 from assay.node import accounts
 from assay.node.accounts import Channel, InFlight
+from assay.node.entries import HeldVoucher, LoggedReceipt
 from assay.node.errors import PaymentError, Unavailable
 from assay.node.follower import Account, Follower
 from assay.node.ledger import Ledger
-from assay.node.log import HeldVoucher, LoggedReceipt, ReceiptLog
+from assay.node.log import ReceiptLog
 from assay.node.terms import Terms
 from assay.types import ZERO_ADDRESS, Address, Domain, Hash32, Voucher
 

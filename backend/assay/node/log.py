@@ -11,95 +11,14 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
 
 from assay.commitments.public_data import ReceiptData
-from assay.commitments.receipts import receipt_digest, receipt_to_json
 from assay.commitments.signing import SigningKey
-from assay.node.schema import from_blob, open_database, prepare_database, to_blob
-from assay.types import Address, Domain, Hash32, Receipt, SignedReceipt, SignedVoucher, SkipReason, Voucher
-
-UINT128_MAX: Final = (1 << 128) - 1
-
-
-@dataclass(frozen=True, slots=True)
-class ChannelKey:
-    version_id: Hash32
-    consumer: Address
-
-
-@dataclass(frozen=True, slots=True)
-class HeldVoucher:
-    """The highest voucher that the node accepted for a channel."""
-
-    amount: int
-    count: int
-    signature: bytes
-    wallet: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Issue:
-    """A receipt to be: everything but its sequence. `payment` is the digest of the voucher that pays for it
-    alone, `data` what a dispute of it will be answered from (`ReceiptData.to_bytes`)."""
-
-    key: ChannelKey
-    input_hash: Hash32
-    output_hash: Hash32
-    price: int
-    voucher: HeldVoucher | None = None
-    payment: Hash32 | None = None
-    data: bytes | None = field(default=None, repr=False)
-    public: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Acknowledge:
-    """A voucher that came without a request."""
-
-    key: ChannelKey
-    voucher: HeldVoucher
-
-
-@dataclass(frozen=True, slots=True)
-class LoggedReceipt:
-    signed: SignedReceipt
-    digest: Hash32
-    public: bool = False
-
-    def to_json(self, domain: Domain) -> dict[str, Any]:
-        """The receipt object of SPEC.md §7, with §11's `public`."""
-        found = receipt_to_json(domain, self.signed)
-        return found | {"public": True} if self.public else found
-
-
-@dataclass(frozen=True, slots=True)
-class ChannelState:
-    """What is on disk for a channel. `voucher` None: none was ever accepted."""
-
-    key: ChannelKey
-    sequence: int = 0
-    unpaid: int = 0
-    charged: int = 0
-    voucher: HeldVoucher | None = None
-
-    @property
-    def amount(self) -> int:
-        return self.voucher.amount if self.voucher else 0
-
-    @property
-    def count(self) -> int:
-        return self.voucher.count if self.voucher else 0
-
-    def signed_voucher(self, node: Address) -> SignedVoucher | None:
-        held = self.voucher
-        if held is None:
-            return None
-        voucher = Voucher(self.key.consumer, node, self.key.version_id, held.amount, held.count)
-        return SignedVoucher(voucher, held.signature)
-
+from assay.node.entries import Acknowledge, ChannelKey, ChannelState, HeldVoucher, Issue, LoggedReceipt
+from assay.node.issuing import LocalIssuer
+from assay.node.schema import from_blob, open_database, prepare_database
+from assay.types import Address, Domain, Hash32, Receipt, SignedReceipt, SkipReason
 
 _CHANNEL = "version_id, consumer, sequence, unpaid, charged, amount, count, signature, wallet"
 _RECEIPT = ", ".join(
@@ -128,8 +47,8 @@ class ReceiptLog:
         self.path = path
         self.domain = domain
         self.node = node
-        self._clock = clock
         self._write = prepare_database(path, domain, node)
+        self._issuer = LocalIssuer(self._write, domain, node, clock)
         self._read = open_database(path)
 
     def close(self) -> None:
@@ -143,95 +62,7 @@ class ReceiptLog:
 
         Raises sqlite3.IntegrityError if a voucher has paid for a receipt already; nothing was then written.
         """
-        self._write.execute("BEGIN IMMEDIATE")
-        try:
-            results = [self._apply(item, key) for item in items]
-            self._write.execute("COMMIT")
-        except BaseException:
-            if self._write.in_transaction:
-                self._write.execute("ROLLBACK")
-            raise
-        return results
-
-    def _apply(self, item: Issue | Acknowledge, key: SigningKey) -> LoggedReceipt | None:
-        if isinstance(item, Issue):
-            return self._issue(item, key)
-        channel, _, _ = self._channel_row(item.key)
-        self._keep_voucher(channel, item.voucher)
-        return None
-
-    def _channel_row(self, key: ChannelKey) -> tuple[int, int, int]:
-        """(row id, sequence, charged) of a channel, made if it is new."""
-        select = "SELECT id, sequence, charged FROM channels WHERE version_id = ? AND consumer = ?"
-        row = self._write.execute(select, (key.version_id, key.consumer)).fetchone()
-        if row is None:
-            insert = "INSERT INTO channels (version_id, consumer) VALUES (?, ?)"
-            return int(self._write.execute(insert, (key.version_id, key.consumer)).lastrowid or 0), 0, 0
-        return row[0], row[1], from_blob(row[2])
-
-    def _issue(self, item: Issue, key: SigningKey) -> LoggedReceipt:
-        channel, last, charged = self._channel_row(item.key)
-        receipt = Receipt(
-            node=self.node,
-            consumer=item.key.consumer,
-            version_id=item.key.version_id,
-            input_hash=item.input_hash,
-            output_hash=item.output_hash,
-            price=item.price,
-            sequence=last + 1,
-            executed_at=int(self._clock()),
-        )
-        digest = receipt_digest(self.domain, receipt)
-        signature = key.sign(digest)
-        row = self._write.execute(
-            "INSERT INTO receipts (channel, sequence, version_id, digest, input_hash, output_hash, price,"
-            " executed_at, signature, voucher, public) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                channel,
-                receipt.sequence,
-                receipt.version_id,
-                digest,
-                receipt.input_hash,
-                receipt.output_hash,
-                to_blob(receipt.price),
-                receipt.executed_at,
-                signature,
-                item.payment,
-                item.public,
-            ),
-        ).lastrowid
-        if item.data is not None:
-            self._write.execute("INSERT INTO receipt_data VALUES (?, ?)", (row, item.data))
-        self._write.execute(
-            "UPDATE channels SET sequence = ?, unpaid = unpaid + ?, charged = ? WHERE id = ?",
-            (
-                receipt.sequence,
-                item.payment is None,
-                to_blob(min(charged + item.price, UINT128_MAX)),
-                channel,
-            ),
-        )
-        if item.voucher is not None:
-            self._keep_voucher(channel, item.voucher)
-        return LoggedReceipt(SignedReceipt(receipt, signature), digest, item.public)
-
-    def _keep_voucher(self, channel: int, voucher: HeldVoucher) -> None:
-        amount = to_blob(voucher.amount)
-        self._write.execute(
-            "UPDATE channels SET amount = ?, count = ?, signature = ?, wallet = ? WHERE id = ?"
-            " AND amount <= ? AND count <= ? AND (amount < ? OR count < ? OR signature IS NULL)",
-            (
-                amount,
-                voucher.count,
-                voucher.signature,
-                voucher.wallet,
-                channel,
-                amount,
-                voucher.count,
-                amount,
-                voucher.count,
-            ),
-        )
+        return self._issuer.write(items, key)
 
     # Reading
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import onnxruntime as ort
 
 from assay.commitments.tensors import OIP_TO_NUMPY, commit_tensors
+from assay.node.engine import Result
 from assay.node.errors import ArtifactRefused, RunFailed
 from assay.node.oip import Array
-from assay.types import Hash32, TensorSpec
+from assay.types import TensorSpec
 
 _TYPES: Final = {
     "tensor(float)": "FP32",
@@ -82,12 +82,6 @@ def _spec(value: Any) -> TensorSpec:
         )
     shape = tuple(dim if isinstance(dim, int) and dim >= 0 else -1 for dim in value.shape or ())
     return TensorSpec(value.name, _TYPES[value.type], shape)
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    outputs: tuple[Array, ...]
-    output_hash: Hash32
 
 
 class Model:

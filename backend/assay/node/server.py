@@ -16,8 +16,8 @@ from assay.commitments.parsing import FieldError, get_field, parse_address, pars
 from assay.errors import FatalError, RequestError
 from assay.node import views
 from assay.node.catalog import Route, parse_model_path
+from assay.node.entries import ChannelKey
 from assay.node.errors import InputError, NotFound, TooLarge, Unavailable
-from assay.node.log import ChannelKey
 from assay.node.oip import HEADER_LENGTH
 from assay.node.service import Service
 from assay.node.terms import parse_voucher

@@ -16,16 +16,18 @@ from assay.commitments.public_data import ReceiptData, named_tensors
 from assay.commitments.tensors import commit_tensors
 from assay.node import oip
 from assay.node.catalog import Catalog, Served
+from assay.node.engine import Result
+from assay.node.entries import Acknowledge, ChannelKey, Issue, LoggedReceipt
 from assay.node.errors import InputError, NotFound, NotReproducible, PaymentError, Unavailable, VersionRevoked
 from assay.node.follower import Follower
 from assay.node.gate import Gate, Ticket
-from assay.node.log import Acknowledge, ChannelKey, Issue, LoggedReceipt, ReceiptLog
+from assay.node.log import ReceiptLog
 from assay.node.metrics import Metrics
 from assay.node.oip import Array
-from assay.node.runtime import Model, Result
+from assay.node.runtime import Model
 from assay.node.terms import Terms, parse_terms
 from assay.node.writer import Writer
-from assay.types import Address, Domain, VersionStatus
+from assay.types import Address, Domain, Hash32, VersionStatus
 
 SMALL_BODY: Final = 65_536
 """Bodies up to this many bytes are parsed in the event loop."""
@@ -38,6 +40,14 @@ class Admitted:
     served: Served
     model: Model
     price: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """All outputs in signature order, and the receipt, which is durable."""
+
+    outputs: tuple[Array, ...]
+    receipt: LoggedReceipt
 
 
 class Service:
@@ -106,9 +116,22 @@ class Service:
     async def infer(
         self, served: Served, name: str, body: bytes, json_length: int | None
     ) -> oip.InferResponse:
-        """Raises RequestError of every kind in `errors`."""
+        """A request as it came over HTTP. Raises RequestError of every kind in `errors`."""
         admitted = self.admit_version(served)
         request, input_hash = await self._parse(admitted, body, json_length)
+        answer = await self._answer(admitted, request, input_hash)
+        wanted = oip.requested_outputs(request, admitted.model.outputs, answer.outputs)
+        parameters = {"receipt": orjson.dumps(answer.receipt.to_json(self.domain)).decode()}
+        return oip.render_response(name, str(served.number), request.id, wanted, parameters)
+
+    async def answer(self, served: Served, request: oip.InferRequest) -> Answer:
+        """A request that another protocol brought, its inputs decoded and checked by `oip`'s rules; vouchers
+        are in its parameters. Raises RequestError of every kind in `errors`."""
+        admitted = self.admit_version(served)
+        return await self._answer(admitted, request, commit_tensors(request.inputs))
+
+    async def _answer(self, admitted: Admitted, request: oip.InferRequest, input_hash: Hash32) -> Answer:
+        served = admitted.served
         is_public = _is_public(request.parameters)
         rows = served.exact.check_inputs(admitted.model.inputs, request.inputs) if served.exact else 0
         terms = parse_terms(request.parameters, admitted.price, self.node, served.version_id)
@@ -117,7 +140,7 @@ class Service:
             result = await admitted.model.run(self._pool, request.inputs)
             if served.exact:
                 served.exact.check_outputs(admitted.model.outputs, result.outputs, rows)
-            wanted = oip.requested_outputs(request, admitted.model.outputs, result.outputs)
+            oip.requested_outputs(request, admitted.model.outputs, result.outputs)
             logged = ticket.repeated
             if logged is None:
                 data = _data(admitted.model, request.inputs, result) if served.exact else None
@@ -132,19 +155,20 @@ class Service:
         else:
             self._gate.finish(ticket, logged)
             self.metrics.receipts.inc()
-        parameters = {"receipt": orjson.dumps(logged.to_json(self.domain)).decode()}
-        return oip.render_response(name, str(served.number), request.id, wanted, parameters)
+        return Answer(result.outputs, logged)
 
     async def _parse(
         self, admitted: Admitted, body: bytes, json_length: int | None
-    ) -> tuple[oip.InferRequest, Any]:
+    ) -> tuple[oip.InferRequest, Hash32]:
         """Check (2), and the inputs' hash; big bodies are parsed beside the event loop."""
         if len(body) <= SMALL_BODY:
             return self._parse_now(admitted.model, body, json_length)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, self._parse_now, admitted.model, body, json_length)
 
-    def _parse_now(self, model: Model, body: bytes, json_length: int | None) -> tuple[oip.InferRequest, Any]:
+    def _parse_now(
+        self, model: Model, body: bytes, json_length: int | None
+    ) -> tuple[oip.InferRequest, Hash32]:
         request = oip.parse_request(
             body, json_length, model.inputs, model.outputs, max_elements=self._max_elements
         )
@@ -154,7 +178,7 @@ class Service:
         self,
         ticket: Ticket,
         terms: Terms,
-        input_hash: Any,
+        input_hash: Hash32,
         result: Result,
         data: bytes | None,
         *,

@@ -15,7 +15,8 @@ import structlog
 
 from assay.commitments.signing import SigningKey
 from assay.errors import FatalError
-from assay.node.log import Acknowledge, Issue, LoggedReceipt, ReceiptLog
+from assay.node.entries import Acknowledge, Issue, LoggedReceipt
+from assay.node.log import ReceiptLog
 
 MAX_GROUP: Final = 512
 

@@ -15,7 +15,8 @@ from assay.chain.abi import ContractAbi
 from assay.commitments.receipts import voucher_digest
 from assay.commitments.signing import SigningKey
 from assay.node.batches import BatchState, BatchStore
-from assay.node.log import Acknowledge, ChannelKey, HeldVoucher, Issue, ReceiptLog
+from assay.node.entries import Acknowledge, ChannelKey, HeldVoucher, Issue
+from assay.node.log import ReceiptLog
 from assay.node.settler import Settler, SettlerRules
 from assay.types import ZERO_ADDRESS, Address, Hash32, SkipReason, Voucher
 

@@ -8,8 +8,8 @@ import pytest
 from assay.commitments.signing import SigningKey
 from assay.node import accounts
 from assay.node.accounts import Channel
+from assay.node.entries import ChannelKey, ChannelState, HeldVoucher
 from assay.node.errors import PaymentError
-from assay.node.log import ChannelKey, ChannelState, HeldVoucher
 from assay.types import Hash32, Voucher
 
 VERSION = Hash32(b"\x01" * 32)

@@ -14,11 +14,12 @@ from assay.chain.views import Escrow, Offer
 from assay.commitments.receipts import voucher_digest
 from assay.commitments.signing import SigningKey
 from assay.errors import RetryableError
+from assay.node.entries import ChannelKey, HeldVoucher, Issue
 from assay.node.errors import PaymentError, Unavailable
 from assay.node.follower import Follower
 from assay.node.gate import Gate, Ticket
 from assay.node.ledger import NO_ESCROW, AccountView, NodeView
-from assay.node.log import ChannelKey, HeldVoucher, Issue, ReceiptLog
+from assay.node.log import ReceiptLog
 from assay.node.terms import Terms
 from assay.types import Address, Domain, Hash32, VersionStatus, Voucher
 

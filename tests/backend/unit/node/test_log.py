@@ -14,7 +14,8 @@ from assay.commitments.public_data import ReceiptData, named_tensors
 from assay.commitments.receipts import receipt_digest, receipt_from_json
 from assay.commitments.signing import SigningKey, recover
 from assay.errors import FatalError
-from assay.node.log import Acknowledge, ChannelKey, HeldVoucher, Issue, LoggedReceipt, ReceiptLog, read_data
+from assay.node.entries import Acknowledge, ChannelKey, HeldVoucher, Issue, LoggedReceipt
+from assay.node.log import ReceiptLog, read_data
 from assay.node.schema import TABLES, open_database
 from assay.types import Address, Domain, Hash32
 

@@ -11,7 +11,8 @@ import pytest
 from assay.commitments.signing import SigningKey
 from assay.node import retention
 from assay.node.batches import Batch, BatchStore
-from assay.node.log import ChannelKey, HeldVoucher, Issue, LoggedReceipt, ReceiptLog, read_data
+from assay.node.entries import ChannelKey, HeldVoucher, Issue, LoggedReceipt
+from assay.node.log import ReceiptLog, read_data
 from assay.node.retention import Retention
 from assay.node.schema import open_database
 from assay.types import ZERO_ADDRESS, Address, Domain, Hash32

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from assay.commitments.signing import SigningKey
 from assay.errors import FatalError
-from assay.node.log import ChannelKey, Issue, ReceiptLog
+from assay.node.entries import ChannelKey, Issue
+from assay.node.log import ReceiptLog
 from assay.node.writer import Writer
 from assay.types import Address, Domain, Hash32
 
