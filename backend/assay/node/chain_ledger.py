@@ -35,10 +35,11 @@ class ChainLedger:
     def node_view(self, versions: Iterable[Hash32]) -> NodeView:
         ids = tuple(versions)
         block = self.client.get_block("latest")
-        reads = [self.nodes.view("standing", self.node)]
+        reads = [self.nodes.view(name, self.node) for name in ("standing", "nodes")]
+        reads += [self.nodes.view("min_stake")]
         reads += [self.nodes.view("offers", self.node, version_id) for version_id in ids]
         reads += [self.models.view("versions", version_id) for version_id in ids]
-        standing, *rest = read_many(self.client, reads, block.number)
+        standing, node, min_stake, *rest = read_many(self.client, reads, block.number)
         offers, found = rest[: len(ids)], rest[len(ids) :]
         return NodeView(
             block=block.number,
@@ -47,6 +48,9 @@ class ChainLedger:
             active=standing.active,
             offers=dict(zip(ids, offers, strict=True)),
             statuses={version_id: version.status for version_id, version in zip(ids, found, strict=True)},
+            stake=node.stake,
+            min_stake=min_stake,
+            signer_wei=self.client.get_balance(standing.signer, block.number),
         )
 
     def account_views(self, channels: Mapping[Address, Iterable[Hash32]]) -> Mapping[Address, AccountView]:

@@ -28,7 +28,7 @@ class AccountView:
 
 @dataclass(frozen=True, slots=True)
 class NodeView:
-    """This node's standing, offers and versions, of one block."""
+    """This node's standing, offers and versions, of one block. Stakes in base units, thawing ones excluded."""
 
     block: int
     timestamp: int
@@ -36,6 +36,9 @@ class NodeView:
     active: bool
     offers: Mapping[Hash32, Offer]
     statuses: Mapping[Hash32, VersionStatus]
+    stake: int = 0
+    min_stake: int = 0
+    signer_wei: int = 0
 
 
 class Ledger(Protocol):
