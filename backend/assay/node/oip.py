@@ -67,6 +67,18 @@ def parse_request(
     a tensor has more than `max_elements` elements.
     """
     header, binary = _split(body, json_length)
+    return read_request(header, binary, inputs, outputs, max_elements=max_elements)
+
+
+def read_request(
+    header: dict[str, Any],
+    binary: memoryview,
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    *,
+    max_elements: int,
+) -> InferRequest:
+    """`parse_request` for a header that is no JSON text (any more), and the binary tensors behind it."""
     parameters = _object(header.get("parameters", {}), "parameters")
     arrays = _parse_inputs(header.get("inputs"), binary, inputs, max_elements)
     default = parameters.get("binary_data_output", False) is True
