@@ -28,7 +28,9 @@ class HeldVoucher:
 @dataclass(frozen=True, slots=True)
 class Issue:
     """A receipt to be: everything but its sequence. `payment` is the digest of the voucher that pays for it
-    alone, `data` what a dispute of it will be answered from (`ReceiptData.to_bytes`)."""
+    alone, or, if it is `prepaid`, the name of the payment outside of the vouchers that bought it: then neither
+    what is charged nor the voucher held changes. `data` is what a dispute of it will be answered from
+    (`ReceiptData.to_bytes`)."""
 
     key: ChannelKey
     input_hash: Hash32
@@ -38,6 +40,12 @@ class Issue:
     payment: Hash32 | None = None
     data: bytes | None = field(default=None, repr=False)
     public: bool = False
+    prepaid: bool = False
+
+    @property
+    def has_voucher(self) -> bool:
+        """Whether a voucher pays for it."""
+        return self.payment is not None and not self.prepaid
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,8 +98,8 @@ class LocalIssuer:
             "UPDATE channels SET sequence = ?, unpaid = unpaid + ?, charged = ? WHERE id = ?",
             (
                 receipt.sequence,
-                item.payment is None,
-                to_blob(min(charged + item.price, UINT128_MAX)),
+                not item.has_voucher,
+                to_blob(min(charged + (0 if item.prepaid else item.price), UINT128_MAX)),
                 channel,
             ),
         )

@@ -110,6 +110,18 @@ def test_write__unpaid_receipts__share_no_payment(log: ReceiptLog) -> None:
     assert (state.sequence, state.unpaid, state.voucher) == (2, 2, None)
 
 
+def test_write__prepaid_receipt__charges_nothing_and_its_payment_buys_no_second(log: ReceiptLog) -> None:
+    prepaid = replace(issue(2, payment=8), voucher=None, prepaid=True)
+    first, second = written(log, issue(1), prepaid)
+    state = log.channel(KEY)
+    assert (second.signed.receipt.sequence, second.signed.receipt.price) == (2, 5)
+    assert (state.charged, state.unpaid, state.amount) == (5, 1, 5)
+    assert log.receipt_paid_by(Hash32(bytes([8]) * 32)) == second
+    with pytest.raises(sqlite3.IntegrityError):
+        log.write([replace(prepaid, input_hash=first.digest)], SIGNER)
+    assert log.channel(KEY) == state
+
+
 def test_write__greatest_amounts__survive(log: ReceiptLog) -> None:
     top = (1 << 128) - 1
     item = Issue(KEY, VERSION, VERSION, top, HeldVoucher(top, 0, b"\x01" * 65), VERSION)
