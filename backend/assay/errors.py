@@ -22,14 +22,18 @@ class AssayError(Exception):
 
 
 class RequestError(AssayError):
-    """A request that cannot be served as it is. `status` is HTTP's, `code` stable snake_case for machines."""
+    """A request that cannot be served as it is. `status` is HTTP's, `code` stable snake_case for machines,
+    `cure` what to do about it where the message does not say so (empty: the code's own, if it has one)."""
 
     exit_code = 2
 
-    def __init__(self, message: str, *, status: int = 400, code: str = "request_invalid") -> None:
+    def __init__(
+        self, message: str, *, status: int = 400, code: str = "request_invalid", cure: str = ""
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
+        self.cure = cure
 
 
 class RetryableError(AssayError):

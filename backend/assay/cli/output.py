@@ -62,11 +62,14 @@ def command_errors(function: Callable[P, R]) -> Callable[P, R]:
         try:
             return function(*args, **kwargs)
         except AssayError as error:
+            cure = error.cure if isinstance(error, RequestError) else ""
             if kwargs.get("as_json"):
                 code = error.code if isinstance(error, RequestError) else type(error).__name__
-                emit_json({"error": str(error), "code": code})
+                emit_json({"error": str(error), "code": code} | ({"cure": cure} if cure else {}))
             else:
                 progress_console().print(Text("error", "red"), error, soft_wrap=True)
+                if cure:
+                    progress_console().print(Text("cure", "green"), cure, soft_wrap=True)
             sys.exit(error.exit_code)
         except KeyboardInterrupt:
             progress_console().print("stopped")

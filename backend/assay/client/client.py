@@ -187,7 +187,7 @@ class Client:
     def _note_failure(self, offer: NodeOffer, error: AssayError) -> None:
         """Raises InputInvalid where no other node could say otherwise."""
         if isinstance(error, NodeRefused) and error.status in (400, 413):
-            raise InputInvalid(str(error)) from error
+            raise InputInvalid(str(error), cure=error.cure) from error
         if not isinstance(error, EscrowShort):
             self.health.note(offer.node, None)
 

@@ -34,15 +34,16 @@ class VersionRevoked(RequestError):
 
 
 class InputInvalid(RequestError):
-    def __init__(self, message: str) -> None:
-        super().__init__(message, status=400, code="input_invalid")
+    def __init__(self, message: str, *, cure: str = "") -> None:
+        super().__init__(message, status=400, code="input_invalid", cure=cure)
 
 
 class NoNodes(RequestError):
-    """`attempts` says what happened at each node that was tried, best first."""
+    """`attempts` says what happened at each node that was tried, best first; `cure` is the last one's."""
 
     def __init__(self, message: str, attempts: tuple[Exception, ...] = ()) -> None:
-        super().__init__(message, status=503, code="no_nodes")
+        cures = [error.cure for error in attempts if isinstance(error, RequestError) and error.cure]
+        super().__init__(message, status=503, code="no_nodes", cure=cures[-1] if cures else "")
         self.attempts = attempts
 
 

@@ -33,13 +33,16 @@ class Reply:
     json_length: int | None
 
     def error(self, endpoint: str) -> NodeRefused:
-        """The node's `{"error", "code"}`, or what stands in its place."""
+        """The node's `{"error", "code", "cure"}`, or what stands in its place."""
+        cure = ""
         try:
             data = json.loads(self.content)
             text, code = str(data["error"])[:500], str(data.get("code", "unknown"))[:64]
+            cure = str(data.get("cure", ""))[:500]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             text, code = self.content[:200].decode(errors="replace"), "unknown"
-        return NodeRefused(f"{endpoint} answered {self.status} {code}: {text}", status=self.status, code=code)
+        message = f"{endpoint} answered {self.status} {code}: {text}"
+        return NodeRefused(message, status=self.status, code=code, cure=cure)
 
 
 @dataclass(frozen=True, slots=True)

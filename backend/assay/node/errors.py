@@ -1,15 +1,18 @@
-"""What a node refuses, with HTTP status and code (SPEC.md §7).
+"""What a node refuses, with HTTP status and code (SPEC.md §7); `refusals` has each code's reason and cure.
 
 RequestError
 ├── InputError          400 `input_*`: the request does not fit the model's signature or the protocol
 ├── PaymentError        402 `voucher_missing | voucher_signature | voucher_stale | voucher_short |
 escrow_short | unacknowledged`
+├── OperatorOnly        401 `operator_token`, 403 `operator_denied`
 ├── NotFound            404 `model_unknown`, `not_found`
 ├── VersionRevoked      409
+├── LoadRefused         409 `load_refused`: a version that cannot be loaded or unloaded as it stands
 ├── TooLarge            413
 ├── RunFailed           500 `run_failed`: the model refused valid input, or ran out of its limits;
 │                       `output_nan`, `output_shape`: what it gave must not be signed as exact
 ├── NotReproducible     500: a repeated request gave another output; no second receipt is signed
+├── Unsupported         501: an extension of the protocol that this node does not have
 └── Unavailable         503 `not_ready | busy`; `retry_after` in seconds
 ArtifactRefused         an ONNX file, or what it does when loaded, breaks a rule; names operator and node
 """
@@ -31,6 +34,18 @@ class PaymentError(RequestError):
         super().__init__(message, status=402, code=code)
 
 
+class OperatorOnly(RequestError):
+    """`given`: whether the request had a token at all."""
+
+    def __init__(self, what: str, *, given: bool) -> None:
+        problem = "the token sent is another's" if given else "send its token as Authorization: Bearer"
+        super().__init__(
+            f"{what} is for this node's operator; {problem}",
+            status=403 if given else 401,
+            code="operator_denied" if given else "operator_token",
+        )
+
+
 class NotFound(RequestError):
     def __init__(self, message: str, *, code: str = "not_found") -> None:
         super().__init__(message, status=404, code=code)
@@ -39,6 +54,11 @@ class NotFound(RequestError):
 class VersionRevoked(RequestError):
     def __init__(self, message: str) -> None:
         super().__init__(message, status=409, code="version_revoked")
+
+
+class LoadRefused(RequestError):
+    def __init__(self, message: str) -> None:
+        super().__init__(message, status=409, code="load_refused")
 
 
 class TooLarge(RequestError):
@@ -54,6 +74,13 @@ class RunFailed(RequestError):
 class NotReproducible(RequestError):
     def __init__(self, message: str) -> None:
         super().__init__(message, status=500, code="not_reproducible")
+
+
+class Unsupported(RequestError):
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"this node does not have {what}; see the extensions of GET /v2", status=501, code="unsupported"
+        )
 
 
 class Unavailable(RequestError):

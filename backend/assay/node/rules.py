@@ -11,7 +11,7 @@ from math import prod
 from typing import Final
 
 import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError
 
 from assay.commitments.tensors import MAX_RANK, ONNX_TO_OIP
 from assay.node.errors import ArtifactRefused

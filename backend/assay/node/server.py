@@ -12,13 +12,14 @@ from typing import Any, Final
 import orjson
 import structlog
 
-from assay.commitments.parsing import FieldError, get_field, parse_address, parse_hash
-from assay.errors import FatalError, RequestError
+from assay.commitments.parsing import get_field, parse_address, parse_hash
+from assay.errors import RequestError
 from assay.node import views
 from assay.node.catalog import Route, parse_model_path
 from assay.node.entries import ChannelKey
 from assay.node.errors import InputError, NotFound, TooLarge, Unavailable
 from assay.node.oip import HEADER_LENGTH
+from assay.node.refusals import answer_error
 from assay.node.service import Service
 from assay.node.terms import parse_voucher
 
@@ -218,7 +219,7 @@ class Server:
         if path.endswith(b"/data"):
             text, _ = _segments(path, 2)
             digest = parse_hash(text, "digest")
-            body = await asyncio.to_thread(views.receipt_data, self._service.log.path, digest)
+            body = await asyncio.to_thread(views.receipt_data, self._service.log.database, digest)
             return Reply(200, body)
         (text,) = _segments(path, 1)
         return _json_reply(views.receipt(self._service, parse_hash(text, "digest")))
@@ -262,7 +263,7 @@ class Server:
         """The batch's receipts as they are read from the log, a page at a time."""
         _check_method(scope, "GET")
         (text,) = _segments(path, 1)
-        lines = views.batch_lines(self._service.log.path, self._service.domain, parse_hash(text, "batch_id"))
+        lines = views.batch_lines(self._service.log.database, self._service.domain, parse_hash(text, "batch_id"))
         first = await asyncio.to_thread(next, lines, None)
         if first is None:
             raise NotFound(f"this node has no batch {text[:80]}")
@@ -323,22 +324,11 @@ def _json_reply(document: Any) -> Reply:
 
 
 def _error_reply(error: Exception, scope: Scope) -> Reply:
-    """`{"error", "code"}` for any exception; the unexpected ones are logged and not shown."""
-    headers: tuple[tuple[bytes, bytes], ...] = ()
-    if isinstance(error, FieldError | RequestError):
-        status, code, message = error.status, error.code, str(error)
-        if isinstance(error, Unavailable):
-            headers = ((b"retry-after", b"%d" % error.retry_after),)
-    elif isinstance(error, FatalError):
-        status, code, message = 503, "not_ready", "this node had to stop; use another node"
-    else:
-        _log.error("request failed", path=str(scope.get("path"))[:200], exc_info=error)
-        status, code, message = (
-            500,
-            "internal",
-            "this node failed on the request; its operator finds why in the log",
-        )
-    return Reply(status, orjson.dumps({"error": message, "code": code}), headers=headers)
+    """`{"error", "code", "cure"}` for any exception."""
+    answered = answer_error(error, str(scope.get("path")))
+    seconds = answered.retry_after
+    headers = () if seconds is None else ((b"retry-after", b"%d" % seconds),)
+    return Reply(answered.status, orjson.dumps(answered.to_json()), headers=headers)
 
 
 async def _send_reply(reply: Reply, send: Send) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError
 from onnx import AttributeProto, TensorProto, numpy_helper
 
 from assay.exact.lowering.report import Finding, Refusal
