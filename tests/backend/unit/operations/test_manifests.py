@@ -1,4 +1,4 @@
-"""What operators apply as it is: manifests fit their schemas; alerts and dashboard ask for what is measured."""
+"""What operators apply as it is: manifests fit their schemas; alerts and dashboard ask for what exists."""
 
 from __future__ import annotations
 
