@@ -1,4 +1,4 @@
-"""Runs a loaded model: ONNX Runtime sessions on a small thread pool, with a time limit on each run."""
+"""ONNX Runtime sessions: how they are built, their signature, and runs that end in time."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from assay.commitments.tensors import OIP_TO_NUMPY, commit_tensors
 from assay.node.engine import Result
 from assay.node.errors import ArtifactRefused, RunFailed
 from assay.node.oip import Array
+from assay.node.watchdog import Watchdog
 from assay.types import TensorSpec
 
 _TYPES: Final = {
@@ -84,6 +85,45 @@ def _spec(value: Any) -> TensorSpec:
     return TensorSpec(value.name, _TYPES[value.type], shape)
 
 
+class SessionRunner:
+    """A session with its signature and a time limit on each run. Thread-safe: ONNX Runtime takes several runs
+    of one session at a time, which share its weights."""
+
+    def __init__(
+        self,
+        session: ort.InferenceSession,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        watchdog: Watchdog,
+        run_seconds: float,
+    ) -> None:
+        self.inputs = tuple(inputs)
+        self.outputs = tuple(outputs)
+        self.run_seconds = run_seconds
+        self._session = session
+        self._watchdog = watchdog
+        self._input_names = [spec.name for spec in self.inputs]
+        self._output_names = [spec.name for spec in self.outputs]
+        self._dtypes = [OIP_TO_NUMPY[spec.dtype] for spec in self.outputs]
+        self._free_options: list[ort.RunOptions] = []
+
+    def run(self, arrays: Sequence[Array]) -> list[Array]:
+        """Inputs in signature order to outputs in signature order. Raises RunFailed, OutOfTime."""
+        options = self._free_options.pop() if self._free_options else _run_options()
+        token = self._watchdog.arm(options, self.run_seconds)
+        try:
+            feeds = dict(zip(self._input_names, arrays, strict=True))
+            raw = self._session.run(self._output_names, feeds, options)
+        except Exception as error:
+            if options.terminate:
+                raise OutOfTime(self.run_seconds) from None
+            raise RunFailed(f"the model failed on this input: {str(error)[:300]}") from None
+        finally:
+            if self._watchdog.disarm(token):
+                self._free_options.append(options)
+        return [_as_committed(value, dtype) for value, dtype in zip(raw, self._dtypes, strict=True)]
+
+
 class Model:
     """A loaded version: its session and signature. `run` is thread-safe."""
 
@@ -121,7 +161,10 @@ class Model:
                     f"the model ran longer than {self._run_seconds:g} s and was stopped; send fewer rows"
                 ) from None
             raise RunFailed(f"the model failed on this input: {str(error)[:300]}") from None
-        outputs = tuple(_as_committed(value, spec) for value, spec in zip(raw, self.outputs, strict=True))
+        outputs = tuple(
+            _as_committed(value, OIP_TO_NUMPY[spec.dtype])
+            for value, spec in zip(raw, self.outputs, strict=True)
+        )
         return Result(outputs, commit_tensors(outputs))
 
 
@@ -129,6 +172,19 @@ ModelFactory = Callable[[ort.InferenceSession, tuple[TensorSpec, ...], tuple[Ten
 """`Model`, or what stands in for it: (session, inputs, outputs, seconds of a run)."""
 
 
-def _as_committed(value: Any, spec: TensorSpec) -> Array:
+class OutOfTime(RunFailed):
+    """A run was stopped at its time limit."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"the model ran longer than {seconds:g} s and was stopped; send fewer rows")
+
+
+def _run_options() -> ort.RunOptions:
+    options = ort.RunOptions()
+    options.log_severity_level = 4
+    return options
+
+
+def _as_committed(value: Any, dtype: np.dtype[Any]) -> Array:
     array = np.asarray(value)
-    return array if spec.dtype == "BYTES" else array.astype(OIP_TO_NUMPY[spec.dtype], copy=False)
+    return array if dtype.kind == "O" else array.astype(dtype, copy=False)

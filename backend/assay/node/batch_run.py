@@ -1,0 +1,70 @@
+"""One run of a session for one or several jobs; in whatever thread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from assay.node.batching import hash_outputs, join_rows, part_rows
+from assay.node.engine import Job, Result
+from assay.node.errors import RunFailed
+from assay.node.runtime import OutOfTime, SessionRunner
+
+
+@dataclass(slots=True)
+class Task:
+    """A job with its rows; `submitted` by `time.perf_counter`."""
+
+    job: Job
+    rows: int
+    submitted: float
+
+
+@dataclass(slots=True)
+class Batch:
+    """Tasks of one run, their rows and input bytes together. After the run: a result for each, the seconds,
+    and why these should rather not have been run together (empty: no reason)."""
+
+    tasks: list[Task]
+    rows: int
+    size: int
+    results: list[Result | Exception] = field(default_factory=list)
+    seconds: float = 0.0
+    problem: str = ""
+
+    def run(self, runner: SessionRunner) -> None:
+        """All together; if that fails each alone, so that none suffers from its neighbours."""
+        started = time.perf_counter()
+        together = _run(runner, self.tasks)
+        if isinstance(together, list):
+            self.results.extend(together)
+        elif len(self.tasks) == 1:
+            self.results.append(together)
+        else:
+            if isinstance(together, OutOfTime | WrongRows):
+                self.problem = str(together)
+            for task in self.tasks:
+                alone = _run(runner, [task])
+                self.results += alone if isinstance(alone, list) else [alone]
+        self.seconds = time.perf_counter() - started
+
+
+class WrongRows(RunFailed):
+    """A batch came back with other rows than went in."""
+
+    def __init__(self) -> None:
+        super().__init__("a batch came back with other rows than went in")
+
+
+def _run(runner: SessionRunner, tasks: Sequence[Task]) -> list[Result] | Exception:
+    try:
+        outputs = runner.run(join_rows([task.job.inputs for task in tasks]))
+        if len(tasks) == 1:
+            return [Result(tuple(outputs), hash_outputs(outputs))]
+        parts = part_rows(outputs, [task.rows for task in tasks])
+        if parts is None:
+            return WrongRows()
+        return [Result(part, hash_outputs(part)) for part in parts]
+    except Exception as error:
+        return error

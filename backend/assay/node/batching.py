@@ -1,0 +1,86 @@
+"""Several requests in one run: which may run together, their rows joined, the answers parted. Pure."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import sha256
+from typing import Final
+
+import numpy as np
+
+from assay.commitments.tensors import CHUNK_BYTES, MAX_RANK, commit_tensors, onnx_dtype
+from assay.node.oip import Array
+from assay.types import Hash32, TensorSpec
+
+AUTOMATIC_ROWS: Final = 32
+"""More rows in a run gain little (see decisions) and make those in front wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """`max_rows` 1: every request runs alone, and `reason` says why."""
+
+    max_rows: int
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return f"off: {self.reason}" if self.max_rows == 1 else f"up to {self.max_rows} rows"
+
+
+def row_count(inputs: Sequence[Array]) -> int | None:
+    """Rows of a request whose inputs all have the same first dimension; None: they have not."""
+    rows = inputs[0].shape[0] if inputs[0].ndim else None
+    for array in inputs[1:]:
+        if not array.ndim or array.shape[0] != rows:
+            return None
+    return rows
+
+
+def batch_key(inputs: Sequence[Array]) -> tuple[tuple[int, ...], ...]:
+    """What two requests must have in common to run together: all dims but the first."""
+    return tuple([array.shape[1:] for array in inputs])
+
+
+def join_rows(requests: Sequence[Sequence[Array]]) -> list[Array]:
+    """Each input of all requests under one another."""
+    if len(requests) == 1:
+        return list(requests[0])
+    return [np.concatenate(arrays) for arrays in zip(*requests, strict=True)]
+
+
+def part_rows(outputs: Sequence[Array], counts: Sequence[int]) -> list[tuple[Array, ...]] | None:
+    """The outputs of each request, as views; None if an output has not a row for each row that went in."""
+    total = sum(counts)
+    if any(not array.ndim or array.shape[0] != total for array in outputs):
+        return None
+    parts, start = [], 0
+    for count in counts:
+        parts.append(tuple([array[start : start + count] for array in outputs]))
+        start += count
+    return parts
+
+
+def has_dynamic_rows(specs: Sequence[TensorSpec]) -> bool:
+    return all(spec.shape and spec.shape[0] == -1 for spec in specs)
+
+
+def hash_outputs(outputs: Sequence[Array]) -> Hash32:
+    """`commit_tensors`, faster for the small tensors that most answers are."""
+    commitments = []
+    for array in outputs:
+        size = array.nbytes
+        dtype = array.dtype
+        if size > CHUNK_BYTES or not size or array.ndim > MAX_RANK or dtype.kind not in "fiu":
+            return commit_tensors(outputs)
+        raw = array.astype(dtype.newbyteorder("<"), copy=False).tobytes()
+        commitments.append(sha256(_head(dtype.str, array.shape) + sha256(b"\x00" + raw).digest()).digest())
+    return Hash32(sha256(b"\x03" + b"".join(commitments)).digest())
+
+
+@lru_cache(maxsize=4096)
+def _head(dtype: str, shape: tuple[int, ...]) -> bytes:
+    """The head of a tensor's commitment, as `commitments.tensors` writes it."""
+    return struct.pack(f">BBB{len(shape)}I", 2, onnx_dtype(np.dtype(dtype)), len(shape), *shape)

@@ -1,0 +1,169 @@
+"""Runs a version in this process: what is waiting is batched, short runs in the event loop, long ones in
+threads."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from assay.node.batch_run import Batch, Task
+from assay.node.batching import Batching, batch_key, row_count
+from assay.node.engine import EngineStatistics, Job
+from assay.node.errors import Unavailable
+from assay.node.fair_queue import Entry, FairQueue
+from assay.node.lanes import Lanes
+from assay.node.run_times import RunTimes
+from assay.node.runtime import SessionRunner
+
+MAX_RETRY_AFTER: Final = 60
+_SHARE: Final = 0.1
+"""Of the newest run in the average rate."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRules:
+    """`lanes`: runs of one engine at the same time in threads, of `threads` threads each. `inline_seconds`:
+    runs that are expected to take less are run in the event loop. The queue holds what has not started."""
+
+    run_seconds: float = 10.0
+    threads: int = 1
+    lanes: int = 1
+    inline_seconds: float = 0.001
+    max_waiting: int = 512
+    max_waiting_bytes: int = 256 << 20
+    max_batch_bytes: int = 64 << 20
+
+
+class LocalEngine:
+    """`submit` and `close` belong to one event loop. `times` knows the runs of the warm-up."""
+
+    def __init__(
+        self,
+        runner: SessionRunner,
+        batching: Batching,
+        rules: EngineRules,
+        *,
+        memory_bytes: int,
+        times: RunTimes,
+    ) -> None:
+        self.inputs = runner.inputs
+        self.outputs = runner.outputs
+        self.batching = batching
+        self.memory_bytes = memory_bytes
+        self.statistics = EngineStatistics()
+        self._runner: SessionRunner | None = runner
+        self._rules = rules
+        self._times = times
+        self._queue: FairQueue[Task] = FairQueue(rules.max_waiting, rules.max_waiting_bytes)
+        self._lanes = Lanes(runner, rules.lanes, self._finish)
+        self._running = 0
+        self._flush_due = False
+        self._drained: asyncio.Event | None = None
+        self._rows_per_second = 0.0
+
+    @property
+    def waiting(self) -> int:
+        return len(self._queue) + self._running
+
+    @property
+    def queued(self) -> int:
+        """Jobs that have not started."""
+        return len(self._queue)
+
+    def submit(self, job: Job) -> None:
+        if self._drained is not None:
+            raise Unavailable("this version is being unloaded; ask again, or ask another node", retry_after=1)
+        rows = row_count(job.inputs) if self.batching.max_rows > 1 else None
+        task = Task(job, rows or 1, time.perf_counter())
+        key = batch_key(job.inputs) if rows else id(task)  # of its own: it is joined with nothing
+        size = sum([array.nbytes for array in job.inputs])
+        if not self._queue.push(Entry(task, job.consumer, task.rows, size, key)):
+            self.statistics.refused += 1
+            raise self._busy(job)
+        self._flush_soon()
+
+    def _busy(self, job: Job) -> Unavailable:
+        """`retry_after`: until what waits now has run, by the rate of late."""
+        rate, mine = self._rows_per_second, self._queue.waiting(job.consumer)
+        seconds = math.ceil(self._queue.rows / rate) if rate else 1
+        return Unavailable(
+            f"{len(self._queue)} requests wait for this version, {mine} of them yours; ask again later, with "
+            "fewer at a time, or ask another node",
+            code="busy",
+            retry_after=min(max(seconds, 1), MAX_RETRY_AFTER),
+        )
+
+    def _flush_soon(self) -> None:
+        """After everything that the event loop has at hand: requests that it has read are in the queue
+        then."""
+        if not self._flush_due and self._lanes.is_free:
+            self._flush_due = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Start what can be started: one run in the event loop, or runs in all lanes that are free."""
+        self._flush_due = False
+        while self._lanes.is_free and (batch := self._next_batch()):
+            self._running += len(batch.tasks)
+            if self._is_short(batch):
+                assert self._runner is not None
+                batch.run(self._runner)
+                self._finish(batch)
+                break
+            self._lanes.put(batch)
+        if len(self._queue):
+            self._flush_soon()
+
+    def _is_short(self, batch: Batch) -> bool:
+        """Whether to run it in the event loop: not while a lane is busy, whose core it would take."""
+        return not self._lanes.busy and self._times.predict(batch.size) <= self._rules.inline_seconds
+
+    def _next_batch(self) -> Batch | None:
+        before = len(self._queue)
+        entries = self._queue.pop_batch(
+            self.batching.max_rows, self._rules.max_batch_bytes, lambda task: task.job.cancelled
+        )
+        self.statistics.cancelled += before - len(self._queue) - len(entries)
+        if not entries:
+            self._check_drained()
+            return None
+        tasks = [entry.item for entry in entries]
+        now = time.perf_counter()
+        self.statistics.queue_seconds += sum([now - task.submitted for task in tasks])
+        return Batch(tasks, sum([task.rows for task in tasks]), sum([entry.size for entry in entries]))
+
+    def _finish(self, batch: Batch) -> None:
+        """In the event loop: hand out what a run gave."""
+        self._running -= len(batch.tasks)
+        if batch.problem:
+            self.batching = Batching(1, f"{batch.problem} (a batch of {batch.rows} rows)")
+        self._times.record(batch.size, batch.seconds)
+        self.statistics.ran(len(batch.tasks), batch.rows, batch.seconds)
+        rate = batch.rows / max(batch.seconds, 1e-6)
+        self._rows_per_second += _SHARE * (rate - self._rows_per_second) if self._rows_per_second else rate
+        for task, result in zip(batch.tasks, batch.results, strict=True):
+            self.statistics.failed += isinstance(result, Exception)
+            try:
+                task.job.done(result)
+            except Exception as error:
+                context = {"message": "what waited for a run failed", "exception": error}
+                asyncio.get_running_loop().call_exception_handler(context)
+        if len(self._queue):
+            self._flush_soon()
+        self._check_drained()
+
+    def _check_drained(self) -> None:
+        if self._drained is not None and not self.waiting:
+            self._drained.set()
+
+    async def close(self) -> None:
+        """Finish what was submitted, then let go of the session."""
+        if self._drained is None:
+            self._drained = asyncio.Event()
+            self._check_drained()
+        await self._drained.wait()
+        self._lanes.stop()
+        self._runner = None
