@@ -19,8 +19,8 @@ from assay.commitments.parsing import parse_hash
 from assay.commitments.receipts import receipt_from_json, receipts_tree
 from assay.index.payments import decode_vouchers
 from assay.node.config import LOG_FILE
+from assay.node.database import SqliteDatabase
 from assay.node.log import receipt_of_row
-from assay.node.schema import open_database
 from assay.types import Address, BatchKey, Hash32, SignedReceipt
 
 from .evidence import Account, Money, Posted
@@ -37,8 +37,8 @@ MAX_BPS = 10_000
 
 def read_node_log(world: World, node: Person) -> Receipts:
     """Every receipt that the node made durable, in order of issue."""
-    with contextlib.closing(open_database(world.data(node.name) / LOG_FILE)) as database:
-        logged = [receipt_of_row(node.address, row) for row in database.execute(LOGGED)]
+    with SqliteDatabase(world.data(node.name) / LOG_FILE).session() as log:
+        logged = [receipt_of_row(node.address, row) for row in log.execute(LOGGED)]
     return {entry.digest: entry.signed for entry in logged}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import httpx
 from assay.chain.contracts import Settlement
 from assay.node.config import LOG_FILE
-from assay.node.schema import open_database
+from assay.node.database import SqliteDatabase
 
 from .processes import DemoError
 from .world import DISPUTE_WINDOW, World
@@ -30,8 +29,9 @@ def wait_until(what: str, is_true: Callable[[], bool]) -> None:
 
 
 def count_rows(world: World, node: str, query: str) -> int:
-    with contextlib.closing(open_database(world.data(node) / LOG_FILE)) as database:
-        return int(database.execute(query).fetchone()[0])
+    with SqliteDatabase(world.data(node) / LOG_FILE).session() as log:
+        ((count,),) = log.execute(query)
+    return int(count)
 
 
 def wait_until_posted(world: World) -> None:

@@ -15,6 +15,7 @@ import pytest
 from assay.commitments.receipts import receipt_from_json
 from assay.commitments.signing import verify_signer
 from assay.node.config import SettlementConfig
+from assay.node.database import SqliteDatabase
 from assay.node.log import ReceiptLog
 
 from tests.support.nodes import Consumer, Network, NodeUnderTest, Published, local_network
@@ -104,7 +105,7 @@ def check_stream(network: Network, node: NodeUnderTest, stream: Traffic) -> None
     for receipt in stream.receipts:
         signed = receipt_from_json(network.domain, receipt)
         verify_signer(bytes.fromhex(receipt["digest"][2:]), signed.signature, node.signer.address)
-    log = ReceiptLog(node.folder / "receipts.sqlite3", network.domain, node.operator)
+    log = ReceiptLog(SqliteDatabase(node.folder / "receipts.sqlite3"), network.domain, node.operator)
     try:
         (state,) = log.channels_of(stream.consumer.address)
         assert (state.sequence, state.charged, state.amount) == (REQUESTS, REQUESTS * PRICE, REQUESTS * PRICE)

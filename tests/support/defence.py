@@ -25,6 +25,7 @@ from assay.commitments.public_data import ReceiptData, named_tensors
 from assay.commitments.tensors import commit_tensors
 from assay.exact.dispute import Side
 from assay.node.artifacts import ArtifactCache
+from assay.node.database import SqliteDatabase
 from assay.node.defender import Defender
 from assay.node.disputes import DisputeLog, DisputeRow, read_disputes
 from assay.node.entries import ChannelKey, Issue, LoggedReceipt
@@ -112,7 +113,7 @@ class DefenceWorld:
 
     def traces(self) -> LogTraces:
         return LogTraces(
-            self.log.path,
+            self.log.database,
             ModelRegistry(self.network.client, self.network.deployment),
             ArtifactCache(self.node.folder / "artifacts", self.network.hub_url),
             1 << 20,
@@ -138,7 +139,7 @@ class DefenceWorld:
                     on_step=lambda name, intent: on_send(name),
                 )
             )
-            disputes = DisputeLog(self.log.path)
+            disputes = DisputeLog(self.log.database)
             stack.callback(disputes.close)
             source = traces or self.traces()
             yield Defender(self.game, disputes, sender, self.node.operator, source, **options)
@@ -154,7 +155,7 @@ class DefenceWorld:
         raise AssertionError(f"disputes do not end: {[r.state for r in self.records().values()]}")
 
     def rows(self) -> list[DisputeRow]:
-        return read_disputes(self.log.path)
+        return read_disputes(self.log.database)
 
     def sent(self) -> int:
         """Transactions of the node's signer that were mined."""
@@ -177,7 +178,10 @@ def defence_world(folder: Path, **deployment: Any) -> Iterator[DefenceWorld]:
         client: ChainClient = network.client
         found: Deployment = network.deployment
         log = ReceiptLog(
-            node.folder / "receipts.sqlite3", network.domain, node.operator, clock=network.chain.timestamp
+            SqliteDatabase(node.folder / "receipts.sqlite3"),
+            network.domain,
+            node.operator,
+            clock=network.chain.timestamp,
         )
         try:
             yield DefenceWorld(network, node, version, published, log, DisputeGame(client, found))

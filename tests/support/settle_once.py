@@ -18,6 +18,7 @@ from assay.chain.outbox import Outbox
 from assay.chain.sender import Sender
 from assay.commitments.signing import SigningKey
 from assay.node.batches import BatchStore
+from assay.node.database import SqliteDatabase
 from assay.node.settler import Settler, SettlerRules
 from assay.types import Address
 
@@ -38,7 +39,7 @@ def open_settler(
     `send:…`."""
     with ChainClient(url) as client, Outbox(folder / "outbox.sqlite3") as outbox:
         settlement = Settlement(client, Deployment.load(deployments, client.chain_id))
-        store = BatchStore(folder / "receipts.sqlite3", operator)
+        store = BatchStore(SqliteDatabase(folder / "receipts.sqlite3"), operator)
         with Sender(client, signer, outbox, on_step=lambda step, _: on_step(f"send:{step}")) as sender:
             yield Settler(store, settlement, sender, operator, rules, on_step=on_step)
         store.close()

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import Any, Final
 
 from assay.chain.settlement import MAX_VOUCHERS, MAX_WALLET_VOUCHERS
 from assay.commitments.identifiers import batch_id
 from assay.commitments.receipts import receipts_tree
+from assay.node.database import Database, IntegrityError
 from assay.node.entries import HeldVoucher
-from assay.node.schema import from_blob, open_database, to_blob
+from assay.node.schema import from_blob, to_blob
 from assay.types import Address, BatchKey, Hash32, SignedVoucher, Voucher
 
 _PAID: Final = "price > x'00000000000000000000000000000000'"
@@ -73,9 +72,9 @@ _BATCH: Final = "id, batch_id, version_id, receipts_root, receipts, state, attem
 class BatchStore:
     """The settler's view of the log, through a connection of its own; used by one thread."""
 
-    def __init__(self, path: Path, node: Address) -> None:
+    def __init__(self, database: Database, node: Address) -> None:
         self.node = node
-        self._db = open_database(path)
+        self._db = database.connect()
 
     def close(self) -> None:
         self._db.close()
@@ -128,7 +127,7 @@ class BatchStore:
         where = f"r.{_OPEN}" if free_receipts else f"r.{_OPEN} AND r.{_PAID}"
         rows = self._db.execute(
             "SELECT r.channel, c.wallet FROM receipts r JOIN channels c ON c.id = r.channel"  # noqa: S608
-            f" WHERE r.version_id = ? AND {where} GROUP BY r.channel ORDER BY min(r.id)",
+            f" WHERE r.version_id = ? AND {where} GROUP BY r.channel, c.wallet ORDER BY min(r.id)",
             (version_id,),
         )
         return _within_rows(rows)
@@ -167,26 +166,20 @@ class BatchStore:
     ) -> Batch:
         """Put the oldest open receipts of `channels` into a batch with `vouchers`, in one transaction."""
         marks = ",".join("?" * len(channels))
-        rows = self._db.execute(
-            f"SELECT id, digest FROM receipts WHERE {_OPEN}"  # noqa: S608
-            f" AND channel IN ({marks}) ORDER BY id LIMIT ?",
-            (*channels, max_receipts),
-        ).fetchall()
-        root = receipts_tree(digest for _, digest in rows).root
-        key = BatchKey(self.node, version_id, root)
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            number = self._db.execute(
-                "INSERT INTO batches (batch_id, version_id, receipts_root, receipts, state, closed_at)"
-                " VALUES (?, ?, ?, ?, ?, ?)",
-                (batch_id(key), version_id, root, len(rows), BatchState.CLOSED, now),
-            ).lastrowid
+        with self._db.transaction(snapshot=True):
+            rows = self._db.execute(
+                f"SELECT id, digest FROM receipts WHERE {_OPEN}"  # noqa: S608
+                f" AND channel IN ({marks}) ORDER BY id LIMIT ?",
+                (*channels, max_receipts),
+            ).fetchall()
+            key = BatchKey(self.node, version_id, receipts_tree(digest for _, digest in rows).root)
+            number = self._insert(key, len(rows), now)
             taken = self._db.execute(
                 f"UPDATE receipts SET batch = ? WHERE {_OPEN} AND channel IN ({marks}) AND id <= ?",  # noqa: S608
                 (number, *channels, rows[-1][0]),
             ).rowcount
             if taken != len(rows):
-                raise sqlite3.IntegrityError(f"batch takes {taken} receipts, its tree has {len(rows)}")
+                raise IntegrityError(f"batch takes {taken} receipts, its tree has {len(rows)}")
             self._db.executemany(
                 "INSERT INTO batch_vouchers (batch, position, channel, amount, count, signature, wallet)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -203,11 +196,17 @@ class BatchStore:
                     for i, v in enumerate(vouchers)
                 ],
             )
-            self._db.execute("COMMIT")
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        return Batch(number or 0, batch_id(key), key, len(rows), BatchState.CLOSED, 0, None)
+        return Batch(number, batch_id(key), key, len(rows), BatchState.CLOSED, 0, None)
+
+    def _insert(self, key: BatchKey, receipts: int, now: int) -> int:
+        """The new batch's row id."""
+        row = self._db.execute(
+            "INSERT INTO batches (batch_id, version_id, receipts_root, receipts, state, closed_at)"
+            " VALUES (?, ?, ?, ?, ?, ?) RETURNING id",
+            (batch_id(key), key.version_id, key.receipts_root, receipts, BatchState.CLOSED, now),
+        ).fetchone()
+        assert row is not None
+        return int(row[0])
 
     # From closed to collected
 
@@ -243,19 +242,17 @@ class BatchStore:
         skipped: Iterable[tuple[Address, int]],
     ) -> None:
         """`skipped`: (consumer, reason) of the rows that the contract left out."""
-        self._db.execute("BEGIN IMMEDIATE")
-        self._db.execute(
-            "UPDATE batches SET state = ?, posted_at = ?, amount = ?, tx_hash = coalesce(?, tx_hash), error "
-            "= NULL"
-            " WHERE id = ?",
-            (BatchState.POSTED, posted_at, to_blob(amount), tx_hash, batch.id),
-        )
-        self._db.executemany(
-            "UPDATE batch_vouchers SET skip_reason = ? WHERE batch = ? AND channel IN"
-            " (SELECT id FROM channels WHERE consumer = ?)",
-            [(reason, batch.id, consumer) for consumer, reason in skipped],
-        )
-        self._db.execute("COMMIT")
+        with self._db.transaction():
+            self._db.execute(
+                "UPDATE batches SET state = ?, posted_at = ?, amount = ?, tx_hash = coalesce(?, tx_hash),"
+                " error = NULL WHERE id = ?",
+                (BatchState.POSTED, posted_at, to_blob(amount), tx_hash, batch.id),
+            )
+            self._db.executemany(
+                "UPDATE batch_vouchers SET skip_reason = ? WHERE batch = ? AND channel IN"
+                " (SELECT id FROM channels WHERE consumer = ?)",
+                [(reason, batch.id, consumer) for consumer, reason in skipped],
+            )
 
     def mark_vanished(self, batch: Batch) -> None:
         """A reorg undid the posting; it is to be posted again."""

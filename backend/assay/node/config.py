@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from assay.commitments.identifiers import check_model_name, checksum_address
 from assay.errors import ConfigurationError, RequestError
+from assay.node.database import SqliteDatabase
 from assay.types import Address
 
 FILE: Final = "node.toml"
@@ -175,6 +176,12 @@ def _assignments(data: dict[str, Any]) -> list[str]:
 def _toml(value: Any) -> str:
     """Strings, numbers, booleans and lists of strings look the same in TOML and in JSON."""
     return json.dumps(value, ensure_ascii=False)
+
+
+def log_database(folder: Path, config: NodeConfig) -> SqliteDatabase:
+    """Where the receipts log of this node is."""
+    del config
+    return SqliteDatabase(folder / LOG_FILE)
 
 
 def resolve_path(folder: Path, value: str) -> Path:

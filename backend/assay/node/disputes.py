@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import Any, Final
 
 from assay.chain.disputes import DisputeRecord
 from assay.exact.game import Phase, Side
-from assay.node.schema import open_database
+from assay.node.database import Connection, Database
 from assay.types import Hash32
 
 _CURSOR: Final = "disputes"
@@ -67,30 +64,30 @@ def _row(row: Sequence[Any]) -> DisputeRow:
     )
 
 
-def open_disputes(connection: sqlite3.Connection) -> list[DisputeRow]:
+def open_disputes(connection: Connection) -> list[DisputeRow]:
     """Those that are not closed, the most urgent first; none in a log that no newer node has opened."""
-    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'disputes'").fetchone():
+    if not connection.has_table("disputes"):
         return []
     rows = connection.execute(f"SELECT {_ROW} FROM disputes WHERE outcome IS NULL ORDER BY deadline")  # noqa: S608
     return [_row(row) for row in rows]
 
 
-def read_disputes(path: Path) -> list[DisputeRow]:
-    """`open_disputes` of the log at `path`; none before the node first ran."""
-    if not path.exists():
+def read_disputes(database: Database) -> list[DisputeRow]:
+    """`open_disputes` of the log; none before the node first ran."""
+    if not database.exists():
         return []
-    with contextlib.closing(open_database(path)) as connection:
+    with database.session() as connection:
         return open_disputes(connection)
 
 
 class DisputeLog:
     """The defender's memory, through a connection of its own; used by one thread."""
 
-    def __init__(self, path: Path) -> None:
-        self._db = open_database(path)
+    def __init__(self, database: Database) -> None:
+        self._db = database.connect()
 
     @property
-    def connection(self) -> sqlite3.Connection:
+    def connection(self) -> Connection:
         return self._db
 
     def close(self) -> None:
@@ -102,7 +99,11 @@ class DisputeLog:
         return (row[0], row[1]) if row else None
 
     def set_cursor(self, block: int, timestamp: int) -> None:
-        self._db.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?, ?)", (_CURSOR, block, timestamp))
+        self._db.execute(
+            "INSERT INTO cursors VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET block = excluded.block,"
+            " timestamp = excluded.timestamp",
+            (_CURSOR, block, timestamp),
+        )
 
     def unsettled(self, block: int) -> list[DisputeRow]:
         """Open ones, and those whose closing is after `block` and may yet be undone."""
@@ -148,6 +149,6 @@ class DisputeLog:
 
     def note_problem(self, dispute_id: int, problem: str | None) -> None:
         self._db.execute(
-            "UPDATE disputes SET problem = ? WHERE dispute_id = ? AND problem IS NOT ?",
+            "UPDATE disputes SET problem = ? WHERE dispute_id = ? AND problem IS DISTINCT FROM ?",
             (problem and problem[:500], dispute_id, problem and problem[:500]),
         )

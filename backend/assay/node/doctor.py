@@ -17,7 +17,7 @@ from assay.chain.deployments import Deployment
 from assay.commitments.signing import SigningKey
 from assay.errors import AssayError, RetryableError
 from assay.node.chain_ledger import ChainLedger
-from assay.node.config import LOG_FILE, MIB, NodeConfig, load_config, resolve_path
+from assay.node.config import MIB, NodeConfig, load_config, log_database, resolve_path
 from assay.node.disputes import read_disputes
 from assay.node.loader import describe_version
 from assay.node.process import build_loader, folder_lock, load_signer
@@ -74,7 +74,7 @@ class Doctor:
                 yield from self._node(ledger, signer)
                 if signer is not None:
                     yield self._gas(client, signer.address, disputes=deployment.has_disputes)
-                yield from self._disputes(ledger)
+                yield from self._disputes(ledger, config)
                 yield from self._versions(ledger, config)
             except RetryableError as error:
                 yield Finding("RPC", False, str(error), "check rpc_urls in node.toml, or try again")
@@ -183,12 +183,12 @@ class Doctor:
             return Finding("gas", False, detail, f"send {signer} at least {needed - balance} wei")
         return Finding("gas", True, f"{balance} wei, enough for about {balance // price} batches")
 
-    def _disputes(self, ledger: ChainLedger) -> Iterator[Finding]:
+    def _disputes(self, ledger: ChainLedger, config: NodeConfig) -> Iterator[Finding]:
         """What the chain counts and what the defender's log knows of it."""
         frozen = ledger.nodes.node(ledger.node).frozen
         if not frozen:
             return
-        known = read_disputes(self._folder / LOG_FILE)
+        known = read_disputes(log_database(self._folder, config))
         told = "; ".join(
             f"dispute {row.dispute_id} of receipt 0x{row.digest.hex()}, "
             + (f"this node's move until {row.deadline}" if row.is_ours else "the challenger's move")

@@ -8,16 +8,15 @@ receipts of one sequence cannot exist, whatever crashes and however many process
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 from assay.commitments.public_data import ReceiptData
 from assay.commitments.signing import SigningKey
+from assay.node.database import Connection, Database, SqliteDatabase
 from assay.node.entries import Acknowledge, ChannelKey, ChannelState, HeldVoucher, Issue, LoggedReceipt
 from assay.node.issuing import LocalIssuer
-from assay.node.schema import from_blob, open_database, prepare_database
+from assay.node.schema import from_blob, prepare_database
 from assay.types import Address, Domain, Hash32, Receipt, SignedReceipt, SkipReason
 
 _CHANNEL = "version_id, consumer, sequence, unpaid, charged, amount, count, signature, wallet"
@@ -42,14 +41,18 @@ class ReceiptLog:
     thread)."""
 
     def __init__(
-        self, path: Path, domain: Domain, node: Address, clock: Callable[[], float] = time.time
+        self, database: SqliteDatabase, domain: Domain, node: Address, clock: Callable[[], float] = time.time
     ) -> None:
-        self.path = path
+        self.database: Database = database
         self.domain = domain
         self.node = node
-        self._write = prepare_database(path, domain, node)
+        self._read = prepare_database(database, domain, node)
+        self._write = database.open_file()
         self._issuer = LocalIssuer(self._write, domain, node, clock)
-        self._read = open_database(path)
+
+    @property
+    def name(self) -> str:
+        return self.database.name
 
     def close(self) -> None:
         self._read.close()
@@ -99,14 +102,15 @@ class ReceiptLog:
         return self._receipt("r.voucher = ?", payment)
 
     def last_receipt(self) -> LoggedReceipt | None:
-        return self._receipt("r.id = (SELECT max(id) FROM receipts WHERE ? IS NULL)", None)
+        return self._receipt("r.id = (SELECT max(id) FROM receipts)")
 
     def receipt_count(self) -> int:
-        return int(self._read.execute("SELECT coalesce(max(id), 0) FROM receipts").fetchone()[0])
+        row = self._read.execute("SELECT coalesce(max(id), 0) FROM receipts").fetchone()
+        return int(row[0]) if row else 0
 
-    def _receipt(self, where: str, argument: bytes | None) -> LoggedReceipt | None:
+    def _receipt(self, where: str, *arguments: bytes) -> LoggedReceipt | None:
         query = f"SELECT {_RECEIPT} FROM receipts r JOIN channels c ON c.id = r.channel WHERE {where}"  # noqa: S608
-        row = self._read.execute(query, (argument,)).fetchone()
+        row = self._read.execute(query, arguments).fetchone()
         return receipt_of_row(self.node, row) if row else None
 
 
@@ -146,7 +150,7 @@ def receipt_of_row(node: Address, row: Sequence[object]) -> LoggedReceipt:
     return LoggedReceipt(SignedReceipt(receipt, _bytes(signature)), Hash32(_bytes(digest)), public == [1])
 
 
-def read_data(connection: sqlite3.Connection, digest: bytes) -> ReceiptData | None:
+def read_data(connection: Connection, digest: bytes) -> ReceiptData | None:
     """A receipt's inputs and outputs; None once they were pruned, or if they never were kept.
 
     Raises FieldError if the row is damaged.
@@ -159,7 +163,7 @@ def read_data(connection: sqlite3.Connection, digest: bytes) -> ReceiptData | No
 
 
 def batch_receipts(
-    connection: sqlite3.Connection, node: Address, batch_id: bytes, after: int, limit: int
+    connection: Connection, node: Address, batch_id: bytes, after: int, limit: int
 ) -> Iterator[tuple[int, LoggedReceipt]]:
     """(row id, receipt) of a batch in leaf order, from row `after` exclusive."""
     rows = connection.execute(

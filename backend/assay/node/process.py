@@ -31,10 +31,10 @@ from assay.node.catalog import Catalog
 from assay.node.chain_ledger import ChainLedger
 from assay.node.config import (
     ARTIFACTS,
-    LOG_FILE,
     MIB,
     OUTBOX_FILE,
     NodeConfig,
+    log_database,
     resolve_path,
 )
 from assay.node.defender import Defender
@@ -188,7 +188,7 @@ class NodeProcess:
             check_registered(ledger, signer)
             records = describe_all(ledger, self.config)
             limit_arena(self.config.limits.arena_mib * MIB)
-            log = ReceiptLog(self.folder / LOG_FILE, deployment.domain, self.config.node)
+            log = ReceiptLog(log_database(self.folder, self.config), deployment.domain, self.config.node)
             stack.callback(log.close)
             sock = self._listen()
             stack.callback(sock.close)
@@ -300,7 +300,7 @@ class NodeProcess:
         self, signer: SigningKey, ledger: ChainLedger, loop: asyncio.AbstractEventLoop
     ) -> RunningThreads:
         rules = self.config.settlement
-        store = BatchStore(self.folder / LOG_FILE, self.config.node)
+        store = BatchStore(log_database(self.folder, self.config), self.config.node)
         outbox = Outbox(self.folder / OUTBOX_FILE)
         sender = Sender(ledger.client, signer, outbox)
         settler = Settler(
@@ -319,7 +319,7 @@ class NodeProcess:
         thread = RepeatingThread("settler", settler.step, rules.poll_seconds, self._fail_from(loop))
         running = RunningThreads(thread, store, sender, outbox, self.grace_seconds)
         if ledger.deployment.has_disputes:
-            disputes = DisputeLog(self.folder / LOG_FILE)
+            disputes = DisputeLog(log_database(self.folder, self.config))
             defender = self._build_defender(ledger, disputes, sender)
             guard = RepeatingThread("defender", defender.step, rules.poll_seconds, self._fail_from(loop))
             running = replace(running, defender=guard, disputes=disputes)
@@ -330,7 +330,7 @@ class NodeProcess:
     def _build_defender(self, ledger: ChainLedger, disputes: DisputeLog, sender: Sender) -> Defender:
         config = self.config
         traces = LogTraces(
-            self.folder / LOG_FILE,
+            log_database(self.folder, self.config),
             ledger.models,
             ArtifactCache(self.folder / ARTIFACTS, config.hub_url),
             config.limits.artifact_mib * MIB,

@@ -1,14 +1,12 @@
-"""The node's log: one SQLite file. Amounts are 16-byte big-endian blobs (they order as numbers), hashes raw
-bytes."""
+"""The tables of the node's log, for SQLite and PostgreSQL alike. Amounts are 16-byte big-endian blobs (they
+order as numbers), hashes raw bytes."""
 
 from __future__ import annotations
 
-import re
-import sqlite3
-from pathlib import Path
 from typing import Final
 
 from assay.errors import FatalError
+from assay.node.database import Connection, Database
 from assay.types import Address, Domain
 
 SCHEMA_VERSION: Final = 2
@@ -115,60 +113,47 @@ CREATE TABLE cursors (name TEXT PRIMARY KEY, block INTEGER NOT NULL, timestamp I
 """Statements that take a log from the schema before to this one."""
 
 
-def open_database(path: Path) -> sqlite3.Connection:
-    """A connection in autocommit mode, WAL and synchronous=FULL: a commit that returned is on disk."""
-    connection = sqlite3.connect(path, isolation_level=None, timeout=30, check_same_thread=False)
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA foreign_keys = ON")
+def prepare_database(database: Database, domain: Domain, node: Address) -> Connection:
+    """Open the log of `node` on `domain`; create it if it is new, bring it to this schema if it is older.
+
+    Raises FatalError if it belongs to another node, chain or settlement, or to a newer schema.
+    """
+    connection = database.connect()
+    try:
+        _prepare(connection, database.name, domain, node)
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
-def prepare_database(path: Path, domain: Domain, node: Address) -> sqlite3.Connection:
-    """Open the log of `node` on `domain`; create it if it is new, bring it to this schema if it is older.
-
-    Raises FatalError if the file belongs to another node, chain or settlement, or to a newer schema.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    connection = open_database(path)
+def _prepare(connection: Connection, name: str, domain: Domain, node: Address) -> None:
     expected = {
         "schema": str(SCHEMA_VERSION),
         "node": str(node),
         "chain_id": str(domain.chain_id),
         "settlement": str(domain.settlement),
     }
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
-            _execute_all(connection, TABLES)
+    with connection.transaction():
+        connection.lock_schema()
+        if not connection.has_table("meta"):
+            connection.define(TABLES)
             connection.executemany("INSERT INTO meta VALUES (?, ?)", (expected | {"schema": "1"}).items())
-        found = dict(connection.execute("SELECT key, value FROM meta").fetchall())
+        found: dict[str, str] = dict(connection.execute("SELECT key, value FROM meta").fetchall())
         if found == expected | {"schema": found.get("schema")}:
             found["schema"] = _migrate(connection, found["schema"])
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.execute("ROLLBACK")
-        connection.close()
-        raise
     for key, value in expected.items():
         if found.get(key) != value:
-            connection.close()
             raise FatalError(
-                f"receipts log {path} was written for {key} {found.get(key)}, this node has {value}; "
+                f"receipts log {name} was written for {key} {found.get(key)}, this node has {value}; "
                 "use that node's settings, or another data folder"
             )
-    return connection
 
 
-def _execute_all(connection: sqlite3.Connection, statements: str) -> None:
-    for statement in re.split(r";\s*(?:--.*)?\n", statements):
-        connection.execute(statement)
-
-
-def _migrate(connection: sqlite3.Connection, schema: str) -> str:
+def _migrate(connection: Connection, schema: str) -> str:
     """Bring this node's log up to this schema; what it is then. A newer one stays as it is."""
     for version in range(int(schema) + 1, SCHEMA_VERSION + 1):
-        _execute_all(connection, MIGRATIONS[version])
+        connection.define(MIGRATIONS[version])
         connection.execute("UPDATE meta SET value = ? WHERE key = 'schema'", (str(version),))
         schema = str(version)
     return schema

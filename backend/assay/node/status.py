@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +13,11 @@ from assay.chain.client import ChainClient
 from assay.chain.errors import RpcError
 from assay.errors import ConfigurationError
 from assay.node.chain_ledger import ChainLedger
-from assay.node.config import LOG_FILE, NodeConfig
+from assay.node.config import NodeConfig, log_database
+from assay.node.database import Database
 from assay.node.disputes import read_disputes
 from assay.node.doctor import MIN_POSTINGS, posting_price
-from assay.node.schema import from_blob, open_database
+from assay.node.schema import from_blob
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +35,18 @@ class LogFigures:
     collectable_batches: int = 0
 
 
-def read_log(folder: Path, chain_time: int, dispute_window: int) -> LogFigures:
+def read_log(log: Database, chain_time: int, dispute_window: int) -> LogFigures:
     """Figures of the log at `chain_time`; zeros before the node first ran."""
-    path = folder / LOG_FILE
-    if not path.exists():
+    if not log.exists():
         return LogFigures(batches={})
-    with contextlib.closing(open_database(path)) as db:
-        (receipts,) = db.execute("SELECT coalesce(max(id), 0) FROM receipts").fetchone()
-        (open_receipts,) = db.execute("SELECT count(*) FROM receipts WHERE batch IS NULL").fetchone()
+    with log.session() as db:
+        ((receipts,),) = db.execute("SELECT coalesce(max(id), 0) FROM receipts")
+        ((open_receipts,),) = db.execute("SELECT count(*) FROM receipts WHERE batch IS NULL")
         last = db.execute("SELECT executed_at, digest FROM receipts ORDER BY id DESC LIMIT 1").fetchone()
         owed = db.execute("SELECT amount, settled FROM channels WHERE amount > settled").fetchall()
-        states = dict(db.execute("SELECT state, count(*) FROM batches GROUP BY state").fetchall())
+        states: dict[str, int] = dict(
+            db.execute("SELECT state, count(*) FROM batches GROUP BY state").fetchall()
+        )
         posted = db.execute("SELECT amount, posted_at FROM batches WHERE state = 'posted'").fetchall()
     ripe = [from_blob(amount) for amount, at in posted if chain_time >= at + dispute_window]
     return LogFigures(
@@ -71,7 +72,8 @@ def fetch_status(folder: Path, config: NodeConfig, ledger: ChainLedger) -> dict[
             f"node {config.node} is not registered; run `assay node init --data {folder}`"
         )
     minimum = ledger.nodes.min_stake(block.number)
-    figures = read_log(folder, block.timestamp, ledger.settlement.dispute_window(block.number))
+    log = log_database(folder, config)
+    figures = read_log(log, block.timestamp, ledger.settlement.dispute_window(block.number))
     running = _ask_self(config)
     gas = ledger.client.get_balance(node.signer, block.number)
     return {
@@ -100,7 +102,7 @@ def fetch_status(folder: Path, config: NodeConfig, ledger: ChainLedger) -> dict[
         "pending": str(figures.posted_amount - figures.collectable_amount),
         "collectable": str(figures.collectable_amount),
         "collectable_batches": figures.collectable_batches,
-        "disputes": [row.to_json() for row in read_disputes(folder / LOG_FILE)],
+        "disputes": [row.to_json() for row in read_disputes(log)],
         "claimable": str(ledger.settlement.claimable(config.node, block.number)),
     }
 

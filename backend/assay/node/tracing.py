@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from hashlib import sha256
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import numpy as np
@@ -20,9 +18,9 @@ from assay.errors import AssayError
 from assay.exact.game import TraceView
 from assay.exact.program import Program, Signature
 from assay.node.artifacts import ArtifactCache
+from assay.node.database import Database
 from assay.node.exactness import lower_artifact
 from assay.node.log import read_data
-from assay.node.schema import open_database
 from assay.types import Hash32, Receipt
 
 if TYPE_CHECKING:
@@ -56,13 +54,13 @@ class LogTraces:
 
     def __init__(
         self,
-        log: Path,
+        log: Database,
         models: ModelRegistry,
         artifacts: ArtifactCache,
         max_artifact: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._path = log
+        self._log = log
         self._models = models
         self._artifacts = artifacts
         self._max_artifact = max_artifact
@@ -82,17 +80,17 @@ class LogTraces:
         return self._traces[digest]
 
     def _data(self, receipt: Receipt, digest: Hash32) -> ReceiptData:
-        with contextlib.closing(open_database(self._path)) as connection:
+        with self._log.session() as connection:
             data = read_data(connection, digest)
         if data is None:
             raise Undefendable(
-                f"{self._path} has no inputs of receipt 0x{digest.hex()}: this node's key signed it, but not "
-                "from this folder; bring back the log that has it, or look who else holds the key"
+                f"{self._log.name} has no inputs of receipt 0x{digest.hex()}: this node's key signed it, but "
+                "not from here; bring back the log that has it, or look who else holds the key"
             )
         if data.input_hash != receipt.input_hash:
             raise Undefendable(
-                f"{self._path} has other inputs for receipt 0x{digest.hex()} than it was signed for: the log "
-                "is damaged; bring back a copy of it"
+                f"{self._log.name} has other inputs for receipt 0x{digest.hex()} than it was signed for: the "
+                "log is damaged; bring back a copy of it"
             )
         return data
 

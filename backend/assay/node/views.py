@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import orjson
 
 import assay
 from assay.errors import RequestError
+from assay.node.database import Database
 from assay.node.disputes import open_disputes
 from assay.node.errors import NotFound
 from assay.node.log import batch_receipts, read_data
-from assay.node.schema import open_database
 from assay.node.service import Service
 from assay.types import Address, Domain
 
@@ -52,8 +50,8 @@ class NodeInfo:
 
     def metrics(self, service: Service) -> bytes:
         """`GET /metrics`."""
-        with contextlib.closing(open_database(service.log.path)) as connection:
-            (count,) = connection.execute("SELECT count(*) FROM receipts WHERE batch IS NULL").fetchone()
+        with service.log.database.session() as connection:
+            ((count,),) = connection.execute("SELECT count(*) FROM receipts WHERE batch IS NULL")
             service.metrics.open_receipts.set(count)
             for state, number in connection.execute("SELECT state, count(*) FROM batches GROUP BY state"):
                 service.metrics.batches.labels(state).set(number)
@@ -87,10 +85,10 @@ def receipt(service: Service, digest: bytes) -> dict[str, Any]:
     return logged.to_json(service.domain)
 
 
-def receipt_data(path: Path, digest: bytes) -> bytes:
+def receipt_data(database: Database, digest: bytes) -> bytes:
     """`GET /v1/receipts/{digest}/data`, as JSON. Raises NotFound `private`, `expired`, `not_found`."""
     name = f"receipt 0x{digest.hex()}"
-    with contextlib.closing(open_database(path)) as connection:
+    with database.session() as connection:
         row = connection.execute("SELECT public FROM receipts WHERE digest = ?", (digest,)).fetchone()
         if row is None:
             raise NotFound(f"this node issued no {name}")
@@ -105,9 +103,9 @@ def receipt_data(path: Path, digest: bytes) -> bytes:
     return orjson.dumps(data.to_json())
 
 
-def batch_lines(path: Path, domain: Domain, batch_id: bytes) -> Iterator[bytes]:
+def batch_lines(database: Database, domain: Domain, batch_id: bytes) -> Iterator[bytes]:
     """`GET /v1/batches/{batch_id}` in pages of whole lines; nothing if there is no such batch."""
-    with contextlib.closing(open_database(path)) as connection:
+    with database.session() as connection:
         row = connection.execute(
             "SELECT b.version_id, b.receipts_root, b.receipts, m.value FROM batches b, meta m"
             " WHERE b.batch_id = ? AND m.key = 'node'",

@@ -98,9 +98,9 @@ class Writer:
                 return [self._write([waiting])[0] for waiting in group]
             return [error]
         except Exception as error:
-            _log.error("receipts log failed", path=str(self._log.path), error=str(error))
+            _log.error("receipts log failed", log=self._log.name, error=str(error))
             failure = FatalError(
-                f"cannot write the receipts log {self._log.path}: {error}; no signature leaves without it. "
+                f"cannot write the receipts log {self._log.name}: {error}; no signature leaves without it. "
                 "Check free space and permissions, then start the node again"
             )
             return [failure] * len(group)

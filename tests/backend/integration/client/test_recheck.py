@@ -20,7 +20,6 @@ from assay.errors import RequestError, RetryableError
 from assay.hub.client import HubClient
 from assay.node.entries import LoggedReceipt
 from assay.node.log import read_data
-from assay.node.schema import open_database
 from assay.types import Hash32
 from click.testing import Result
 
@@ -49,7 +48,7 @@ def client(world: DefenceWorld, tmp_path: Path) -> Iterator[Client]:
 
 
 def data_of(world: DefenceWorld, logged: LoggedReceipt) -> ReceiptData:
-    connection = open_database(world.log.path)
+    connection = world.log.database.connect()
     data = read_data(connection, logged.digest)
     connection.close()
     assert data is not None

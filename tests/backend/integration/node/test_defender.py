@@ -17,7 +17,6 @@ from assay.node.defender import REORG_BLOCKS, RETRY_SECONDS, Defender
 from assay.node.disputes import DisputeLog, Outcome
 from assay.node.log import read_data
 from assay.node.retention import Retention
-from assay.node.schema import open_database
 from assay.node.tracing import TraceSource
 from assay.types import Hash32, Receipt
 from numpy.typing import NDArray
@@ -38,7 +37,7 @@ def world(deployed: DefenceWorld) -> Iterator[DefenceWorld]:
     snapshot = deployed.network.chain.snapshot()
     yield deployed
     deployed.network.chain.revert(snapshot)
-    with closing(open_database(deployed.log.path)) as connection:
+    with closing(deployed.log.database.connect()) as connection:
         for table in ("disputes", "cursors", "receipt_data", "receipts", "channels"):
             connection.execute(f"DELETE FROM {table}")
     for file in deployed.node.folder.glob("outbox.sqlite3*"):
@@ -56,7 +55,7 @@ class Clock:
 
 
 def outcome(world: DefenceWorld, number: int) -> Outcome | None:
-    with closing(DisputeLog(world.log.path)) as log:
+    with closing(DisputeLog(world.log.database)) as log:
         return next(row.outcome for row in log.unsettled(0) if row.dispute_id == number)
 
 
@@ -168,7 +167,7 @@ def test_step__its_receipt_is_wrong__sends_nothing_and_names_the_element(world: 
 
 
 def read_input(world: DefenceWorld, digest: bytes) -> NDArray[Any]:
-    with closing(open_database(world.log.path)) as connection:
+    with closing(world.log.database.connect()) as connection:
         data = read_data(connection, digest)
     assert data is not None
     return data.inputs[0].array
@@ -309,7 +308,7 @@ def test_step__windows_have_passed__drops_tensors_that_no_dispute_can_need(world
         world.network.chain.mine(2 * REORG_BLOCKS, 0)
         defender._pruned_at = 0.0
         defender.step()
-    with closing(open_database(world.log.path)) as connection:
+    with closing(world.log.database.connect()) as connection:
         kept = [read_data(connection, one.digest) is not None for one in (disputed, free)]
     assert kept == [True, False]
 
@@ -317,7 +316,7 @@ def test_step__windows_have_passed__drops_tensors_that_no_dispute_can_need(world
 def test_log_traces__damaged_inputs__are_refused(world: DefenceWorld) -> None:
     logged, other = world.issue(), world.issue()
     world.open(logged.signed)
-    with closing(open_database(world.log.path)) as connection:
+    with closing(world.log.database.connect()) as connection:
         connection.execute(
             "UPDATE receipt_data SET content ="
             " (SELECT content FROM receipt_data ORDER BY receipt DESC LIMIT 1)"

@@ -15,6 +15,7 @@ from assay.chain.abi import ContractAbi
 from assay.commitments.receipts import voucher_digest
 from assay.commitments.signing import SigningKey
 from assay.node.batches import BatchState, BatchStore
+from assay.node.database import SqliteDatabase
 from assay.node.entries import Acknowledge, ChannelKey, HeldVoucher, Issue
 from assay.node.log import ReceiptLog
 from assay.node.settler import Settler, SettlerRules
@@ -36,7 +37,7 @@ class Desk:
 
     def __init__(self, network: Network, node: NodeUnderTest, published: Published) -> None:
         self.network, self.node, self.published = network, node, published
-        self.log = ReceiptLog(node.folder / "receipts.sqlite3", network.domain, node.operator)
+        self.log = ReceiptLog(SqliteDatabase(node.folder / "receipts.sqlite3"), network.domain, node.operator)
         self.issued = 0
 
     def receipt(self, consumer: Consumer | None, amount: int, count: int, price: int = PRICE) -> None:
@@ -82,7 +83,7 @@ class Desk:
         return found.settled, found.count
 
     def states(self) -> list[BatchState]:
-        store = BatchStore(self.log.path, self.node.operator)
+        store = BatchStore(self.log.database, self.node.operator)
         found = [batch.state for state in BatchState for batch in store.in_state(state)]
         store.close()
         return found
@@ -145,7 +146,7 @@ def test_step__voucher_that_the_contract_skips__is_noted_and_the_rest_paid(desk:
         settler.step(close_all=True)
     assert desk.settled(good) == (PRICE, 0)
     assert desk.settled(bad) == (0, 0)
-    store = BatchStore(desk.log.path, desk.node.operator)
+    store = BatchStore(desk.log.database, desk.node.operator)
     reasons = store._db.execute("SELECT skip_reason FROM batch_vouchers ORDER BY position").fetchall()
     store.close()
     assert sorted(reason or 0 for (reason,) in reasons) == [0, SkipReason.BAD_SIGNATURE]
@@ -191,7 +192,7 @@ def test_step__wallets_that_turn_after_the_estimate__stop_nobody_and_are_not_ask
         desk.receipt(good, 2 * PRICE, 1)
         settler.step(close_all=True)
     assert desk.settled(good) == (2 * PRICE, 1)
-    store = BatchStore(desk.log.path, desk.node.operator)
+    store = BatchStore(desk.log.database, desk.node.operator)
     rows = store._db.execute("SELECT batch, skip_reason FROM batch_vouchers ORDER BY batch").fetchall()
     store.close()
     assert sorted(rows, key=str) == [*[(1, SkipReason.BAD_SIGNATURE)] * 4, (1, None), (2, None)]

@@ -14,6 +14,7 @@ from assay.chain.views import Escrow, Offer
 from assay.commitments.receipts import voucher_digest
 from assay.commitments.signing import SigningKey
 from assay.errors import RetryableError
+from assay.node.database import SqliteDatabase
 from assay.node.entries import ChannelKey, HeldVoucher, Issue
 from assay.node.errors import PaymentError, Unavailable
 from assay.node.follower import Follower
@@ -76,7 +77,7 @@ class Desk:
     def __init__(self, folder: Path) -> None:
         self.now = 0.0
         self.ledger = PlainLedger({CONSUMER.address: Escrow(100, 0, 0)})
-        self.log = ReceiptLog(folder / "log.sqlite3", DOMAIN, NODE)
+        self.log = ReceiptLog(SqliteDatabase(folder / "log.sqlite3"), DOMAIN, NODE)
         self.follower = Follower(
             self.ledger, self.log, lambda: (VERSION,), max_age_seconds=30, clock=lambda: self.now
         )

@@ -14,9 +14,10 @@ from assay.commitments.public_data import ReceiptData, named_tensors
 from assay.commitments.receipts import receipt_digest, receipt_from_json
 from assay.commitments.signing import SigningKey, recover
 from assay.errors import FatalError
+from assay.node.database import SqliteDatabase
 from assay.node.entries import Acknowledge, ChannelKey, HeldVoucher, Issue, LoggedReceipt
 from assay.node.log import ReceiptLog, read_data
-from assay.node.schema import TABLES, open_database
+from assay.node.schema import TABLES
 from assay.types import Address, Domain, Hash32
 
 DOMAIN = Domain(31337, Address("0x" + "11" * 20))
@@ -35,7 +36,7 @@ def issue(n: int = 1, price: int = 5, key: ChannelKey = KEY, *, payment: int | N
 
 @pytest.fixture
 def log(tmp_path: Path) -> Iterator[ReceiptLog]:
-    made = ReceiptLog(tmp_path / "log.sqlite3", DOMAIN, NODE, clock=lambda: 1_800_000_000)
+    made = ReceiptLog(SqliteDatabase(tmp_path / "log.sqlite3"), DOMAIN, NODE, clock=lambda: 1_800_000_000)
     yield made
     made.close()
 
@@ -56,7 +57,7 @@ def test_write__receipts_of_two_channels__are_signed_with_sequences_from_one(log
 
 def test_write__after_the_file_is_opened_again__goes_on_with_the_sequence(log: ReceiptLog) -> None:
     written(log, issue(1), issue(2))
-    again = ReceiptLog(log.path, DOMAIN, NODE)
+    again = ReceiptLog(log.database, DOMAIN, NODE)
     try:
         assert written(again, issue(3))[0].signed.receipt.sequence == 3
         assert again.channel(KEY).sequence == 3
@@ -65,7 +66,7 @@ def test_write__after_the_file_is_opened_again__goes_on_with_the_sequence(log: R
 
 
 def test_write__two_logs_on_one_file__never_give_a_sequence_twice(log: ReceiptLog) -> None:
-    second = ReceiptLog(log.path, DOMAIN, NODE)
+    second = ReceiptLog(log.database, DOMAIN, NODE)
     try:
         taken = [written(each, issue(n))[0] for n, each in enumerate([log, second, log, second], 1)]
     finally:
@@ -157,7 +158,7 @@ def test_open__log_of_another_node_or_chain__is_refused(
     log: ReceiptLog, domain: Domain, node: Address
 ) -> None:
     with pytest.raises(FatalError, match="was written for"):
-        ReceiptLog(log.path, domain, node)
+        ReceiptLog(log.database, domain, node)
 
 
 DATA = ReceiptData(
@@ -172,7 +173,7 @@ def test_write__with_data__keeps_them_with_the_receipt(log: ReceiptLog) -> None:
         replace(issue(2), data=DATA.to_bytes(), public=True),
         issue(3),
     )
-    with contextlib.closing(open_database(log.path)) as connection:
+    with contextlib.closing(log.database.connect()) as connection:
         assert [read_data(connection, one.digest) for one in (private, public, plain)] == [DATA, DATA, None]
     assert [log.receipt(one.digest) for one in (private, public, plain)] == [private, public, plain]
     assert [one.to_json(DOMAIN).get("public") for one in (private, public, plain)] == [None, True, None]
@@ -183,14 +184,14 @@ def test_write__group_that_fails__keeps_no_data(log: ReceiptLog) -> None:
     written(log, issue(1))
     with pytest.raises(sqlite3.IntegrityError):
         log.write([replace(issue(2), data=DATA.to_bytes()), issue(3, payment=1)], SIGNER)
-    with contextlib.closing(open_database(log.path)) as connection:
+    with contextlib.closing(log.database.connect()) as connection:
         assert connection.execute("SELECT count(*) FROM receipt_data").fetchone() == (0,)
 
 
 def make_first_schema(path: Path) -> None:
     """A log as the first schema had it, with one receipt."""
-    with contextlib.closing(open_database(path)) as connection:
-        connection.executescript(TABLES)
+    with contextlib.closing(SqliteDatabase(path).connect()) as connection:
+        connection.define(TABLES)
         meta = {
             "schema": "1",
             "node": NODE,
@@ -211,21 +212,21 @@ def make_first_schema(path: Path) -> None:
 def test_open__log_of_the_first_schema__is_brought_up_and_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "old.sqlite3"
     make_first_schema(path)
-    with contextlib.closing(ReceiptLog(path, DOMAIN, NODE)) as log:
+    with contextlib.closing(ReceiptLog(SqliteDatabase(path), DOMAIN, NODE)) as log:
         kept = log.receipt(b"\x05" * 32)
         assert kept is not None
         assert not kept.public
         (new,) = written(log, replace(issue(1), data=DATA.to_bytes(), public=True))
         assert (new.signed.receipt.sequence, new.public) == (2, True)
-    with contextlib.closing(ReceiptLog(path, DOMAIN, NODE)) as log:
+    with contextlib.closing(ReceiptLog(SqliteDatabase(path), DOMAIN, NODE)) as log:
         assert log.receipt_count() == 2
 
 
 def test_open__log_of_a_newer_schema__is_refused_and_left_alone(log: ReceiptLog) -> None:
-    with contextlib.closing(open_database(log.path)) as connection:
+    with contextlib.closing(log.database.connect()) as connection:
         connection.execute("UPDATE meta SET value = '99' WHERE key = 'schema'")
         with pytest.raises(FatalError, match="schema 99"):
-            ReceiptLog(log.path, DOMAIN, NODE)
+            ReceiptLog(log.database, DOMAIN, NODE)
         assert connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone() == ("99",)
 
 
@@ -233,6 +234,6 @@ def test_open__first_schema_of_another_node__is_refused_and_left_alone(tmp_path:
     path = tmp_path / "old.sqlite3"
     make_first_schema(path)
     with pytest.raises(FatalError, match="node"):
-        ReceiptLog(path, DOMAIN, CONSUMER)
-    with contextlib.closing(open_database(path)) as connection:
+        ReceiptLog(SqliteDatabase(path), DOMAIN, CONSUMER)
+    with contextlib.closing(SqliteDatabase(path).connect()) as connection:
         assert connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone() == ("1",)

@@ -11,10 +11,10 @@ import pytest
 from assay.commitments.signing import SigningKey
 from assay.node import retention
 from assay.node.batches import Batch, BatchStore
+from assay.node.database import SqliteDatabase
 from assay.node.entries import ChannelKey, HeldVoucher, Issue, LoggedReceipt
 from assay.node.log import ReceiptLog, read_data
 from assay.node.retention import Retention
-from assay.node.schema import open_database
 from assay.types import ZERO_ADDRESS, Address, Domain, Hash32
 
 from tests.backend.unit.node.test_log import DATA
@@ -33,9 +33,9 @@ class Kept:
     """A log with a paid receipt and a free one, both with data."""
 
     def __init__(self, folder: Path) -> None:
-        self.log = ReceiptLog(folder / "log.sqlite3", DOMAIN, NODE, clock=lambda: EXECUTED_AT)
-        self.store = BatchStore(self.log.path, NODE)
-        self.db = open_database(self.log.path)
+        self.log = ReceiptLog(SqliteDatabase(folder / "log.sqlite3"), DOMAIN, NODE, clock=lambda: EXECUTED_AT)
+        self.store = BatchStore(self.log.database, NODE)
+        self.db = self.log.database.connect()
         self.consumer = SigningKey(b"\x09" * 32).address
         self.paid, self.free = (self.issue(1, 5), self.issue(2, 0))
 

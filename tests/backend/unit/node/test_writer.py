@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from assay.commitments.signing import SigningKey
 from assay.errors import FatalError
+from assay.node.database import SqliteDatabase
 from assay.node.entries import ChannelKey, Issue
 from assay.node.log import ReceiptLog
 from assay.node.writer import Writer
@@ -24,7 +25,7 @@ KEY = ChannelKey(Hash32(b"\x01" * 32), SigningKey(b"\x09" * 32).address)
 
 @pytest.fixture
 def log(tmp_path: Path) -> Iterator[ReceiptLog]:
-    made = ReceiptLog(tmp_path / "log.sqlite3", Domain(1, Address("0x" + "11" * 20)), NODE)
+    made = ReceiptLog(SqliteDatabase(tmp_path / "log.sqlite3"), Domain(1, Address("0x" + "11" * 20)), NODE)
     yield made
     made.close()
 
