@@ -128,10 +128,21 @@ def run(data: Path | None, as_json: bool) -> None:
 
 @command.command()
 @data_option
+@click.option("--watch", "watching", is_flag=True, help="draw it anew until Ctrl-C, with rates and latencies")
+@click.option(
+    "--interval",
+    type=click.FloatRange(0.5, 3600),
+    default=2.0,
+    show_default=True,
+    help="seconds between two looks of --watch",
+)
 @json_option
 @command_errors
-def status(data: Path | None, as_json: bool) -> None:
-    """Show how the node stands: on the chain, in its log, and what it is owed."""
+def status(data: Path | None, watching: bool, interval: float, as_json: bool) -> None:
+    """Show how the node stands: on the chain, in its log, and what it is owed.
+
+    With --watch and --json, one JSON line a look.
+    """
     from assay.node.chain_ledger import ChainLedger
     from assay.node.config import load_config
     from assay.node.process import open_chain
@@ -141,7 +152,18 @@ def status(data: Path | None, as_json: bool) -> None:
     config = load_config(folder)
     client, deployment = open_chain(folder, config)
     with client:
-        found = fetch_status(folder, config, ChainLedger(client, deployment, config.node))
+        ledger = ChainLedger(client, deployment, config.node)
+        if watching:
+            from assay.cli.node_watch import watch
+            from assay.node.live import scrape
+
+            watch(
+                lambda: fetch_status(folder, config, ledger),
+                lambda: scrape(config),
+                interval,
+                as_json=as_json,
+            )
+        found = fetch_status(folder, config, ledger)
     if as_json:
         emit_json(found)
     else:

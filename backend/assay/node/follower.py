@@ -107,6 +107,20 @@ class Follower:
             )
         return self._view
 
+    @property
+    def last_view(self) -> NodeView | None:
+        """The newest view, however old."""
+        return self._view
+
+    @property
+    def view_age(self) -> float:
+        """Seconds since the chain was last read."""
+        return self._clock() - self._viewed_at
+
+    def accounts(self) -> tuple[Account, ...]:
+        """Those that are known at present."""
+        return tuple(self._accounts.values())
+
     async def poll(self) -> None:
         """Read the node's view, and the accounts that are in use, oldest first."""
         started = self._clock()

@@ -10,8 +10,8 @@ import orjson
 
 import assay
 from assay.errors import RequestError
+from assay.node import gauges
 from assay.node.database import Database
-from assay.node.disputes import open_disputes
 from assay.node.errors import NotFound
 from assay.node.log import batch_receipts, read_data
 from assay.node.service import Service
@@ -50,14 +50,9 @@ class NodeInfo:
 
     def metrics(self, service: Service) -> bytes:
         """`GET /metrics`."""
+        gauges.read_chain(service.metrics, service.follower)
         with service.log.database.session() as connection:
-            ((count,),) = connection.execute("SELECT count(*) FROM receipts WHERE batch IS NULL")
-            service.metrics.open_receipts.set(count)
-            for state, number in connection.execute("SELECT state, count(*) FROM batches GROUP BY state"):
-                service.metrics.batches.labels(state).set(number)
-            disputes = open_disputes(connection)
-        service.metrics.disputes_open.set(len(disputes))
-        service.metrics.disputes_unanswered.set(sum(row.problem is not None for row in disputes))
+            gauges.read_log(service.metrics, connection)
         return service.metrics.render()
 
 

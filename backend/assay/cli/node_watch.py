@@ -1,0 +1,153 @@
+"""`assay node status --watch`: how a node stands, drawn anew every few seconds until Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import click
+from rich.console import Group, RenderableType
+from rich.live import Live as Screen
+from rich.table import Table
+from rich.text import Text
+
+from assay.cli.output import console
+from assay.errors import RetryableError
+from assay.node.live import Live, Series, compare
+
+Status = dict[str, Any]
+
+
+def watch(
+    fetch: Callable[[], Status], scrape: Callable[[], Series | None], interval: float, *, as_json: bool
+) -> None:
+    """Until Ctrl-C. With `as_json` one JSON line every `interval` seconds, `live` null while no node runs."""
+    state: tuple[float, Series] | None = None
+    with Screen(console=console(), auto_refresh=False, screen=False) as screen:
+        while True:
+            started = time.monotonic()
+            status, problem = _try(fetch)
+            found = scrape()
+            live = compare(state[1], found, started - state[0]) if state and found else None
+            state = (started, found) if found else None
+            if as_json:
+                click.echo(
+                    json.dumps({"status": status, "problem": problem, "live": live and live.to_json()})
+                )
+            else:
+                screen.update(render(status, problem, live), refresh=True)
+            time.sleep(max(interval - (time.monotonic() - started), 0.1))
+
+
+def _try(fetch: Callable[[], Status]) -> tuple[Status | None, str | None]:
+    """A chain that cannot be read just now is shown, and asked again."""
+    try:
+        return fetch(), None
+    except RetryableError as error:
+        return None, str(error)
+
+
+def render(status: Status | None, problem: str | None, live: Live | None) -> RenderableType:
+    parts: list[RenderableType] = [_head(status, problem, live)]
+    if live is not None:
+        parts += [_requests(live), _models(live)]
+    if status is not None:
+        parts.append(_money(status))
+    return Group(*parts)
+
+
+def _head(status: Status | None, problem: str | None, live: Live | None) -> Text:
+    if status is None:
+        return Text(f"the chain cannot be read: {problem}", "red")
+    good = status["ready"] and status["staked"] and status["funded"] and not status["disputes"]
+    words = [
+        f"Node {status['node']}",
+        "ready" if status["ready"] else "running, not ready" if live or status["running"] else "not running",
+        f"block {status['block']} ({status['block_age_seconds']} s ago)",
+    ]
+    words += [] if status["staked"] else ["STAKE BELOW MINIMUM"]
+    words += [] if status["funded"] else ["SIGNER NEEDS GAS"]
+    words += [f"{len(status['disputes'])} DISPUTES"] if status["disputes"] else []
+    return Text(" · ".join(words), "bold green" if good else "bold red")
+
+
+def _table(*columns: str) -> Table:
+    table = Table(show_edge=False, pad_edge=False, title_justify="left", expand=False)
+    for i, column in enumerate(columns):
+        table.add_column(column, overflow="fold", justify="left" if i == 0 else "right")
+    return table
+
+
+def _requests(live: Live) -> Table:
+    table = _table(
+        "requests", "answers/s", "refusals/s", "in progress", "p50", "p99", *live.stages, "log queue"
+    )
+    table.add_row(
+        "",
+        f"{live.answers:,.0f}",
+        f"{live.refusals:,.1f}",
+        str(live.in_progress),
+        seconds(live.p50),
+        seconds(live.p99),
+        *(seconds(value) for value in live.stages.values()),
+        str(live.log_queue),
+    )
+    for code, rate in sorted(live.codes.items(), key=lambda item: -item[1]):
+        table.add_row(code, "", f"{rate:,.1f}", "", "", "", *("" for _ in live.stages), "")
+    return table
+
+
+def _models(live: Live) -> Table:
+    table = _table("model", "rows a run", "run p99", "waiting", "memory")
+    for model in live.models:
+        table.add_row(
+            Text(model.name),
+            "" if model.rows is None else f"{model.rows:.1f}",
+            seconds(model.run_p99),
+            str(model.waiting),
+            f"{model.memory / (1 << 20):,.1f} MiB",
+        )
+    return table
+
+
+def _money(status: Status) -> Table:
+    table = _table("settlement", "")
+    batches = ", ".join(f"{count} {state}" for state, count in sorted((status["batches"] or {}).items()))
+    rows = {
+        "receipts": f"{status['receipts']}, {status['open_receipts']} not in a batch yet",
+        "batches": batches or "none",
+        "owed and not settled": status["unsettled"],
+        "in dispute windows": status["pending"],
+        "to collect": f"{status['collectable']} in {status['collectable_batches']} batches",
+        "to claim": status["claimable"],
+        "stake": f"{status['stake']} of {status['min_stake']} needed",
+        "gas money": f"{int(status['signer_wei']) / 1e18:.4f} ether",
+    }
+    rows |= {key.replace("_", " "): _plain(status[key]) for key in ("next_batch", "profit") if key in status}
+    for dispute in status["disputes"]:
+        rows[f"dispute {dispute.get('dispute_id')}"] = _plain(dispute)
+    for name, value in rows.items():
+        table.add_row(name, Text(str(value)))
+    return table
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key.replace('_', ' ')} {_plain(part)}" for key, part in value.items())
+    if isinstance(value, list):
+        return "; ".join(map(_plain, value))
+    return str(value)
+
+
+def seconds(value: float | None) -> str:
+    """A time as people read it."""
+    if value is None:
+        return ""
+    if value >= 60:
+        return str(timedelta(seconds=round(value)))
+    if value >= 1:
+        return f"{value:.2f} s"
+    return f"{value * 1e3:.2f} ms" if value >= 1e-3 else f"{value * 1e6:.0f} µs"
