@@ -26,8 +26,8 @@ class Requests(StrEnum):
 
 
 class RequestLog:
-    """Belongs to one event loop. Lines of `failed` and `refused` come at most `LINES_PER_SECOND` after a burst:
-    whoever sends garbage must not fill the disk; the next line says how many were left out."""
+    """Belongs to one event loop. But for `all`, at most `LINES_PER_SECOND` lines come after a burst: whoever
+    sends garbage must not fill the disk; the next line says how many were left out."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class RequestLog:
             self._log.warning("answered slowly", **self._with_left_out(fields))
 
     def refused(
-        self, request_id: str | None, where: str, status: int, code: str, reason: str, seconds: float
+        self, request_id: str | None, where: str, *, status: int, code: str, reason: str, seconds: float
     ) -> str:
         """Note it if it is wanted; the request's id, for the answer to name."""
         name = self.name(request_id)

@@ -18,7 +18,9 @@ class Clock:
 
 
 def refuse(log: RequestLog, status: int) -> str:
-    return log.refused("mine", "/v2/models/m/infer", status, "some_code", "why", 0.001)
+    return log.refused(
+        "mine", "/v2/models/m/infer", status=status, code="some_code", reason="why", seconds=0.001
+    )
 
 
 def test_refused__failures_alone_wanted__only_they_get_a_line() -> None:
