@@ -42,15 +42,15 @@ from assay.node.disputes import DisputeLog
 from assay.node.errors import ArtifactRefused
 from assay.node.follower import Follower
 from assay.node.gate import Gate
-from assay.node.http_protocol import Server as HttpServer
-from assay.node.http_protocol import build_server
+from assay.node.http.exchange import Limits
+from assay.node.http.server import HttpServer
 from assay.node.loader import Loader, VersionRecord, describe_version
 from assay.node.log import ReceiptLog
 from assay.node.metrics import Metrics
 from assay.node.repeating import RepeatingThread
 from assay.node.retention import Retention
 from assay.node.runtime import Model, ModelFactory, limit_arena
-from assay.node.server import Limits, Server
+from assay.node.server import Server
 from assay.node.service import Service
 from assay.node.settler import Settler, SettlerRules
 from assay.node.tracing import LogTraces, TraceSource
@@ -210,7 +210,7 @@ class NodeProcess:
         """A part ended for good: stop everything."""
         self._failure = self._failure or error
         if self._http is not None:
-            self._http.should_exit = True
+            self._http.close()
 
     def _fail_from(self, loop: asyncio.AbstractEventLoop) -> Callable[[FatalError], None]:
         def fail(error: FatalError) -> None:
@@ -261,11 +261,10 @@ class NodeProcess:
                 max_json=limits.max_json_mib * MIB,
                 max_concurrent=limits.max_concurrent,
                 max_bytes_in_progress=limits.max_mib_in_progress * MIB,
+                max_connections=limits.max_connections,
             ),
         )
-        self._http = build_server(
-            app, max_connections=limits.max_connections, grace_seconds=self.grace_seconds
-        )
+        self._http = HttpServer(app, app.connections, self.grace_seconds)
         self._handle_signals(app)
         await follower.start()
         writer.start()
@@ -274,7 +273,7 @@ class NodeProcess:
         try:
             host, port = sock.getsockname()[:2]
             self.progress(f"node {config.node} listens on http://{host}:{port}")
-            await self._http.serve(sockets=[sock])
+            await self._http.serve(sock)
         finally:
             app.stopping = True
             self.progress("stopping: requests in progress are finished, receipts are written")
@@ -291,7 +290,7 @@ class NodeProcess:
         def stop() -> None:
             app.stopping = True
             if http is not None:
-                http.should_exit = True
+                http.close()
 
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop)

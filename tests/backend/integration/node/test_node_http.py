@@ -424,7 +424,7 @@ def test_any_path__wrong_request__is_answered_with_error_and_code(
 ) -> None:
     response = httpx.request(method, world.node.url + path)
     assert response.status_code == status, response.text
-    assert set(response.json()) == {"error", "code"}
+    assert set(response.json()) == {"error", "code", "cure"}
 
 
 def test_infer__body_above_the_limit__is_too_large(world: World) -> None:

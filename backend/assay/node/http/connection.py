@@ -1,0 +1,358 @@
+"""One HTTP/1.1 connection: bytes in, requests out in order, replies back in order, every wait bounded.
+
+One request of a connection is served at a time. What is pipelined behind it waits, parsed, while nothing more
+is read from the socket. Source: RFC 9112; the parser is llhttp.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from math import inf
+from time import perf_counter
+from typing import Any, Final, cast
+
+import httptools
+
+from assay.node.http import exchange as limits_of
+from assay.node.http.exchange import MAX_HEAD, Application, Exchange
+from assay.node.http.messages import Reply, Request, render_head
+
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+DRAINED: Final = 1 << 20
+"""A refused body of at most so many bytes is read to its end, and the connection lives on."""
+LINGER_SECONDS: Final = 2.0
+"""How long a larger one is read and dropped after the refusal, so that whoever is still sending sees it."""
+
+
+class Connection(asyncio.Protocol):
+    """`deadline` (loop time) is when the wait under way ends; the server looks after it."""
+
+    def __init__(self, app: Application, loop: asyncio.AbstractEventLoop) -> None:
+        self._app = app
+        self._limits = app.limits
+        self._loop = loop
+        self._parser: Any = httptools.HttpRequestParser(self)
+        self._url = b""
+        self._headers: dict[bytes, bytes] = {}
+        self._head_bytes = 0
+        self._trailer_bytes = 0
+        self._in_head = False
+        self._incoming: Exchange | None = None
+        self._waiting: deque[Exchange] = deque()
+        self._current: Exchange | None = None
+        self._stream: asyncio.Task[None] | None = None
+        self._drained: asyncio.Future[None] | None = None
+        self._is_excess = False
+        self._is_paused = False
+        self._is_stepping = False
+        self._has_ended = False
+        """No further request is taken."""
+        self._is_closing = False
+        self.peer = ""
+        self.deadline = inf
+
+    # Called by the transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+        address = transport.get_extra_info("peername")
+        self.peer = str(address[0]) if isinstance(address, tuple) else ""
+        self._is_excess = not self._app.opened(self)
+        self.deadline = self._loop.time() + self._limits.head_seconds
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._has_ended = self._is_closing = True
+        if self._stream is not None:
+            self._stream.cancel()
+        self._wake()
+        left = [self._incoming, self._current, *self._waiting]
+        self._incoming = self._current = None
+        self._waiting.clear()
+        for exchange in left:
+            self._release(exchange)
+        self._app.closed(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._has_ended:
+            return
+        self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._has_ended = True  # what follows is not HTTP; the request itself is answered as it is
+        except httptools.HttpParserError as error:
+            self._refuse_head(limits_of.not_http(error))
+        if self._in_head and self._head_bytes > MAX_HEAD:
+            self._refuse_head(limits_of.head_too_large())
+
+    def eof_received(self) -> bool:
+        """Whoever has sent everything may still wait for answers."""
+        self._has_ended = True
+        self._release(self._incoming)
+        self._incoming = None
+        return self._current is not None and not self._is_closing
+
+    def pause_writing(self) -> None:
+        self._drained = self._loop.create_future()
+        size = self._transport.get_write_buffer_size()
+        self.deadline = self._loop.time() + self._limits.write_seconds + size / self._limits.body_rate
+
+    def resume_writing(self) -> None:
+        self._wake()
+        if not self._is_closing and self._current is None:
+            self._step()
+
+    def _wake(self) -> None:
+        drained, self._drained = self._drained, None
+        if drained is not None and not drained.done():
+            drained.set_result(None)
+
+    # Called by the parser
+
+    def on_message_begin(self) -> None:
+        self._url, self._headers = b"", {}
+        self._in_head = True
+        self._head_bytes = 0  # what came before belongs to the body of the last request
+        self._trailer_bytes = 0
+        if self._current is None and self._drained is None:
+            self.deadline = self._loop.time() + self._limits.head_seconds
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:
+            self._headers.setdefault(name.lower(), value)
+            return
+        self._trailer_bytes += len(name) + len(value) + 4
+        if self._trailer_bytes > MAX_HEAD:
+            self.abort()
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        if self._has_ended:
+            return
+        headers = self._headers
+        if len(self._url) + sum(map(len, headers)) + sum(map(len, headers.values())) > MAX_HEAD:
+            self._refuse_head(limits_of.head_too_large())
+            return
+        path, _, query = self._url.partition(b"?")
+        request = Request(self._parser.get_method().decode(), path, query, headers, self.peer)
+        exchange = self._incoming = Exchange(request, self._send, perf_counter())
+        exchange.close = bool(self._parser.should_upgrade())
+        exchange.is_http_1_0 = self._parser.get_http_version() == "1.0"
+        length = None
+        try:
+            if self._is_excess:
+                exchange.close = True
+                raise limits_of.too_many_connections(self._limits.max_connections)
+            length = limits_of.content_length(request)
+            if exchange.close and (length or b"transfer-encoding" in headers):
+                raise limits_of.no_upgrade()
+            exchange.max_body = self._app.begin(exchange, length)
+            exchange.is_admitted = True
+            if length is not None and length > exchange.max_body:
+                raise limits_of.body_too_large(exchange.max_body, length)
+        except Exception as error:
+            self._refuse(exchange, error, length)
+            return
+        if self._current is None:
+            self._await_body(exchange)
+
+    def on_body(self, body: bytes) -> None:
+        exchange = self._incoming
+        if exchange is None or self._has_ended:
+            return
+        exchange.size += len(body)
+        if exchange.refusal is not None:
+            if exchange.size > DRAINED:
+                self._refuse_now(exchange)
+            return
+        if exchange.size > exchange.max_body:
+            self._refuse(exchange, limits_of.body_too_large(exchange.max_body), None)
+            return
+        exchange.parts.append(body)
+        if self._current is None:
+            self.deadline += len(body) / self._limits.body_rate
+
+    def on_message_complete(self) -> None:
+        exchange, self._incoming = self._incoming, None
+        if exchange is None or self._has_ended:
+            return
+        parts = exchange.parts
+        exchange.request.body = parts[0] if len(parts) == 1 else b"".join(parts)
+        exchange.parts = []
+        if not self._parser.should_keep_alive():
+            exchange.close = True
+        self._waiting.append(exchange)
+        if self._current is None:
+            self._step()
+        elif not self._is_paused:
+            self._is_paused = True
+            self._transport.pause_reading()
+
+    # One request after another
+
+    def _await_body(self, exchange: Exchange) -> None:
+        limits = self._limits
+        self.deadline = self._loop.time() + limits.body_seconds + exchange.size / limits.body_rate
+        if not exchange.size and exchange.request.headers.get(b"expect", b"").lower() == b"100-continue":
+            self._transport.write(CONTINUE)
+
+    def _step(self) -> None:
+        """Serve what waits, until a reply is not there at once."""
+        if self._is_stepping:
+            return
+        self._is_stepping = True
+        try:
+            while self._waiting and self._current is None and self._drained is None and not self._is_closing:
+                exchange = self._current = self._waiting.popleft()
+                self.deadline = inf
+                if exchange.refusal is not None:
+                    self._send(exchange, exchange.refusal)
+                else:
+                    self._app.serve(exchange)
+        finally:
+            self._is_stepping = False
+        if self._current is None and self._drained is None and not self._is_closing:
+            self._await_more()
+
+    def _await_more(self) -> None:
+        if self._is_paused:
+            self._is_paused = False
+            self._transport.resume_reading()
+        incoming = self._incoming
+        if self._has_ended:
+            self._close()
+        elif incoming is None:
+            seconds = self._limits.head_seconds if self._in_head else self._limits.idle_seconds
+            self.deadline = self._loop.time() + seconds
+        elif incoming.refusal is not None and incoming.close:
+            self._refuse_now(incoming)
+        else:
+            self._await_body(incoming)
+
+    def _send(self, exchange: Exchange, reply: Reply) -> None:
+        """The reply of the request that is being served; of any other it is not wanted any more."""
+        if exchange is not self._current or self._is_closing:
+            return
+        if self._has_ended and not self._waiting:
+            exchange.close = True
+        head = render_head(reply, keep_alive=not exchange.close, http_1_0=exchange.is_http_1_0)
+        if exchange.request.method == "HEAD":
+            self._transport.write(head)
+        elif reply.stream is not None:
+            self._transport.write(head)
+            self._stream = self._loop.create_task(self._send_stream(exchange, reply))
+            return
+        else:
+            self._transport.write(head + reply.body)
+        self._complete(exchange)
+
+    async def _send_stream(self, exchange: Exchange, reply: Reply) -> None:
+        """A reply whose body ends early ends the connection, so that nobody takes it for whole."""
+        assert reply.stream is not None
+        chunked = not exchange.is_http_1_0
+        try:
+            async for piece in reply.stream:
+                if piece:
+                    self._transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
+                if self._drained is not None:
+                    await self._drained
+        except BaseException:
+            self.abort()
+            raise
+        finally:
+            self._stream = None
+            if (close := getattr(reply.stream, "aclose", None)) is not None:
+                await close()
+        if chunked:
+            self._transport.write(b"0\r\n\r\n")
+        else:
+            exchange.close = True
+        self._complete(exchange)
+
+    def _complete(self, exchange: Exchange) -> None:
+        self._current = None
+        self._release(exchange)
+        if exchange.close:
+            self._close()
+        else:
+            self._step()
+
+    def _release(self, exchange: Exchange | None) -> None:
+        if exchange is not None and exchange.is_admitted:
+            exchange.is_admitted = False
+            self._app.end(exchange)
+
+    # Refusing and ending
+
+    def _refuse(self, exchange: Exchange, error: Exception, length: int | None) -> None:
+        """Answer in its turn, without serving it: after its body if that is short, else before."""
+        self._release(exchange)
+        exchange.parts = []
+        exchange.refusal = self._app.refuse(error, exchange.request)
+        chunked = b"transfer-encoding" in exchange.request.headers
+        if exchange.size > DRAINED or (length or 0) > DRAINED or b"expect" in exchange.request.headers:
+            self._refuse_now(exchange)
+        elif (length or chunked) and self._current is None:
+            self.deadline = self._loop.time() + self._limits.body_seconds
+
+    def _refuse_now(self, exchange: Exchange) -> None:
+        exchange.close = True
+        if self._current is not None or self._waiting or self._has_ended:
+            return  # in its turn
+        assert exchange.refusal is not None
+        self._has_ended = True
+        self._incoming = None
+        self._transport.write(render_head(exchange.refusal, keep_alive=False) + exchange.refusal.body)
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        self.deadline = self._loop.time() + LINGER_SECONDS
+
+    def _refuse_head(self, error: Exception) -> None:
+        """Nothing that follows can be understood."""
+        if self._has_ended:
+            return
+        self._release(self._incoming)
+        self._in_head = False
+        exchange = self._incoming = Exchange(Request("", b"", b"", {}, self.peer), self._send, perf_counter())
+        exchange.refusal = self._app.refuse(error, None)
+        self._refuse_now(exchange)
+
+    def expire(self) -> None:
+        """The deadline passed: end politely who was slow to send, at once who does not take its answer."""
+        self.deadline = inf
+        if self._is_closing or self._has_ended or self._drained is not None:
+            self.abort()
+        elif self._incoming is not None and not self._in_head:
+            self._release(self._incoming)
+            self._incoming.refusal = self._app.refuse(
+                limits_of.body_too_slow(self._limits), self._incoming.request
+            )
+            self._refuse_now(self._incoming)
+        else:
+            self._close()
+
+    def finish(self) -> None:
+        """Take no more; close when what is whole is answered."""
+        self._has_ended = True
+        self._release(self._incoming)
+        self._incoming = None
+        if self._current is None and not self._waiting:
+            self._close()
+
+    def _close(self) -> None:
+        """Close when what was written is sent, for which there is a time, too."""
+        self._has_ended = self._is_closing = True
+        for exchange in self._waiting:
+            self._release(exchange)
+        self._waiting.clear()
+        size = self._transport.get_write_buffer_size()
+        self.deadline = self._loop.time() + self._limits.write_seconds + size / self._limits.body_rate
+        self._transport.close()
+
+    def abort(self) -> None:
+        self._has_ended = self._is_closing = True
+        self._transport.abort()

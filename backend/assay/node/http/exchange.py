@@ -1,0 +1,155 @@
+"""What connections and the application that serves them know of each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from assay.errors import RequestError
+from assay.node.errors import InputError, TooLarge, Unavailable
+from assay.node.http.messages import Reply, Request
+
+MAX_HEAD: Final = 32_768
+"""Bytes of request line and headers together; also of the trailers after a chunked body."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a server takes at most; sizes in bytes."""
+
+    max_body: int = 16 << 20
+    max_json: int = 4 << 20
+    max_concurrent: int = 256
+    max_bytes_in_progress: int = 256 << 20
+    max_connections: int = 1024
+    head_seconds: float = 20.0
+    """From connecting, or from a request's first byte, to the end of its head."""
+    body_seconds: float = 20.0
+    body_rate: int = 65_536
+    """A body arrives within `body_seconds` and one second more for so many bytes of it; an answer is taken
+    likewise, within `write_seconds`."""
+    write_seconds: float = 20.0
+    idle_seconds: float = 75.0
+
+
+class Exchange:
+    """A request and the way back. `reply` is called once, in the event loop; when the client is gone it does
+    nothing."""
+
+    __slots__ = (
+        "close",
+        "is_admitted",
+        "is_http_1_0",
+        "max_body",
+        "parts",
+        "refusal",
+        "request",
+        "reserved",
+        "send",
+        "size",
+        "started",
+        "target",
+    )
+
+    def __init__(self, request: Request, send: Callable[[Exchange, Reply], None], started: float) -> None:
+        self.request = request
+        self.send = send
+        self.started = started
+        """`perf_counter` when the head was there."""
+        self.parts: list[bytes] = []
+        self.size = 0
+        self.max_body = 0
+        self.refusal: Reply | None = None
+        self.close = False
+        self.is_admitted = False
+        self.is_http_1_0 = False
+        self.target: Any = None
+        """What the application keeps of it between `begin` and `end`."""
+        self.reserved = 0
+
+    def reply(self, reply: Reply) -> None:
+        self.send(self, reply)
+
+
+class Peer(Protocol):
+    """A connection, as the application sees it. `deadline` (loop time): when its wait under way ends."""
+
+    deadline: float
+
+    def expire(self) -> None:
+        """The deadline passed."""
+
+    def finish(self) -> None:
+        """Take no more; close when what is whole is answered."""
+
+    def abort(self) -> None: ...
+
+
+class Application(Protocol):
+    """Serves the requests of all connections, in the event loop."""
+
+    limits: Limits
+
+    def begin(self, exchange: Exchange, length: int | None) -> int:
+        """The head is there, and `length` if it tells one: bytes of body that are taken. Raises RequestError
+        to refuse it unread."""
+
+    def serve(self, exchange: Exchange) -> None:
+        """The request is whole: `exchange.reply` is due."""
+
+    def end(self, exchange: Exchange) -> None:
+        """Called once for every exchange that `begin` took, however it ended."""
+
+    def refuse(self, error: Exception, request: Request | None) -> Reply:
+        """The reply that an error becomes."""
+
+    def opened(self, peer: Peer) -> bool:
+        """False: one connection too many."""
+
+    def closed(self, peer: Peer) -> None: ...
+
+
+def content_length(request: Request) -> int | None:
+    """None: in chunks, or no body. Raises InputError `input_encoding`."""
+    if request.headers.get(b"content-encoding", b"identity") not in (b"", b"identity"):
+        raise InputError("compressed bodies are not taken; send the body as it is", code="input_encoding")
+    value = request.headers.get(b"content-length", b"")
+    return int(value) if value.isdigit() and len(value) < 16 else None
+
+
+def body_too_large(limit: int, size: int | None = None) -> TooLarge:
+    has = f"has {size} bytes" if size is not None else "is larger"
+    return TooLarge(f"the body {has}, at most {limit} are taken here; send fewer rows a request")
+
+
+def body_too_slow(limits: Limits) -> RequestError:
+    return RequestError(
+        f"the body arrived too slowly: {limits.body_seconds:g} s and one more for each {limits.body_rate} "
+        "bytes are allowed",
+        status=408,
+        code="input_body",
+    )
+
+
+def head_too_large() -> RequestError:
+    return RequestError(
+        f"request line and headers have more than {MAX_HEAD} bytes", status=431, code="headers_too_large"
+    )
+
+
+def not_http(error: Exception) -> RequestError:
+    return RequestError(f"this is no HTTP/1.1 request: {str(error)[:200]}", status=400, code="input_http")
+
+
+def no_upgrade() -> RequestError:
+    return RequestError(
+        "this node speaks HTTP/1.1 alone, and cannot tell the body of a request that asks for an upgrade from "
+        "what follows it; send it without Upgrade",
+        status=400,
+        code="input_http",
+    )
+
+
+def too_many_connections(limit: int) -> Unavailable:
+    return Unavailable(f"this node has {limit} connections open already; try again", code="busy")

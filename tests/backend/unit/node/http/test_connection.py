@@ -1,0 +1,313 @@
+"""The node's HTTP/1.1 connections over real sockets: order, framing, and every limit."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+from assay.node.http.exchange import Limits
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.support.http_app import RunningApp, post, post_chunked, read_answer, running_app
+
+pytestmark = pytest.mark.network
+
+SMALL = Limits(
+    max_body=100_000,
+    max_connections=4,
+    head_seconds=0.5,
+    body_seconds=0.5,
+    write_seconds=0.5,
+    idle_seconds=0.5,
+)
+
+
+@pytest.fixture(scope="module")
+def app() -> Iterator[RunningApp]:
+    with running_app(Limits(max_body=100_000)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def quick() -> Iterator[RunningApp]:
+    with running_app(Limits(max_body=100_000), delay=None) as running:
+        yield running
+
+
+@pytest.fixture
+def small() -> Iterator[RunningApp]:
+    with running_app(SMALL) as running:
+        yield running
+
+
+def is_ended(sock: socket.socket) -> bool:
+    """Whether the server has closed: nothing but what it sent before comes any more."""
+    try:
+        while sock.recv(65_536):
+            pass
+    except ConnectionError:
+        pass
+    return True
+
+
+def send_slowly(sock: socket.socket, data: bytes, seconds: float) -> None:
+    with contextlib.suppress(ConnectionError):
+        for n in range(len(data)):
+            sock.sendall(data[n : n + 1])
+            time.sleep(seconds)
+
+
+BODIES = st.lists(st.tuples(st.binary(max_size=3000), st.booleans()), min_size=1, max_size=12)
+
+
+@pytest.mark.parametrize("which", ["app", "quick"])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(bodies=BODIES, cuts=st.lists(st.integers(1, 4000), max_size=20))
+def test_connection__pipelined_and_split_anywhere__answers_each_in_order(
+    request: pytest.FixtureRequest, which: str, bodies: list[tuple[bytes, bool]], cuts: list[int]
+) -> None:
+    running: RunningApp = request.getfixturevalue(which)
+    stream = b"".join(
+        post_chunked([body[i : i + 700] for i in range(0, len(body), 700)]) if chunked else post(body)
+        for body, chunked in bodies
+    )
+    with running.connect() as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        at = 0
+        for cut in cuts:
+            sock.sendall(stream[at : at + cut])
+            at += cut
+        sock.sendall(stream[at:])
+        buffered = bytearray()
+        for body, _ in bodies:
+            assert read_answer(sock, buffered)[::2] == (200, body[::-1])
+        assert not buffered
+
+
+def test_connection__thousands_pipelined_in_one_segment__are_all_answered(quick: RunningApp) -> None:
+    with quick.connect() as sock:
+        sock.sendall(post(b"ab") * 3000)
+        buffered = bytearray()
+        assert {read_answer(sock, buffered)[2] for _ in range(3000)} == {b"ba"}
+
+
+def test_connection__head_request__has_no_body(app: RunningApp) -> None:
+    with app.connect() as sock:
+        sock.sendall(b"HEAD /stream/1 HTTP/1.1\r\nhost: x\r\n\r\n" + post(b"12"))
+        received = b""
+        while b"21" not in received:
+            received += sock.recv(1000)
+    head, _, rest = received.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200")
+    assert rest.startswith(b"HTTP/1.1 200")
+
+
+def test_connection__expect_continue__is_told_to_send(app: RunningApp) -> None:
+    with app.connect() as sock:
+        message = post(b"abc", "/echo", "expect: 100-continue")
+        sock.sendall(message[:-3])
+        assert sock.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        sock.sendall(b"abc")
+        assert read_answer(sock)[2] == b"cba"
+
+
+def test_connection__expect_continue_with_too_large_a_body__is_told_not_to(app: RunningApp) -> None:
+    with app.connect() as sock:
+        sock.sendall(
+            b"POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 100001\r\nexpect: 100-continue\r\n\r\n"
+        )
+        assert read_answer(sock)[0] == 413
+        assert is_ended(sock)
+
+
+def test_connection__half_closed_by_the_client__is_answered_and_closed(app: RunningApp) -> None:
+    with app.connect() as sock:
+        sock.sendall(post(b"ab"))
+        sock.shutdown(socket.SHUT_WR)
+        assert read_answer(sock)[2] == b"ba"
+        assert is_ended(sock)
+
+
+@pytest.mark.parametrize(
+    ("version", "header", "lives"),
+    [
+        ("1.1", "", True),
+        ("1.1", "connection: close\r\n", False),
+        ("1.0", "", False),
+        ("1.0", "connection: keep-alive\r\n", True),
+    ],
+)
+def test_connection__keep_alive__is_as_asked(app: RunningApp, version: str, header: str, lives: bool) -> None:
+    with app.connect(1.0) as sock:
+        sock.sendall(f"POST /echo HTTP/{version}\r\nhost: x\r\ncontent-length: 1\r\n{header}\r\na".encode())
+        _, head, _ = read_answer(sock)
+        assert (b"connection: close" in head) == (not lives)
+        if lives:
+            sock.sendall(post(b"b"))
+            assert read_answer(sock)[2] == b"b"
+        else:
+            assert is_ended(sock)
+
+
+def test_connection__stream__comes_in_chunks(app: RunningApp) -> None:
+    with app.connect() as sock:
+        sock.sendall(b"GET /stream/50 HTTP/1.1\r\nhost: x\r\n\r\n")
+        _, _, body = read_answer(sock)
+    assert [piece.rstrip(b"x") for piece in body.split(b",")[:-1]][1:3] == [
+        b"x" * 10_000 + b"000001",
+        b"x" * 10_000 + b"000002",
+    ]
+    assert len(body) == 50 * 10_007
+
+
+def test_connection__short_refused_body__keeps_the_connection(app: RunningApp) -> None:
+    with app.connect() as sock:
+        sock.sendall(post(b"x" * 5000, "/nothing") + post(b"ab"))
+        buffered = bytearray()
+        assert read_answer(sock, buffered)[0] == 404
+        assert read_answer(sock, buffered)[2] == b"ba"
+
+
+def test_connection__long_refused_body__is_answered_while_it_is_sent(app: RunningApp) -> None:
+    with app.connect() as sock:
+        sock.sendall(b"POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 90000000\r\n\r\n")
+        sock.sendall(b"x" * 2_000_000)
+        assert read_answer(sock)[0] == 413
+    assert app.app.open == 0
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"nonsense\r\n\r\n", 400),
+        (b"POST /echo HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab", 400),
+        (b"POST /echo HTTP/1.1\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (b"POST /echo HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", 400),
+        (b"GET / HTTP/1.1\r\nx: " + b"y" * 40_000 + b"\r\n\r\n", 431),
+        (b"POST /echo HTTP/1.1\r\ncontent-encoding: gzip\r\ncontent-length: 1\r\n\r\na", 400),
+        (b"DELETE /echo HTTP/1.1\r\n\r\n", 405),
+    ],
+)
+def test_connection__bad_request__is_refused_after_those_before_it(
+    app: RunningApp, data: bytes, status: int
+) -> None:
+    with app.connect() as sock:
+        sock.sendall(post(b"ab") + data)
+        buffered = bytearray()
+        assert read_answer(sock, buffered)[2] == b"ba"
+        assert read_answer(sock, buffered)[0] == status
+
+
+@pytest.mark.parametrize(("body", "status"), [(b"", 200), (b"ab", 400)])
+def test_connection__upgrade_asked_for__is_answered_without(
+    app: RunningApp, body: bytes, status: int
+) -> None:
+    with app.connect() as sock:
+        sock.sendall(post(body, "/echo", "connection: upgrade", "upgrade: h2c"))
+        found, head, _ = read_answer(sock)
+        assert (found, b"connection: close" in head) == (status, True)
+
+
+# Time
+
+
+@pytest.mark.parametrize("sent", [b"", b"POST /ec", post(b"a"), post(b"a") + b"PO"])
+def test_connection__nothing_more_comes__is_closed(small: RunningApp, sent: bytes) -> None:
+    with small.connect() as sock:
+        sock.sendall(sent)
+        assert is_ended(sock)
+
+
+def test_connection__head_drips_in__is_closed(small: RunningApp) -> None:
+    with small.connect() as sock:
+        started = time.monotonic()
+        send_slowly(sock, b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 20, 0.02)
+        assert is_ended(sock)
+        assert time.monotonic() - started < 3
+
+
+@pytest.mark.parametrize("head", ["content-length: 1000", "transfer-encoding: chunked"])
+def test_connection__body_drips_in__is_given_up_in_time(small: RunningApp, head: str) -> None:
+    """Each part in time is not enough: some hundred such requests would keep everybody else out."""
+    with small.connect() as sock:
+        sock.sendall(f"POST /echo HTTP/1.1\r\nhost: x\r\n{head}\r\n\r\n".encode())
+        send_slowly(sock, b"1\r\nx\r\n" * 15, 0.01)
+        assert read_answer(sock)[0] == 408
+        assert is_ended(sock)
+    wait_until_none(small)
+
+
+def test_connection__slow_but_steady_body__is_read() -> None:
+    with running_app(Limits(body_seconds=0.3, body_rate=20)) as running, running.connect() as sock:
+        message = post(b"x" * 30)
+        sock.sendall(message[:-30])
+        send_slowly(sock, b"x" * 30, 0.02)
+        assert read_answer(sock)[0] == 200
+
+
+def test_connection__answer_is_not_taken__is_ended_with_bounded_memory(small: RunningApp) -> None:
+    with small.connect() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.sendall(b"GET /stream/100000 HTTP/1.1\r\nhost: x\r\n\r\n")
+        time.sleep(1.5)
+        sent = small.app.sent
+        assert 0 < sent < 2_000
+        wait_until_none(small)
+        assert small.app.sent == sent
+
+
+def wait_until_none(running: RunningApp) -> None:
+    """Until the application holds nothing of any request."""
+    deadline = time.monotonic() + 5
+    while running.app.open or len(running.app.connections):
+        assert time.monotonic() < deadline, (running.app.open, len(running.app.connections))
+        time.sleep(0.02)
+
+
+def test_connection__one_too_many__is_told_so() -> None:
+    with running_app(Limits(max_connections=2)) as running, contextlib.ExitStack() as stack:
+        first = stack.enter_context(running.connect())
+        second = stack.enter_context(running.connect())
+        third = stack.enter_context(running.connect())
+        for sock in (first, second, third):
+            sock.sendall(post(b"ab"))
+        assert [read_answer(sock)[0] for sock in (first, second)] == [200, 200]
+        status, head, _ = read_answer(third)
+        assert (status, b"retry-after" in head) == (503, True)
+        assert is_ended(third)
+
+
+# Stopping
+
+
+def test_serve__closed_amid_requests__answers_those_that_are_whole() -> None:
+    with running_app(delay=0.4) as running, contextlib.ExitStack() as stack:
+        busy = stack.enter_context(running.connect())
+        pipelined = stack.enter_context(running.connect())
+        idle = stack.enter_context(running.connect())
+        half = stack.enter_context(running.connect())
+        busy.sendall(post(b"ab"))
+        pipelined.sendall(post(b"ab") + post(b"cd"))
+        half.sendall(post(b"abc")[:-1])
+        time.sleep(0.1)
+        running.close()
+        assert is_ended(idle)
+        assert is_ended(half)
+        _, head, body = read_answer(busy)
+        assert (body, b"connection: close" in head) == (b"ba", True)
+        buffered = bytearray()
+        assert [read_answer(pipelined, buffered)[2] for _ in range(2)] == [b"ba", b"dc"]
+        assert is_ended(pipelined)
+
+
+def test_serve__grace_is_over__ends_what_is_left() -> None:
+    with running_app(delay=30, grace_seconds=0.2) as running, running.connect() as sock:
+        sock.sendall(post(b"ab"))
+        time.sleep(0.1)
+        running.close()
+        assert is_ended(sock)
+    assert running.app.open == 0
