@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 
 from assay.commitments.tensors import MAX_RANK, ONNX_TO_OIP
 from assay.node.errors import ArtifactRefused
+from assay.types import TensorSpec
 
 MAX_ARTIFACT: Final = 512 << 20
 MAX_NODES: Final = 20_000
@@ -76,6 +77,19 @@ def check_artifact(data: bytes) -> onnx.ModelProto:
         )
     _check_graph(model.graph)
     return model
+
+
+def graph_specs(model: onnx.ModelProto) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """(inputs, outputs) that a checked model declares; a dimension without a fixed size is -1."""
+    initialised = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in initialised]
+    return tuple(map(_declared, inputs)), tuple(map(_declared, model.graph.output))
+
+
+def _declared(value: onnx.ValueInfoProto) -> TensorSpec:
+    tensor = value.type.tensor_type
+    shape = tuple(dim.dim_value if dim.HasField("dim_value") else -1 for dim in tensor.shape.dim)
+    return TensorSpec(value.name, ONNX_TO_OIP[tensor.elem_type], shape)
 
 
 def _check_graph(graph: onnx.GraphProto) -> None:

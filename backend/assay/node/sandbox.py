@@ -1,37 +1,88 @@
 """The child process that is first to parse, load and run an artifact: `python -m assay.node.sandbox`.
 
-Reads `{"path", "memory", "cpu_seconds", "threads", "exact"}` (one JSON line) from standard input, limits
-itself, and writes one JSON line: `{"inputs", "outputs", "run_seconds", "exact"}` or `{"error", "code",
-"operator", "node"}`. `exact` is null but for exact versions: `{"program_root", "self_test"}` in, terms out.
+Reads `{"path", "memory", "cpu_seconds", "threads", "exact", "runtime"}` (one JSON line) from standard input,
+gives up what it could do harm with (`confinement`), and writes one JSON line: `{"inputs", "outputs",
+"run_seconds", "memory_bytes", "exact"}` or `{"error", "code", "operator", "node"}`. `exact` is null but for
+exact versions: `{"program_root", "self_test"}` in, terms out. Without `runtime` the file is checked and
+lowered, but not run by ONNX Runtime: another server does that.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from assay.programs.limits import limit_process
+from assay.node.confinement import isolate, lock_down
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+    from assay.types import TensorSpec
 
 
-def inspect(path: Path, threads: int, claim: dict[str, Any] | None = None) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The root that the chain has, in hex, and the self-test's bytes."""
+
+    program_root: str
+    self_test: bytes
+
+
+class ResidentMemory:
+    """How much this process holds, read through a file that was opened while that was possible."""
+
+    def __init__(self) -> None:
+        self._page = os.sysconf("SC_PAGE_SIZE")
+        self._file = os.open("/proc/self/statm", os.O_RDONLY) if sys.platform == "linux" else -1
+
+    def bytes(self) -> int:
+        if self._file < 0:
+            return 0
+        return int(os.pread(self._file, 256, 0).split()[1]) * self._page
+
+
+def inspect(
+    data: bytes, threads: int, claim: Claim | None, memory: ResidentMemory, *, runtime: bool
+) -> dict[str, Any]:
     """Check the file, load it, run it once on zeros; examine it, if it is claimed to be exact.
 
     Raises ArtifactRefused.
     """
+    from assay.node.exactness import examine
+    from assay.node.rules import check_artifact, graph_specs
+    from assay.node.runtime import build_session, session_specs
+
+    inputs, outputs = graph_specs(check_artifact(data))
+    session, run_seconds, memory_bytes = None, 0.0, 0
+    if runtime:
+        before = memory.bytes()
+        session = build_session(data, threads=threads, is_optimised=claim is None)
+        inputs, outputs = session_specs(session)
+        run_seconds = run_on_zeros(session, inputs)
+        memory_bytes = max(memory.bytes() - before, len(data))
+    terms = claim and examine(data, session, inputs, claim.program_root, claim.self_test).to_json()
+    return {
+        "inputs": [[spec.name, spec.dtype, list(spec.shape)] for spec in inputs],
+        "outputs": [[spec.name, spec.dtype, list(spec.shape)] for spec in outputs],
+        "run_seconds": run_seconds,
+        "memory_bytes": memory_bytes,
+        "exact": terms,
+    }
+
+
+def run_on_zeros(session: ort.InferenceSession, inputs: tuple[TensorSpec, ...]) -> float:
+    """Seconds of one run of one row. Raises ArtifactRefused `run_failed`."""
     import numpy as np
 
     from assay.commitments.tensors import OIP_TO_NUMPY
     from assay.node.errors import ArtifactRefused
-    from assay.node.rules import check_artifact
-    from assay.node.runtime import build_session, session_specs
 
-    data = path.read_bytes()
-    check_artifact(data)
-    session = build_session(data, threads=threads, is_optimised=claim is None)
-    inputs, outputs = session_specs(session)
     feeds: dict[str, Any] = {}
     for spec in inputs:
         shape = tuple(1 if dim == -1 else dim for dim in spec.shape)
@@ -44,27 +95,46 @@ def inspect(path: Path, threads: int, claim: dict[str, Any] | None = None) -> di
         raise ArtifactRefused(
             f"its first run, on zeros, failed: {str(error)[:300]}", code="run_failed"
         ) from None
-    run_seconds = time.perf_counter() - started
-    terms = None
-    if claim is not None:
-        from assay.node.exactness import examine
+    return time.perf_counter() - started
 
-        terms = examine(data, session, inputs, claim).to_json()
-    return {
-        "inputs": [[spec.name, spec.dtype, list(spec.shape)] for spec in inputs],
-        "outputs": [[spec.name, spec.dtype, list(spec.shape)] for spec in outputs],
-        "run_seconds": run_seconds,
-        "exact": terms,
-    }
+
+def warm_up(memory: ResidentMemory, *, exact: bool) -> None:
+    """Inspect a file of our own first: what is imported or opened late is there then, for after `lock_down`
+    nothing can be opened."""
+    import numpy as np
+    from onnx import TensorProto, helper
+
+    from assay.commitments.tensors import commit_tensors
+    from assay.node.exactness import lower_artifact
+
+    ports = [helper.make_tensor_value_info(name, TensorProto.UINT8, ["rows", 1]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Max", ["x", "x"], ["y"])], "warm", ports[:1], ports[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    data: bytes = model.SerializeToString()
+    claim = None
+    if exact:
+        digest = "0x" + commit_tensors([np.zeros((1, 1), np.uint8)]).hex()
+        vector = {"inputs": {"x": "00"}, "shapes": {"x": [1, 1]}, "input_hash": digest, "output_hash": digest}
+        self_test = {"artifact": hashlib.sha256(data).hexdigest(), "vectors": [vector]}
+        claim = Claim(lower_artifact(data).root.hex(), json.dumps(self_test).encode())
+    inspect(data, 1, claim, memory, runtime=True)
 
 
 def main() -> None:
     job = json.loads(sys.stdin.readline())
-    limit_process(int(job["memory"]), int(job["cpu_seconds"]))
+    data = Path(job["path"]).read_bytes()
+    claimed = job["exact"]
+    claim = claimed and Claim(claimed["program_root"], Path(claimed["self_test"]).read_bytes())
+    memory = ResidentMemory()
+    isolated = isolate()
+    warm_up(memory, exact=claim is not None)
+    lock_down(int(job["memory"]), int(job["cpu_seconds"]), int(job["threads"]), isolated=isolated)
     try:
-        answer = inspect(Path(job["path"]), int(job["threads"]), job["exact"])
+        answer = inspect(data, int(job["threads"]), claim, memory, runtime=job["runtime"])
     except MemoryError:
         answer = {"error": "it needs more memory than a model may", "code": "memory"}
+    except RecursionError:
+        answer = {"error": "it is nested deeper than a model may be", "code": "nesting"}
     except Exception as error:
         code = getattr(error, "code", "load_failed")
         answer = {

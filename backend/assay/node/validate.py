@@ -9,8 +9,6 @@ import json
 import os
 import platform
 import signal
-import subprocess
-import sys
 from dataclasses import astuple, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -18,12 +16,12 @@ from typing import Any, Final
 
 from assay import __version__
 from assay.commitments.manifest import Manifest
+from assay.node.confined import run_confined
 from assay.node.errors import ArtifactRefused
 from assay.node.exactness import ExactClaim, ExactTerms
 from assay.types import TensorSpec
 
-MAX_ANSWER: Final = 1 << 20
-RULES_VERSION: Final = 2
+RULES_VERSION: Final = 3
 """Counts up when `rules` change, so that what passed before is looked at again."""
 
 _PROCESSOR_FIELDS: Final = frozenset(("model name", "flags", "Features", "CPU part"))
@@ -42,32 +40,44 @@ class SandboxLimits:
 class Inspection:
     """What the child found: the signature that ONNX Runtime sees, and the seconds of one run of one row.
 
-    `exact` is there if the file was claimed to be exact, and is.
+    `exact` is there if the file was claimed to be exact, and is. `memory_bytes`: by how much loading and
+    running it made the child grow.
     """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     run_seconds: float
     exact: ExactTerms | None = None
+    memory_bytes: int = 0
 
 
-def inspect_once(path: Path, limits: SandboxLimits, claim: ExactClaim | None = None) -> Inspection:
+def inspect_once(
+    path: Path, limits: SandboxLimits, claim: ExactClaim | None = None, *, runtime: bool = True
+) -> Inspection:
     """`inspect_artifact`, remembered beside a file that passed; the note counts for these rules and limits,
     and a claim of exactness for this processor, alone."""
     note = path.with_suffix(".passed" if claim is None else f".{claim.program_root.hex()[:16]}.passed")
-    terms = f"{RULES_VERSION} onnxruntime {metadata.version('onnxruntime')} {limits}"
+    terms = f"{RULES_VERSION} onnxruntime {metadata.version('onnxruntime')} {limits} {runtime}"
     if claim is not None:
         terms += f" {claim.program_root.hex()} {claim.self_test.name} {__version__} {processor()}"
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         known = json.loads(note.read_text())
         if known["terms"] == terms:
             return _inspection(known)
-    found = inspect_artifact(path, limits, claim)
+    found = inspect_artifact(path, limits, claim, runtime=runtime)
     temporary = note.with_suffix(f".{os.getpid()}")
     rows = {kind: [astuple(spec) for spec in getattr(found, kind)] for kind in ("inputs", "outputs")}
     exact = found.exact.to_json() if found.exact else None
     temporary.write_text(
-        json.dumps({"terms": terms, "run_seconds": found.run_seconds, "exact": exact, **rows})
+        json.dumps(
+            {
+                "terms": terms,
+                "run_seconds": found.run_seconds,
+                "memory_bytes": found.memory_bytes,
+                "exact": exact,
+                **rows,
+            }
+        )
     )
     temporary.replace(note)
     return found
@@ -84,36 +94,27 @@ def processor() -> str:
 
 
 def inspect_artifact(
-    path: Path, limits: SandboxLimits = SandboxLimits(), claim: ExactClaim | None = None
+    path: Path,
+    limits: SandboxLimits = SandboxLimits(),
+    claim: ExactClaim | None = None,
+    *,
+    runtime: bool = True,
 ) -> Inspection:
     """Parse, check, load and run an ONNX file in a limited child process; with a `claim`, also lower it and
-    run its self-test there. Raises ArtifactRefused."""
+    run its self-test there; without `runtime`, load and run nothing. Raises ArtifactRefused."""
     job = {
         "path": str(path.resolve()),
         "memory": limits.memory,
         "cpu_seconds": limits.seconds,
         "threads": limits.threads,
+        "runtime": runtime,
         "exact": claim
         and {"program_root": claim.program_root.hex(), "self_test": str(claim.self_test.resolve())},
     }
-    environment = {
-        key: os.environ[key] for key in ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH") if key in os.environ
-    }
-    try:
-        child = subprocess.run(
-            [sys.executable, "-m", "assay.node.sandbox"],
-            input=(json.dumps(job) + "\n").encode(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-            timeout=limits.seconds,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise _too_long(limits) from None
-    if child.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
+    outcome = run_confined("assay.node.sandbox", job, limits.seconds)
+    if outcome.status in (None, -signal.SIGXCPU, -signal.SIGKILL):
         raise _too_long(limits)
-    return _parse_answer(child.stdout, child.returncode)
+    return _parse_answer(outcome.answer, outcome.status)
 
 
 def _too_long(limits: SandboxLimits) -> ArtifactRefused:
@@ -122,9 +123,9 @@ def _too_long(limits: SandboxLimits) -> ArtifactRefused:
     )
 
 
-def _parse_answer(raw: bytes, status: int) -> Inspection:
+def _parse_answer(raw: bytes, status: int | None) -> Inspection:
     try:
-        answer: dict[str, Any] = json.loads(raw[:MAX_ANSWER])
+        answer: dict[str, Any] = json.loads(raw)
     except ValueError:
         raise ArtifactRefused(
             f"the process that loaded it ended with status {status} and no answer (out of memory, or a "
@@ -144,7 +145,11 @@ def _parse_answer(raw: bytes, status: int) -> Inspection:
 def _inspection(answer: dict[str, Any]) -> Inspection:
     exact = answer["exact"] and ExactTerms.from_json(answer["exact"])
     return Inspection(
-        _specs(answer["inputs"]), _specs(answer["outputs"]), float(answer["run_seconds"]), exact or None
+        _specs(answer["inputs"]),
+        _specs(answer["outputs"]),
+        float(answer["run_seconds"]),
+        exact or None,
+        int(answer["memory_bytes"]),
     )
 
 

@@ -34,20 +34,19 @@ def version() -> ExactVersion:
     return exact_version()
 
 
-def claim_of(folder: Path, version: ExactVersion, self_test: bytes | None = None) -> dict[str, Any]:
-    path = folder / "self_test"
-    path.write_bytes(self_test or version.self_test)
-    return {"program_root": version.program.root.hex(), "self_test": str(path)}
-
-
-def refusal(folder: Path, version: ExactVersion, **changes: Any) -> ArtifactRefused:
+def refusal(version: ExactVersion, **changes: Any) -> ArtifactRefused:
     """What `examine` refuses; `changes`: artifact, self_test, program_root."""
     artifact = changes.get("artifact", version.artifact)
-    claim = claim_of(folder, version, changes.get("self_test"))
-    claim["program_root"] = changes.get("program_root", claim["program_root"])
+    root = changes.get("program_root", version.program.root.hex())
     session = build_session(artifact)
     with pytest.raises(ArtifactRefused) as caught:
-        examine(artifact, session, session_specs(session)[0], claim)
+        examine(
+            artifact,
+            session,
+            session_specs(session)[0],
+            root,
+            changes.get("self_test") or version.self_test,
+        )
     return caught.value
 
 
@@ -83,23 +82,23 @@ def test_inspect_artifact__self_test_of_other_outputs__is_refused_in_the_child(
     assert caught.value.code == "self_test_expected"
 
 
-def test_examine__another_root__names_both(tmp_path: Path, version: ExactVersion) -> None:
-    error = refusal(tmp_path, version, program_root="11" * 32)
+def test_examine__another_root__names_both(version: ExactVersion) -> None:
+    error = refusal(version, program_root="11" * 32)
     assert error.code == "program_root"
     assert "0x" + "11" * 32 in str(error)
     assert "0x" + version.program.root.hex() in str(error)
 
 
 def test_examine__model_outside_the_profile__names_the_operator(
-    tmp_path: Path, version: ExactVersion
+    version: ExactVersion,
 ) -> None:
-    error = refusal(tmp_path, version, artifact=linear_model())
+    error = refusal(version, artifact=linear_model())
     assert error.code == "not_exact"
     assert "Gemm" in str(error)
 
 
 def test_examine__runtime_that_computes_otherwise__names_the_element(
-    tmp_path: Path, version: ExactVersion, monkeypatch: pytest.MonkeyPatch
+    version: ExactVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a processor whose kernels saturate."""
     true_run = ort.InferenceSession.run
@@ -111,7 +110,7 @@ def test_examine__runtime_that_computes_otherwise__names_the_element(
         return [y]
 
     monkeypatch.setattr(ort.InferenceSession, "run", saturating)
-    error = refusal(tmp_path, version)
+    error = refusal(version)
     assert error.code == "self_test_runtime"
     assert "output 'y' element 2" in str(error)
 
@@ -142,9 +141,9 @@ def changed(version: ExactVersion, change: Callable[[dict[str, Any]], Any]) -> b
     ],
 )
 def test_examine__malformed_self_test__is_refused(
-    tmp_path: Path, version: ExactVersion, change: Callable[[dict[str, Any]], Any]
+    version: ExactVersion, change: Callable[[dict[str, Any]], Any]
 ) -> None:
-    assert refusal(tmp_path, version, self_test=changed(version, change)).code == "self_test"
+    assert refusal(version, self_test=changed(version, change)).code == "self_test"
 
 
 def test_parse_self_test__not_json__is_refused() -> None:

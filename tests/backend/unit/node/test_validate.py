@@ -81,7 +81,7 @@ def test_inspect_once__passed_before__is_not_run_again(
 ) -> None:
     path = save(tmp_path, linear_model())
     first = inspect_once(path, SandboxLimits())
-    monkeypatch.setattr(validate, "inspect_artifact", lambda *_: pytest.fail("ran again"))
+    monkeypatch.setattr(validate, "inspect_artifact", lambda *_, **__: pytest.fail("ran again"))
     assert inspect_once(path, SandboxLimits()) == first
     with pytest.raises(pytest.fail.Exception):
         inspect_once(path, SandboxLimits(seconds=1))
