@@ -6,6 +6,7 @@ their range: about half of them are cut off at zero, few at 255.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import sqrt
 from typing import Any
 
@@ -17,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 MICROSOFT = "com.microsoft"
 STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))
 """(channels, stride of the first block); two blocks each."""
+SMALL_STAGES = ((32, 1), (64, 2), (128, 2), (256, 2))
 LOW, HIGH = -64, 63
 WEIGHT_DEVIATION = 37.0
 SCALE = np.float32(1 / 32)
@@ -106,7 +108,28 @@ def build_resnet(size: int = 168, classes: int = 1000, seed: int = 18) -> bytes:
     x, shape = build.convolution(x, (3, size, size), 64, 7, 2, x_zero=128)
     x = build.node("MaxPool", [x], kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
     shape = (shape[0], -(-shape[1] // 2), -(-shape[2] // 2))
-    for channels, stride in STAGES:
+    return _finish(build, x, shape, size, STAGES, classes)
+
+
+def build_small_resnet(size: int = 32, classes: int = 10, seed: int = 18) -> bytes:
+    """The form for small images, at half the width: no halving before the first stage. 2.8 M parameters, 139 M
+    multiply-adds a row at 32."""
+    build = _Builder(seed)
+    x = build.node("QuantizeLinear", ["image", build.constant(SCALE), build.zero(128)])
+    x, shape = build.convolution(x, (3, size, size), SMALL_STAGES[0][0], 3, 1, x_zero=128)
+    return _finish(build, x, shape, size, SMALL_STAGES, classes)
+
+
+def _finish(
+    build: _Builder,
+    x: str,
+    shape: tuple[int, int, int],
+    size: int,
+    stages: Sequence[tuple[int, int]],
+    classes: int,
+) -> bytes:
+    """The stages of blocks, the classifier, and the file."""
+    for channels, stride in stages:
         x, shape = build.block(x, shape, channels, stride)
         x, shape = build.block(x, shape, channels, 1)
     scale, zero = build.constant(SCALE), build.zero(0)

@@ -1,0 +1,1 @@
+"""The benches' load generator: a process of its own that drives one server over many connections."""

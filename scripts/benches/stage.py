@@ -1,0 +1,187 @@
+"""A chain, a node process on its core, funded payers, and the loads on that node."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import secrets
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from assay.commitments.receipts import receipt_digest, receipt_from_json
+from assay.commitments.signing import SigningKey, verify_signer
+from assay.commitments.tensors import commit_tensors
+from assay.node.config import SettlementConfig
+from numpy.typing import NDArray
+
+from scripts.benches.load.cores import Cores, on_cores
+from scripts.benches.load.drive import drive
+from scripts.benches.load.plan import Load, Payer, Payment, Plan
+from scripts.benches.load.wire import InferRequest
+from scripts.benches.workloads import Workload
+from tests.support.nodes import Network, NodeUnderTest, Published, local_network
+
+ROOT = Path(__file__).resolve().parents[2]
+PRICE = 5
+FUNDS = 10**12
+"""Of each payer; more than any load spends."""
+BOND, SLASH = 10, 400
+STAKE = 10**9
+GAS = 300_000
+MORE = 1.25
+"""Vouchers signed for each that is expected to be spent; besides SPARE for each payer."""
+SPARE = 50
+WARMUP = 0.3
+"""Seconds."""
+
+
+@dataclass
+class Offer:
+    """A workload at a price, under one published version. `spent`: vouchers used, by payer."""
+
+    workload: Workload
+    published: Published
+    price: int
+    spent: Counter[int] = field(default_factory=Counter)
+
+    @property
+    def infer(self) -> InferRequest:
+        return InferRequest.of(self.published.path, self.workload.input_name, self.workload.row)
+
+
+@dataclass
+class Stage:
+    network: Network
+    node: NodeUnderTest
+    cores: Cores
+    payers: list[bytes] = field(default_factory=list)
+    """Their secrets; keys for this run alone."""
+
+    def offer(self, workload: Workload, name: str, price: int) -> Offer:
+        published = workload.publish(self.network, name)
+        self.node.offer(published, price)
+        return Offer(workload, published, price)
+
+    def add_payers(self, count: int) -> None:
+        """Until there are so many, each with FUNDS in escrow at the node."""
+        fresh = [secrets.token_bytes(32) for _ in range(count - len(self.payers))]
+        if not fresh:
+            return
+        network, sender = self.network, self.network.chain.accounts[0]
+        network.mint(sender, FUNDS * len(fresh))
+        network.send(network.token.approve(network.settlement.address, FUNDS * len(fresh)))
+        sent = []
+        for secret in fresh:
+            call = network.settlement.fund(SigningKey(secret).address, self.node.operator, FUNDS)
+            transaction = {"from": sender, "to": call.to, "data": "0x" + call.data.hex(), "gas": hex(GAS)}
+            sent.append(network.client.request("eth_sendTransaction", [transaction]))
+        for each in sent:
+            receipt = network.client.request("eth_getTransactionReceipt", [each])
+            if not receipt or receipt["status"] != "0x1":
+                raise RuntimeError(f"funding transaction {each} did not succeed")
+        self.payers += fresh
+
+    @contextlib.contextmanager
+    def serving(self) -> Iterator[None]:
+        """The node runs, on the server's core."""
+        with on_cores(self.cores.server):
+            self.node.start(wait_seconds=90)
+        try:
+            yield
+        finally:
+            self.node.stop()
+
+    def load(
+        self,
+        offer: Offer,
+        seconds: float,
+        expected: float,
+        *,
+        connections: int = 16,
+        rate: float | None = None,
+    ) -> Load:
+        """Requests for the offer's row; each connection is a payer if it has a price. `expected`: requests a
+        second, at most, for which vouchers are signed. The last answers are checked."""
+        payment = self._payment(offer, seconds + WARMUP, expected, connections) if offer.price else None
+        plan = Plan(
+            port=self.node.port,
+            seconds=seconds,
+            connections=connections,
+            warmup_seconds=WARMUP,
+            rate=rate,
+            infer=offer.infer,
+            payment=payment,
+        )
+        load = drive(plan, self.cores.client)
+        if payment is not None:
+            offer.spent.update(dict(enumerate(load.sent)))
+        for answer in load.last:
+            check_answer(self, offer, answer)
+        return load
+
+    def _payment(self, offer: Offer, seconds: float, expected: float, connections: int) -> Payment:
+        self.add_payers(connections)
+        return Payment(
+            domain=self.network.domain,
+            node=self.node.operator,
+            version_id=offer.published.version_id,
+            price=offer.price,
+            payers=tuple(
+                Payer(secret, offer.spent[i] + 1) for i, secret in enumerate(self.payers[:connections])
+            ),
+            requests=int(expected * MORE * seconds / connections) + SPARE,
+        )
+
+
+def check_answer(stage: Stage, offer: Offer, answer: bytes) -> None:
+    """The answer is the model's, and its receipt is signed by the node for that input and output. Raises
+    AssertionError, FieldError, VerificationError."""
+    document, output = parse_answer(answer)
+    expected = offer.workload.run(offer.workload.row)
+    if offer.workload.program is None:
+        np.testing.assert_allclose(output.reshape(expected.shape), expected, rtol=1e-3, atol=1e-4)
+    else:
+        np.testing.assert_array_equal(output.reshape(expected.shape), expected)
+    signed = receipt_from_json(stage.network.domain, orjson.loads(document["parameters"]["receipt"]))
+    receipt = signed.receipt
+    assert receipt.node == stage.node.operator and receipt.version_id == offer.published.version_id
+    assert receipt.price == offer.price
+    assert receipt.input_hash == commit_tensors([offer.workload.row])
+    assert receipt.output_hash == commit_tensors([output.reshape(expected.shape)])
+    verify_signer(receipt_digest(stage.network.domain, receipt), signed.signature, stage.node.signer.address)
+
+
+def parse_answer(answer: bytes) -> tuple[dict[str, Any], NDArray[Any]]:
+    """(the JSON part, the float32 output) of an answer in the binary form. Raises ValueError."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    found = re.search(rb"inference-header-content-length: *([0-9]+)", head, re.IGNORECASE)
+    if found is None:
+        raise ValueError(f"not an answer in the binary form: {answer[:300]!r}")
+    length = int(found[1])
+    return orjson.loads(body[:length]), np.frombuffer(body[length:], np.float32)
+
+
+@contextlib.contextmanager
+def build_stage(servers: int = 1, **options: Any) -> Iterator[Stage]:
+    """A chain on the generator's core and a registered node on `servers` cores, not started; `options` go to
+    its configuration. Its folder is on the disk of this repository: no receipt is durable in memory."""
+    cores = Cores.find(servers)
+    base = ROOT / ".cache" / "benches"
+    base.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=base)))
+        terms = {"disputes": True, "bond": BOND, "slash_amount": SLASH, "dispute_window": 600}
+        with on_cores(cores.client):
+            network = stack.enter_context(local_network(folder, **terms))
+        options.setdefault("settlement", SettlementConfig(max_age_seconds=3600))
+        node = network.add_node(**options)
+        network.mint(node.operator, STAKE)
+        network.send_as(node.operator, network.token.approve(network.nodes.address, STAKE))
+        network.send_as(node.operator, network.nodes.stake(node.operator, STAKE))
+        yield Stage(network, node, cores)
