@@ -80,6 +80,11 @@ def read_request(
 ) -> InferRequest:
     """`parse_request` for a header that is no JSON text (any more), and the binary tensors behind it."""
     parameters = _object(header.get("parameters", {}), "parameters")
+    if parameters.get("sequence_id"):
+        raise InputError(
+            "sequences are not supported: this node keeps nothing between requests; leave sequence_id out",
+            code="input_unsupported",
+        )
     arrays = _parse_inputs(header.get("inputs"), binary, inputs, max_elements)
     default = parameters.get("binary_data_output", False) is True
     request_id = header.get("id")
@@ -154,7 +159,13 @@ def _parse_inputs(
 
 
 def _binary_size(tensor: dict[str, Any], name: str) -> int | None:
-    size = _object(tensor.get("parameters", {}), f"input {name!r} parameters").get("binary_data_size")
+    parameters = _object(tensor.get("parameters", {}), f"input {name!r} parameters")
+    if "shared_memory_region" in parameters:
+        raise InputError(
+            f"input {name!r}: shared memory is not supported; send the tensor itself",
+            code="input_unsupported",
+        )
+    size = parameters.get("binary_data_size")
     if size is None:
         return None
     if not isinstance(size, int) or isinstance(size, bool) or size < 0:
