@@ -9,6 +9,7 @@ import os
 import tomllib
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -37,6 +38,21 @@ class VersionConfig(Section):
     name: str
     number: int = Field(ge=1)
     price: int = Field(default=0, ge=0, lt=1 << 128)
+    executor: str = Field(default="", description="URL of an Open Inference Protocol v2 server that runs it")
+    executor_model: str = Field(default="", description="its name there; empty: `name`")
+    executor_version: str = Field(default="", description="its version there; empty: the server's choice")
+    executor_seconds: float = Field(default=30.0, gt=0, description="for one answer")
+    executor_connections: int = Field(default=8, ge=1, le=256)
+    executor_json: bool = Field(default=False, description="send JSON, even if binary tensors are understood")
+    spot_check: float = Field(default=0.0, ge=0, le=1, description="share of exact answers computed here too")
+
+    @field_validator("executor")
+    @classmethod
+    def _url(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if value and (parts.scheme != "http" or not parts.hostname or parts.username or parts.query):
+            raise ValueError("must be http://host:port of a server that this node alone can reach")
+        return value.rstrip("/")
 
     @field_validator("publisher")
     @classmethod
@@ -71,6 +87,15 @@ class LimitsConfig(Section):
     artifact_mib: int = Field(default=512, ge=1)
     sandbox_mib: int = Field(default=4096, ge=1024)
     sandbox_seconds: int = Field(default=60, ge=1)
+
+
+class MemoryConfig(Section):
+    """What loaded versions may take together; beyond it the least recently used one is unloaded."""
+
+    budget_mib: int = Field(default=0, ge=0, description="0: half of the machine's or control group's memory")
+    min_resident_seconds: float = Field(
+        default=30.0, ge=0, description="a version stays so long before others may displace it"
+    )
 
 
 class SettlementConfig(Section):
@@ -108,6 +133,10 @@ class NodeConfig(Section):
     run_threads: int = Field(default=2, ge=1, description="requests that run at the same time")
     session_threads: int = Field(default=1, ge=1, description="threads of one run")
     view_max_age_seconds: float = Field(default=30.0, gt=0)
+    serve_offers: bool = Field(
+        default=False, description="serve whatever this node offers on the chain, listed below or not"
+    )
+    memory: MemoryConfig = MemoryConfig()
     versions: list[VersionConfig] = []
     limits: LimitsConfig = LimitsConfig()
     settlement: SettlementConfig = SettlementConfig()
@@ -158,15 +187,23 @@ def write_config(folder: Path, config: NodeConfig) -> Path:
 
 def render_config(config: NodeConfig) -> str:
     """TOML that `load_config` reads back as the same configuration."""
-    data = config.model_dump(exclude={"versions", "limits", "settlement"})
+    data = config.model_dump(exclude={"versions", "limits", "memory", "settlement"})
     lines = ["# Settings of this node; `assay node doctor` checks them.", *_assignments(data)]
-    for name in ("limits", "settlement"):
+    for name in ("limits", "memory", "settlement"):
         section = getattr(config, name).model_dump(exclude_defaults=True)
         if section:
             lines += ["", f"[{name}]", *_assignments(section)]
     for version in config.versions:
-        lines += ["", "[[versions]]", *_assignments(version.model_dump())]
+        lines += ["", "[[versions]]", *_assignments(_told(version))]
     return "\n".join(lines) + "\n"
+
+
+def _told(version: VersionConfig) -> dict[str, Any]:
+    """What a reader looks for in every version, and what is not the default."""
+    return {"publisher": version.publisher, "name": version.name, "number": version.number} | {
+        "price": version.price,
+        **version.model_dump(exclude_defaults=True),
+    }
 
 
 def _assignments(data: dict[str, Any]) -> list[str]:

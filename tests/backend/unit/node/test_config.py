@@ -10,6 +10,7 @@ from assay.errors import ConfigurationError
 from assay.node.config import (
     FILE,
     LimitsConfig,
+    MemoryConfig,
     NodeConfig,
     SettlementConfig,
     VersionConfig,
@@ -42,6 +43,21 @@ def config(**changes: object) -> NodeConfig:
             "limits": LimitsConfig(max_concurrent=7, run_seconds=0.5),
             "settlement": SettlementConfig(free_receipts=True, max_value=10**20),
         },
+        {
+            "versions": [
+                VersionConfig(
+                    publisher=OPERATOR,
+                    name="digits",
+                    number=1,
+                    executor="http://127.0.0.1:8080/",
+                    executor_model="digits-gpu",
+                    executor_seconds=0.5,
+                    spot_check=0.01,
+                )
+            ],
+            "serve_offers": True,
+            "memory": MemoryConfig(budget_mib=100),
+        },
     ],
 )
 def test_write_config__any__is_read_back_the_same(tmp_path: Path, changes: dict[str, object]) -> None:
@@ -57,6 +73,8 @@ def test_write_config__any__is_read_back_the_same(tmp_path: Path, changes: dict[
         ("operator = 'x'", "operator"),
         ("[limits]\nmax_body_mib = 0", "limits.max_body_mib"),
         ("typo = 1", "typo"),
+        ("[[versions]]\nexecutor = 'https://user:secret@host'", "versions.0.executor"),
+        ("[[versions]]\nspot_check = 1.5", "versions.0.spot_check"),
     ],
 )
 def test_load_config__wrong_file__names_the_field(tmp_path: Path, text: str, problem: str) -> None:
