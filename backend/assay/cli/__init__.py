@@ -11,6 +11,7 @@ GROUPS = {
     "model": "init, check, quantize, push, publish, list and show models",
     "node": "set up, check and run a node",
     "hub": "run an artifact hub",
+    "facilitator": "settle x402 payments for nodes on this machine",
     "index": "follow the chain into a database",
     "api": "serve the index over HTTP",
     "infer": "send one inference request and keep its receipt",
