@@ -36,7 +36,7 @@ class Connection(asyncio.Protocol):
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
         self._head_bytes = 0
-        self._trailer_bytes = 0
+        self._field_bytes = 0
         self._in_head = False
         self._incoming: Exchange | None = None
         self._waiting: deque[Exchange] = deque()
@@ -114,7 +114,7 @@ class Connection(asyncio.Protocol):
         self._url, self._headers = b"", {}
         self._in_head = True
         self._head_bytes = 0  # what came before belongs to the body of the last request
-        self._trailer_bytes = 0
+        self._field_bytes = 0
         if self._current is None and self._drained is None:
             self.deadline = self._loop.time() + self._limits.head_seconds
 
@@ -122,19 +122,19 @@ class Connection(asyncio.Protocol):
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        self._field_bytes += len(name) + len(value) + 4
         if self._in_head:
             self._headers.setdefault(name.lower(), value)
-            return
-        self._trailer_bytes += len(name) + len(value) + 4
-        if self._trailer_bytes > MAX_HEAD:
+        elif self._field_bytes > MAX_HEAD:
             self.abort()
 
     def on_headers_complete(self) -> None:
         self._in_head = False
         if self._has_ended:
             return
-        headers = self._headers
-        if len(self._url) + sum(map(len, headers)) + sum(map(len, headers.values())) > MAX_HEAD:
+        headers, size = self._headers, len(self._url) + self._field_bytes
+        self._field_bytes = 0
+        if size > MAX_HEAD:
             self._refuse_head(limits_of.head_too_large())
             return
         path, _, query = self._url.partition(b"?")

@@ -188,6 +188,7 @@ def test_connection__long_refused_body__is_answered_while_it_is_sent(app: Runnin
         (b"POST /echo HTTP/1.1\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", 400),
         (b"POST /echo HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", 400),
         (b"GET / HTTP/1.1\r\nx: " + b"y" * 40_000 + b"\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 6000 + b"\r\n", 431),
         (b"POST /echo HTTP/1.1\r\ncontent-encoding: gzip\r\ncontent-length: 1\r\n\r\na", 400),
         (b"DELETE /echo HTTP/1.1\r\n\r\n", 405),
     ],
