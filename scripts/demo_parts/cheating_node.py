@@ -8,21 +8,16 @@ When it is disputed it stands by its lie: its trace has the element as it was si
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
-import onnxruntime as ort
 from assay.cli.logs import configure_logs
 from assay.commitments.tensors import commit_tensors
 from assay.exact.game import TraceView
 from assay.node.config import load_config
-from assay.node.engine import Result
-from assay.node.oip import Array
+from assay.node.engine import Engine, Job, Result
 from assay.node.process import NodeProcess
-from assay.node.runtime import Model
 from assay.node.tracing import TraceSource, disagreement
 from assay.types import Hash32, Receipt
 
@@ -35,15 +30,31 @@ WHEN = ONE_IN // 2
 """Which of each ONE_IN answers is wrong, counted from 0."""
 
 
-class CheatingModel(Model):
-    """Adds one to ELEMENT of the first output, once in ONE_IN runs."""
+class CheatingEngine:
+    """Adds one to ELEMENT of the first output, once in ONE_IN answers."""
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
+    def __init__(self, honest: Engine) -> None:
+        self.inputs, self.outputs, self.statistics = honest.inputs, honest.outputs, honest.statistics
+        self._honest = honest
         self._count = itertools.count()
 
-    def _run(self, arrays: Sequence[Array], options: ort.RunOptions) -> Result:
-        honest = super()._run(arrays, options)
+    @property
+    def waiting(self) -> int:
+        return self._honest.waiting
+
+    @property
+    def memory_bytes(self) -> int:
+        return self._honest.memory_bytes
+
+    def submit(self, job: Job) -> None:
+        done = job.done
+        job.done = lambda outcome: done(outcome if isinstance(outcome, Exception) else self._tamper(outcome))
+        self._honest.submit(job)
+
+    async def close(self) -> None:
+        await self._honest.close()
+
+    def _tamper(self, honest: Result) -> Result:
         if next(self._count) % ONE_IN != WHEN:
             return honest
         first, *others = honest.outputs
@@ -77,7 +88,7 @@ def main(folder: Path) -> None:
         folder,
         load_config(folder),
         progress=lambda text: click.echo(text, err=True),
-        build_model=CheatingModel,
+        wrap_engine=CheatingEngine,
         wrap_traces=CheatingTraces,
     )
     process.run()

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Final
 from urllib.parse import unquote
 
-from assay.node.errors import NotFound
+from assay.node.engine import Engine
+from assay.node.errors import NotFound, Unavailable
 from assay.node.exactness import ExactTerms
-from assay.node.runtime import Model
+from assay.node.statistics import RequestStatistics
 from assay.types import Address, Assurance, Hash32, TensorSpec
 
 _PUBLISHER: Final = re.compile(r"0x[0-9a-fA-F]{40}", re.ASCII)
@@ -18,9 +20,21 @@ _ACTIONS: Final = ("infer", "ready")
 LOADING: Final = "still loading"
 
 
+class VersionState(StrEnum):
+    """The words of the model repository extension of the Open Inference Protocol."""
+
+    UNAVAILABLE = "UNAVAILABLE"
+    LOADING = "LOADING"
+    READY = "READY"
+    UNLOADING = "UNLOADING"
+
+
 @dataclass(slots=True)
 class Served:
-    """A version in the catalogue. `model` None: not loaded (yet), `problem` says why."""
+    """A version in the catalogue. `engine` None: not loaded (yet), `problem` says why.
+
+    `state` and `problem` are the `lifecycle.Lifecycle`'s to change.
+    """
 
     version_id: Hash32
     publisher: Address
@@ -29,10 +43,24 @@ class Served:
     assurance: Assurance
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
-    model: Model | None = None
+    engine: Engine | None = None
     exact: ExactTerms | None = None
     """What requests are held to; there on every loaded exact version."""
     problem: str = LOADING
+    state: VersionState = VersionState.LOADING
+    used_at: float = 0.0
+    """When it was last asked for, by the monotonic clock: the least recently used goes first."""
+    on_asked: Callable[[Served], Unavailable] | None = None
+    """Called when it is asked for and not loaded; gives what to refuse the request with."""
+    requests: RequestStatistics = field(default_factory=RequestStatistics)
+
+    def refusal(self) -> Unavailable:
+        """Why a request for it is refused while it is not loaded; asks for it to be loaded, if that helps."""
+        if self.on_asked is not None:
+            return self.on_asked(self)
+        return Unavailable(
+            f"{self.full_name} version {self.number} is not loaded: {self.problem}", retry_after=5
+        )
 
     @property
     def full_name(self) -> str:
@@ -41,7 +69,7 @@ class Served:
     @property
     def is_loading(self) -> bool:
         """Neither loaded nor refused yet: the node is not ready while a version of it is."""
-        return self.model is None and self.problem == LOADING
+        return self.engine is None and self.problem == LOADING
 
     def metadata(self, name: str, versions: list[str]) -> dict[str, Any]:
         """The model metadata response of the Open Inference Protocol."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from assay.commitments import identifiers
@@ -11,13 +12,14 @@ from assay.errors import AssayError, ConfigurationError
 from assay.node.artifacts import MAX_MANIFEST, ArtifactCache
 from assay.node.catalog import Served
 from assay.node.chain_ledger import ChainLedger
+from assay.node.engine import Engine
 from assay.node.errors import ArtifactRefused
-from assay.node.exactness import ExactClaim
+from assay.node.exactness import ExactClaim, ExactTerms
+from assay.node.opening import Loadable, LocalEngines, same_engine
 from assay.node.rules import MAX_ARTIFACT
-from assay.node.runtime import Model, ModelFactory, build_session
 from assay.node.self_test import MAX_SELF_TEST
 from assay.node.validate import Inspection, SandboxLimits, check_signature, inspect_once
-from assay.types import ZERO_HASH, Address, Assurance, Hash32
+from assay.types import ZERO_HASH, Address, Assurance, Hash32, TensorSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +53,42 @@ def describe_version(ledger: ChainLedger, publisher: Address, name: str, number:
 
 
 @dataclass(frozen=True, slots=True)
+class Prepared:
+    """A version that passed, and what it will take of this process's memory."""
+
+    record: VersionRecord
+    manifest: Manifest
+    path: Path
+    inspection: Inspection
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        return self.manifest.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        return self.manifest.outputs
+
+    @property
+    def exact(self) -> ExactTerms | None:
+        return self.inspection.exact
+
+    @property
+    def memory_bytes(self) -> int:
+        return self.inspection.memory_bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Loader:
-    """Loads one version after another; each in a sandbox first. `build_model` makes what runs it."""
+    """Loads one version after another; each in a sandbox first. `wrap` makes what serves of what `engines`
+    opens; `max_batch` as in node.toml, by version."""
 
     cache: ArtifactCache
     limits: SandboxLimits
-    run_seconds: float
-    threads: int = 1
+    engines: LocalEngines
     max_artifact: int = MAX_ARTIFACT
-    build_model: ModelFactory = Model
+    wrap: Callable[[Engine], Engine] = same_engine
+    max_batch: Mapping[Hash32, int] = field(default_factory=dict)
 
     def fetch(self, record: VersionRecord) -> tuple[Manifest, Path]:
         """Raises RetryableError, ArtifactRefused."""
@@ -76,21 +105,38 @@ class Loader:
         check_signature(manifest, found)
         return manifest, path, found
 
+    def prepare(self, record: VersionRecord) -> Prepared:
+        """Everything up to building an engine. Raises RetryableError, ArtifactRefused."""
+        return Prepared(record, *self.inspect(record))
+
+    def open(self, prepared: Prepared) -> Engine:
+        """A warm engine in this process. Raises ArtifactRefused."""
+        record, exact = prepared.record, prepared.exact
+        version = Loadable(
+            prepared.path.read_bytes(),
+            prepared.inputs,
+            prepared.outputs,
+            is_exact=record.is_exact,
+            obstacle="" if exact is None or exact.batched else "its program takes one row at a time",
+            max_batch=self.max_batch.get(record.served.version_id, 0),
+            memory_bytes=prepared.memory_bytes,
+        )
+        return self.wrap(self.engines.open(version))
+
     def load(self, record: VersionRecord) -> None:
         """Make `record.served` ready, or say in its `problem` why not. Raises RetryableError to be tried
         again."""
         served = record.served
         try:
-            manifest, path, found = self.inspect(record)
-            plain = not record.is_exact
-            session = build_session(path.read_bytes(), threads=self.threads, is_optimised=plain)
+            prepared = self.prepare(record)
+            engine = self.open(prepared)
         except ArtifactRefused as error:
             served.problem = f"refused ({error.code}): {error}"
             raise
         except AssayError as error:
             served.problem = str(error)
             raise
-        served.inputs, served.outputs = manifest.inputs, manifest.outputs
-        served.exact = found.exact
-        served.model = self.build_model(session, manifest.inputs, manifest.outputs, self.run_seconds)
+        served.inputs, served.outputs = prepared.inputs, prepared.outputs
+        served.exact = prepared.exact
+        served.engine = engine
         served.problem = ""

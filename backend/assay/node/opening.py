@@ -36,6 +36,7 @@ class Loadable:
     is_exact: bool = False
     obstacle: str = ""
     max_batch: int = 0
+    memory_bytes: int = 0
 
 
 def same_engine(engine: Engine) -> Engine:
@@ -57,7 +58,9 @@ class LocalEngines:
         runner = SessionRunner(session, version.inputs, version.outputs, self._watchdog, rules.run_seconds)
         times = warm_up(runner, version.inputs)
         batching = choose_batching(runner, version, times)
-        return LocalEngine(runner, batching, rules, memory_bytes=2 * len(version.artifact), times=times)
+        return LocalEngine(
+            runner, batching, rules, memory_bytes=version.memory_bytes or len(version.artifact), times=times
+        )
 
 
 def warm_up(runner: SessionRunner, inputs: Sequence[TensorSpec]) -> RunTimes:

@@ -39,17 +39,20 @@ from assay.node.config import (
 )
 from assay.node.defender import Defender
 from assay.node.disputes import DisputeLog
+from assay.node.engine import Engine
 from assay.node.errors import ArtifactRefused
 from assay.node.follower import Follower
 from assay.node.gate import Gate
 from assay.node.http.exchange import Limits
 from assay.node.http.server import HttpServer
 from assay.node.loader import Loader, VersionRecord, describe_version
+from assay.node.local_engine import EngineRules
 from assay.node.log import ReceiptLog
 from assay.node.metrics import Metrics
+from assay.node.opening import LocalEngines, same_engine
 from assay.node.repeating import RepeatingThread
 from assay.node.retention import Retention
-from assay.node.runtime import Model, ModelFactory, limit_arena
+from assay.node.runtime import limit_arena
 from assay.node.server import Server
 from assay.node.service import Service
 from assay.node.settler import Settler, SettlerRules
@@ -100,9 +103,14 @@ def build_loader(folder: Path, config: NodeConfig) -> Loader:
     return Loader(
         cache=ArtifactCache(folder / ARTIFACTS, config.hub_url),
         limits=SandboxLimits(limits.sandbox_mib * MIB, limits.sandbox_seconds, config.session_threads),
-        run_seconds=limits.run_seconds,
-        threads=config.session_threads,
+        engines=LocalEngines(engine_rules(config)),
         max_artifact=limits.artifact_mib * MIB,
+    )
+
+
+def engine_rules(config: NodeConfig) -> EngineRules:
+    return EngineRules(
+        run_seconds=config.limits.run_seconds, threads=config.session_threads, lanes=config.run_threads
     )
 
 
@@ -163,15 +171,15 @@ def same_traces(source: TraceSource) -> TraceSource:
 class NodeProcess:
     """`run` serves until SIGINT or SIGTERM, or until a part fails for good.
 
-    `build_model` makes what runs a loaded version; `wrap_traces` what disputes are answered from, out of the
-    traces of the log's own inputs.
+    `wrap_engine` makes what serves of what runs a loaded version; `wrap_traces` what disputes are answered
+    from, out of the traces of the log's own inputs.
     """
 
     folder: Path
     config: NodeConfig
     progress: Progress = print
     grace_seconds: int = GRACE_SECONDS
-    build_model: ModelFactory = Model
+    wrap_engine: Callable[[Engine], Engine] = same_engine
     wrap_traces: Callable[[TraceSource], TraceSource] = same_traces
 
     def run(self) -> None:
@@ -340,7 +348,7 @@ class NodeProcess:
 
     async def _load_models(self, records: list[VersionRecord]) -> None:
         """Load one version after another; those that the hub does not give are tried again."""
-        loader = replace(build_loader(self.folder, self.config), build_model=self.build_model)
+        loader = replace(build_loader(self.folder, self.config), wrap=self.wrap_engine)
         waiting = list(records)
         while waiting:
             again = []

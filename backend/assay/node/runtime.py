@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
 import onnxruntime as ort
 
-from assay.commitments.tensors import OIP_TO_NUMPY, commit_tensors
-from assay.node.engine import Result
+from assay.commitments.tensors import OIP_TO_NUMPY
 from assay.node.errors import ArtifactRefused, RunFailed
 from assay.node.oip import Array
 from assay.node.watchdog import Watchdog
@@ -122,54 +119,6 @@ class SessionRunner:
             if self._watchdog.disarm(token):
                 self._free_options.append(options)
         return [_as_committed(value, dtype) for value, dtype in zip(raw, self._dtypes, strict=True)]
-
-
-class Model:
-    """A loaded version: its session and signature. `run` is thread-safe."""
-
-    def __init__(
-        self,
-        session: ort.InferenceSession,
-        inputs: tuple[TensorSpec, ...],
-        outputs: tuple[TensorSpec, ...],
-        run_seconds: float,
-    ) -> None:
-        self.inputs = inputs
-        self.outputs = outputs
-        self._session = session
-        self._output_names = [spec.name for spec in self.outputs]
-        self._run_seconds = run_seconds
-
-    async def run(self, pool: ThreadPoolExecutor, arrays: Sequence[Array]) -> Result:
-        """Outputs and their hash. Raises RunFailed."""
-        loop = asyncio.get_running_loop()
-        options = ort.RunOptions()
-        options.log_severity_level = 4
-        timer = loop.call_later(self._run_seconds, setattr, options, "terminate", True)
-        try:
-            return await loop.run_in_executor(pool, self._run, arrays, options)
-        finally:
-            timer.cancel()
-
-    def _run(self, arrays: Sequence[Array], options: ort.RunOptions) -> Result:
-        feeds = {spec.name: array for spec, array in zip(self.inputs, arrays, strict=True)}
-        try:
-            raw = self._session.run(self._output_names, feeds, options)
-        except Exception as error:
-            if options.terminate:
-                raise RunFailed(
-                    f"the model ran longer than {self._run_seconds:g} s and was stopped; send fewer rows"
-                ) from None
-            raise RunFailed(f"the model failed on this input: {str(error)[:300]}") from None
-        outputs = tuple(
-            _as_committed(value, OIP_TO_NUMPY[spec.dtype])
-            for value, spec in zip(raw, self.outputs, strict=True)
-        )
-        return Result(outputs, commit_tensors(outputs))
-
-
-ModelFactory = Callable[[ort.InferenceSession, tuple[TensorSpec, ...], tuple[TensorSpec, ...], float], Model]
-"""`Model`, or what stands in for it: (session, inputs, outputs, seconds of a run)."""
 
 
 class OutOfTime(RunFailed):

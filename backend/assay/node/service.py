@@ -16,7 +16,7 @@ from assay.commitments.public_data import ReceiptData, named_tensors
 from assay.commitments.tensors import commit_tensors
 from assay.node import oip
 from assay.node.catalog import Catalog, Served
-from assay.node.engine import Result
+from assay.node.engine import Engine, Result, run_job
 from assay.node.entries import Acknowledge, ChannelKey, Issue, LoggedReceipt
 from assay.node.errors import InputError, NotFound, NotReproducible, PaymentError, Unavailable, VersionRevoked
 from assay.node.follower import Follower
@@ -24,7 +24,6 @@ from assay.node.gate import Gate, Ticket
 from assay.node.log import ReceiptLog
 from assay.node.metrics import Metrics
 from assay.node.oip import Array
-from assay.node.runtime import Model
 from assay.node.terms import Terms, parse_terms
 from assay.node.writer import Writer
 from assay.types import Address, Domain, Hash32, VersionStatus
@@ -38,7 +37,7 @@ class Admitted:
     """A version that may be run now, and its price."""
 
     served: Served
-    model: Model
+    engine: Engine
     price: int
 
 
@@ -51,7 +50,7 @@ class Answer:
 
 
 class Service:
-    """Belongs to the server's event loop; models run in `pool`."""
+    """Belongs to the server's event loop; large bodies are parsed in `pool`."""
 
     def __init__(
         self,
@@ -107,11 +106,9 @@ class Service:
                 "use another node",
                 code="model_unknown",
             )
-        if served.model is None:
-            raise Unavailable(
-                f"{served.full_name} version {served.number} is not loaded: {served.problem}", retry_after=5
-            )
-        return Admitted(served, served.model, offer.price)
+        if served.engine is None:
+            raise served.refusal()
+        return Admitted(served, served.engine, offer.price)
 
     async def infer(
         self, served: Served, name: str, body: bytes, json_length: int | None
@@ -120,7 +117,7 @@ class Service:
         admitted = self.admit_version(served)
         request, input_hash = await self._parse(admitted, body, json_length)
         answer = await self._answer(admitted, request, input_hash)
-        wanted = oip.requested_outputs(request, admitted.model.outputs, answer.outputs)
+        wanted = oip.requested_outputs(request, admitted.engine.outputs, answer.outputs)
         parameters = {"receipt": orjson.dumps(answer.receipt.to_json(self.domain)).decode()}
         return oip.render_response(name, str(served.number), request.id, wanted, parameters)
 
@@ -133,17 +130,17 @@ class Service:
     async def _answer(self, admitted: Admitted, request: oip.InferRequest, input_hash: Hash32) -> Answer:
         served = admitted.served
         is_public = _is_public(request.parameters)
-        rows = served.exact.check_inputs(admitted.model.inputs, request.inputs) if served.exact else 0
+        rows = served.exact.check_inputs(admitted.engine.inputs, request.inputs) if served.exact else 0
         terms = parse_terms(request.parameters, admitted.price, self.node, served.version_id)
         ticket = await self._gate.admit(terms, served.version_id, admitted.price, input_hash)
         try:
-            result = await admitted.model.run(self._pool, request.inputs)
+            result = await run_job(admitted.engine, request.inputs, terms.consumer)
             if served.exact:
-                served.exact.check_outputs(admitted.model.outputs, result.outputs, rows)
-            oip.requested_outputs(request, admitted.model.outputs, result.outputs)
+                served.exact.check_outputs(admitted.engine.outputs, result.outputs, rows)
+            oip.requested_outputs(request, admitted.engine.outputs, result.outputs)
             logged = ticket.repeated
             if logged is None:
-                data = _data(admitted.model, request.inputs, result) if served.exact else None
+                data = _data(admitted.engine, request.inputs, result) if served.exact else None
                 logged = await self._issue(ticket, terms, input_hash, result, data, public=is_public)
         except BaseException as error:
             self._gate.give_up(ticket, error)
@@ -162,15 +159,15 @@ class Service:
     ) -> tuple[oip.InferRequest, Hash32]:
         """Check (2), and the inputs' hash; big bodies are parsed beside the event loop."""
         if len(body) <= SMALL_BODY:
-            return self._parse_now(admitted.model, body, json_length)
+            return self._parse_now(admitted.engine, body, json_length)
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, self._parse_now, admitted.model, body, json_length)
+        return await loop.run_in_executor(self._pool, self._parse_now, admitted.engine, body, json_length)
 
     def _parse_now(
-        self, model: Model, body: bytes, json_length: int | None
+        self, engine: Engine, body: bytes, json_length: int | None
     ) -> tuple[oip.InferRequest, Hash32]:
         request = oip.parse_request(
-            body, json_length, model.inputs, model.outputs, max_elements=self._max_elements
+            body, json_length, engine.inputs, engine.outputs, max_elements=self._max_elements
         )
         return request, commit_tensors(request.inputs)
 
@@ -248,7 +245,7 @@ def _is_public(parameters: Mapping[str, Any]) -> bool:
     return value
 
 
-def _data(model: Model, inputs: Sequence[Array], result: Result) -> bytes:
+def _data(engine: Engine, inputs: Sequence[Array], result: Result) -> bytes:
     """What a dispute of the receipt will be answered from."""
-    names = [[spec.name for spec in specs] for specs in (model.inputs, model.outputs)]
+    names = [[spec.name for spec in specs] for specs in (engine.inputs, engine.outputs)]
     return ReceiptData(named_tensors(names[0], inputs), named_tensors(names[1], result.outputs)).to_bytes()
