@@ -117,6 +117,12 @@ class SettlementConfig(Section):
         return math.ceil(self.max_age_seconds) + POSTING_SECONDS
 
 
+class GrpcConfig(Section):
+    """The Open Inference Protocol over gRPC, at the same host as HTTP."""
+
+    port: int = Field(default=0, ge=0, le=65535, description="0: no gRPC; 8001 is what its clients try first")
+
+
 class NodeConfig(Section):
     """The whole file."""
 
@@ -140,6 +146,7 @@ class NodeConfig(Section):
     versions: list[VersionConfig] = []
     limits: LimitsConfig = LimitsConfig()
     settlement: SettlementConfig = SettlementConfig()
+    grpc: GrpcConfig = GrpcConfig()
 
     @field_validator("operator")
     @classmethod
@@ -187,9 +194,10 @@ def write_config(folder: Path, config: NodeConfig) -> Path:
 
 def render_config(config: NodeConfig) -> str:
     """TOML that `load_config` reads back as the same configuration."""
-    data = config.model_dump(exclude={"versions", "limits", "memory", "settlement"})
+    sections = [name for name, field in NodeConfig.model_fields.items() if isinstance(field.default, Section)]
+    data = config.model_dump(exclude={"versions", *sections})
     lines = ["# Settings of this node; `assay node doctor` checks them.", *_assignments(data)]
-    for name in ("limits", "memory", "settlement"):
+    for name in sections:
         section = getattr(config, name).model_dump(exclude_defaults=True)
         if section:
             lines += ["", f"[{name}]", *_assignments(section)]

@@ -50,6 +50,11 @@ class Endpoints:
         return json_reply({"live": True})
 
     async def ready(self, request: Request) -> Reply:
+        self.check_ready()
+        return json_reply({"ready": True})
+
+    def check_ready(self) -> None:
+        """Raises Unavailable with what the node waits for."""
         if self._is_stopping():
             raise Unavailable("this node is stopping")
         view = self._service.follower.view
@@ -57,12 +62,11 @@ class Endpoints:
             raise Unavailable("this node is below the minimum stake")
         if loading := [served.full_name for served in self._service.catalog if served.is_loading]:
             raise Unavailable(f"still loading {', '.join(loading)}", retry_after=1)
-        return json_reply({"ready": True})
 
     async def model(self, request: Request) -> Reply:
         served = self.find(request)
-        if served.engine is None:
-            raise Unavailable(f"{served.full_name} version {served.number} is not loaded: {served.problem}")
+        if not served.inputs and not served.outputs:
+            raise served.refusal()
         name = request.parts["model"]
         numbers = sorted(self._service.catalog.versions(name))
         return json_reply(served.metadata(name, [str(number) for number in numbers]))

@@ -40,7 +40,8 @@ class Server:
         self._bytes = 0
         self._paths: dict[bytes, ModelRoute] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        Endpoints(service, info, lambda: self.stopping).register(self.routes)
+        self.endpoints = Endpoints(service, info, lambda: self.stopping)
+        self.endpoints.register(self.routes)
 
     # Called by connections
 

@@ -18,6 +18,8 @@ from assay.node.service import Service
 from assay.types import Address, Domain
 
 PAGE: Final = 500
+EXTENSIONS: Final = ("binary_tensor_data", "statistics", "model_configuration", "model_repository")
+"""Of the Open Inference Protocol; `model_repository` answers the operator alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,7 @@ class NodeInfo:
 
     def server(self) -> dict[str, Any]:
         """`GET /v2`: the server metadata of the Open Inference Protocol."""
-        return {"name": "assay", "version": assay.__version__, "extensions": ["binary_tensor_data"]}
+        return {"name": "assay", "version": assay.__version__, "extensions": list(EXTENSIONS)}
 
     def node(self, service: Service) -> dict[str, Any]:
         """`GET /v1/node`."""

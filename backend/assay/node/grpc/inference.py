@@ -1,0 +1,110 @@
+"""ModelInfer: one gRPC request through `Service.answer`, within the node's limits."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+import orjson
+
+from assay.errors import RequestError
+from assay.node import oip
+from assay.node.catalog import Route
+from assay.node.engine import Engine
+from assay.node.errors import NotFound, Unavailable
+from assay.node.grpc.messages import Message
+from assay.node.grpc.tensors import build_response, is_typed, read_request
+from assay.node.http.exchange import Limits
+from assay.node.service import Service
+
+SMALL_MESSAGE: Final = 65_536
+"""Requests up to this many bytes are decoded in the event loop."""
+
+
+def model_route(name: str, version: str) -> Route:
+    """`version` empty: the newest one. Raises NotFound."""
+    if version and not (version.isascii() and version.isdecimal() and len(version) <= 9):
+        raise NotFound(f"version {version[:40]!r} is not a number", code="model_unknown")
+    return Route(name, int(version) if version else None, "")
+
+
+class Inference:
+    """Belongs to the server's event loop. A call that its client gives up is finished all the same: its
+    receipt may be on disk already."""
+
+    def __init__(
+        self, service: Service, limits: Limits, max_elements: int, is_stopping: Callable[[], bool]
+    ) -> None:
+        self._service = service
+        self._limits = limits
+        self._max_elements = max_elements
+        self._is_stopping = is_stopping
+        self._tasks: set[asyncio.Task[Message]] = set()
+        self._bytes = 0
+
+    async def infer(self, request: Message, voucher: Mapping[str, Any]) -> Message:
+        """A ModelInferResponse. Raises RequestError of every kind in `errors`."""
+        task = asyncio.create_task(self._run(request, voucher))
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return await asyncio.shield(task)
+
+    async def _run(self, request: Message, voucher: Mapping[str, Any]) -> Message:
+        started = time.perf_counter()
+        status, code = 200, ""
+        try:
+            with self._held(request.ByteSize()):
+                return await self._infer(request, voucher)
+        except RequestError as error:
+            status, code = error.status, error.code
+            raise
+        except Exception:
+            status, code = 500, "internal"
+            raise
+        finally:
+            self._service.metrics.record(status, code, time.perf_counter() - started)
+
+    async def drain(self) -> None:
+        """Until every request in progress is answered."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _done(self, task: asyncio.Task[Message]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever gave up does not ask for it
+
+    @contextlib.contextmanager
+    def _held(self, size: int) -> Iterator[None]:
+        """Count what a request holds. Raises Unavailable."""
+        if self._is_stopping():
+            raise Unavailable("this node is stopping; use another node")
+        limits = self._limits
+        if len(self._tasks) > limits.max_concurrent or self._bytes + size > limits.max_bytes_in_progress:
+            raise Unavailable("this node is at its limit of requests in progress; try again", code="busy")
+        self._bytes += size
+        try:
+            yield
+        finally:
+            self._bytes -= size
+
+    async def _infer(self, message: Message, voucher: Mapping[str, Any]) -> Message:
+        served = self._service.catalog.find(model_route(message.model_name, message.model_version))
+        engine = self._service.admit_version(served).engine
+        request = await self._read(message, voucher, engine)
+        answer = await self._service.answer(served, request)
+        wanted = oip.requested_outputs(request, engine.outputs, answer.outputs)
+        receipt = orjson.dumps(answer.receipt.to_json(self._service.domain)).decode()
+        name = message.model_name
+        return build_response(request, name, str(served.number), wanted, receipt, typed=is_typed(message))
+
+    async def _read(self, message: Message, voucher: Mapping[str, Any], engine: Engine) -> oip.InferRequest:
+        def read() -> oip.InferRequest:
+            return read_request(
+                message, voucher, engine.inputs, engine.outputs, max_elements=self._max_elements
+            )
+
+        return read() if message.ByteSize() <= SMALL_MESSAGE else await asyncio.to_thread(read)
