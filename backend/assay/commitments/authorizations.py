@@ -7,14 +7,16 @@ from functools import lru_cache
 
 from assay.commitments.identifiers import address_word, keccak
 from assay.commitments.parsing import UINT256_MAX, check_range
-from assay.commitments.receipts import DOMAIN_TYPEHASH
-from assay.types import Address, Hash32
+from assay.commitments.receipts import DOMAIN_TYPEHASH, domain_separator
+from assay.types import Address, Domain, Hash32
 
 TRANSFER_TYPE = (
     "TransferWithAuthorization(address from,address to,uint256 value,uint256 validAfter,uint256 validBefore,"
     "bytes32 nonce)"
 )
 TRANSFER_TYPEHASH = keccak(TRANSFER_TYPE.encode())
+PAYMENT_TYPE = "Payment(bytes32 receipt,bytes32 payment)"
+PAYMENT_TYPEHASH = keccak(PAYMENT_TYPE.encode())
 USED_TOPIC = keccak(b"AuthorizationUsed(address,bytes32)")
 """`AuthorizationUsed(address indexed authorizer, bytes32 indexed nonce)`."""
 TRANSFER_TOPIC = keccak(b"Transfer(address,address,uint256)")
@@ -71,6 +73,11 @@ def payment_id(domain: TokenDomain, payer: Address, nonce: Hash32) -> Hash32:
     return keccak(
         _word(domain.chain_id, "chain_id") + address_word(domain.token) + address_word(payer) + nonce
     )
+
+
+def statement_digest(domain: Domain, receipt: Hash32, payment: Hash32) -> Hash32:
+    """What a node's signer signs to say that a payment bought a receipt; `receipt` is its digest."""
+    return keccak(b"\x19\x01" + domain_separator(domain) + keccak(PAYMENT_TYPEHASH + receipt + payment))
 
 
 def _word(value: int, field: str) -> bytes:

@@ -9,7 +9,7 @@ from assay.errors import FatalError
 from assay.node.database import Connection, Database
 from assay.types import Address, Domain
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 
 TABLES: Final = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
@@ -108,9 +108,29 @@ CREATE TABLE disputes (
 CREATE INDEX disputes_open ON disputes (deadline) WHERE outcome IS NULL;
 
 CREATE TABLE cursors (name TEXT PRIMARY KEY, block INTEGER NOT NULL, timestamp INTEGER NOT NULL) STRICT;
-"""
+""",
+    3: """
+CREATE TABLE payments (
+    payment BLOB PRIMARY KEY,                     -- its name; `receipts.voucher` of the receipt that it
+    bought payer TEXT NOT NULL,
+    identifier TEXT,                              -- the payer's own
+    version_id BLOB NOT NULL,                     -- of the request that it came with
+    input_hash BLOB NOT NULL,
+    amount BLOB NOT NULL,
+    content TEXT NOT NULL,                        -- the authorization, as JSON
+    noted_at INTEGER NOT NULL,                    -- before it was to be settled
+    tx_hash TEXT,                                 -- NULL until it was found on the chain
+    statement BLOB,                               -- the signer's, that it bought its receipt
+    UNIQUE (payer, identifier)
+) STRICT;
+""",
 }
 """Statements that take a log from the schema before to this one."""
+
+SHARED_TABLES: Final = """
+CREATE TABLE IF NOT EXISTS consumers (consumer TEXT PRIMARY KEY) STRICT;
+"""
+"""Of a log that several processes write to alone: whoever issues to a consumer holds its row."""
 
 
 def prepare_database(database: Database, domain: Domain, node: Address) -> Connection:
@@ -120,14 +140,14 @@ def prepare_database(database: Database, domain: Domain, node: Address) -> Conne
     """
     connection = database.connect()
     try:
-        _prepare(connection, database.name, domain, node)
+        _prepare(connection, database, domain, node)
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def _prepare(connection: Connection, name: str, domain: Domain, node: Address) -> None:
+def _prepare(connection: Connection, database: Database, domain: Domain, node: Address) -> None:
     expected = {
         "schema": str(SCHEMA_VERSION),
         "node": str(node),
@@ -142,10 +162,13 @@ def _prepare(connection: Connection, name: str, domain: Domain, node: Address) -
         found: dict[str, str] = dict(connection.execute("SELECT key, value FROM meta").fetchall())
         if found == expected | {"schema": found.get("schema")}:
             found["schema"] = _migrate(connection, found["schema"])
+            if database.is_shared:
+                connection.define(SHARED_TABLES)
     for key, value in expected.items():
         if found.get(key) != value:
             raise FatalError(
-                f"receipts log {name} was written for {key} {found.get(key)}, this node has {value}; "
+                f"receipts log {database.name} was written for {key} {found.get(key)}, this node has "
+                f"{value}; "
                 "use that node's settings, or another data folder"
             )
 
