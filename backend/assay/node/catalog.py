@@ -48,15 +48,14 @@ class Served:
     """What requests are held to; there on every loaded exact version."""
     problem: str = LOADING
     state: VersionState = VersionState.LOADING
-    used_at: float = 0.0
-    """When it was last asked for, by the monotonic clock: the least recently used goes first."""
     on_asked: Callable[[Served], Unavailable] | None = None
     """Called when it is asked for and not loaded; gives what to refuse the request with."""
     requests: RequestStatistics = field(default_factory=RequestStatistics)
 
-    def refusal(self) -> Unavailable:
-        """Why a request for it is refused while it is not loaded; asks for it to be loaded, if that helps."""
-        if self.on_asked is not None:
+    def refusal(self, *, asked: bool = True) -> Unavailable:
+        """Why a request for it is refused while it is not loaded; `asked`: somebody wants to use it, so it is
+        loaded, if that helps."""
+        if asked and self.on_asked is not None:
             return self.on_asked(self)
         return Unavailable(
             f"{self.full_name} version {self.number} is not loaded: {self.problem}", retry_after=5

@@ -72,7 +72,7 @@ class Endpoints:
         return json_reply(served.metadata(name, [str(number) for number in numbers]))
 
     async def model_ready(self, request: Request) -> Reply:
-        self._service.admit_version(self.find(request))
+        self._service.admit_version(self.find(request), asked=False)
         return json_reply({"name": request.parts["model"], "ready": True})
 
     def find(self, request: Request) -> Served:

@@ -70,6 +70,11 @@ class Entry:
         return self.record.served
 
     @property
+    def used_at(self) -> float:
+        """When it last answered somebody; 0 before that."""
+        return self.engine.statistics.last_done if self.engine else 0.0
+
+    @property
     def name(self) -> str:
         return f"{self.served.full_name} version {self.served.number}"
 
@@ -265,7 +270,6 @@ class Lifecycle:
         entry.seconds = entry.loaded_at - started
         entry.displaced = False
         served.inputs, served.outputs, served.exact = prepared.inputs, prepared.outputs, prepared.exact
-        served.used_at = max(served.used_at, entry.loaded_at)
         self._serve(entry)
         self._progress(f"ready: {entry.name}")
 
@@ -312,7 +316,7 @@ class Lifecycle:
             Resident(
                 version_id,
                 entry.size,
-                entry.served.used_at,
+                entry.used_at,
                 entry.loaded_at,
                 busy=entry.task is not None or bool(entry.engine and entry.engine.waiting),
             )

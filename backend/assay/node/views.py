@@ -62,7 +62,7 @@ def _offers(service: Service) -> Iterator[dict[str, Any]]:
     """The versions that a consumer can ask for now."""
     for served in service.catalog:
         try:
-            admitted = service.admit_version(served)
+            admitted = service.admit_version(served, asked=False)
         except RequestError:
             continue
         yield {

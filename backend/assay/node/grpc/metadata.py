@@ -49,7 +49,7 @@ def offer_metadata(service: Service, served: Served) -> Metadata:
     """What one inference costs and whom a voucher for it is signed to, as JSON; nothing while it is not
     offered."""
     try:
-        admitted = service.admit_version(served)
+        admitted = service.admit_version(served, asked=False)
     except RequestError:
         return ()
     offer = {

@@ -66,7 +66,7 @@ class Methods:
         """A version that is known and not served is not ready; one that is not known is an error."""
         served = self._find(request)
         try:
-            self.service.admit_version(served)
+            self.service.admit_version(served, asked=False)
         except Unavailable:
             return load_messages().ModelReadyResponse(ready=False)
         context.set_trailing_metadata(offer_metadata(self.service, served))

@@ -117,7 +117,7 @@ class World:
         if served.engine is None:
             return served.refusal()
         self.now += 1
-        served.used_at = self.now
+        self.loader.engines[name].statistics.last_done = self.now
         return None
 
 
