@@ -20,7 +20,7 @@ from assay.commitments.receipts import receipt_from_json, receipts_tree
 from assay.index.payments import decode_vouchers
 from assay.node.config import LOG_FILE
 from assay.node.database import SqliteDatabase
-from assay.node.log import receipt_of_row
+from assay.node.rows import receipt_of_row
 from assay.types import Address, BatchKey, Hash32, SignedReceipt
 
 from .evidence import Account, Money, Posted

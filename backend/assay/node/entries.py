@@ -28,9 +28,10 @@ class HeldVoucher:
 @dataclass(frozen=True, slots=True)
 class Issue:
     """A receipt to be: everything but its sequence. `payment` is the digest of the voucher that pays for it
-    alone, or, if it is `prepaid`, the name of the payment outside of the vouchers that bought it: then neither
-    what is charged nor the voucher held changes. `data` is what a dispute of it will be answered from
-    (`ReceiptData.to_bytes`)."""
+    alone, or, if it is `prepaid`, the name of the payment outside of the vouchers that bought it: then
+    neither what is charged nor the voucher held changes. `data` is what a dispute of it will be answered from
+    (`ReceiptData.to_bytes`). `ceiling` is what the consumer's vouchers may come to, on all its channels
+    together, by the escrow as it was last seen; a log that several processes write to checks it again."""
 
     key: ChannelKey
     input_hash: Hash32
@@ -41,6 +42,7 @@ class Issue:
     data: bytes | None = field(default=None, repr=False)
     public: bool = False
     prepaid: bool = False
+    ceiling: int | None = None
 
     @property
     def has_voucher(self) -> bool:
@@ -50,10 +52,11 @@ class Issue:
 
 @dataclass(frozen=True, slots=True)
 class Acknowledge:
-    """A voucher that came without a request."""
+    """A voucher that came without a request; `ceiling` as an `Issue`'s."""
 
     key: ChannelKey
     voucher: HeldVoucher
+    ceiling: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,14 @@ class LoggedReceipt:
         """The receipt object of SPEC.md §7, with §11's `public`."""
         found = receipt_to_json(domain, self.signed)
         return found | {"public": True} if self.public else found
+
+
+class AlreadyIssued(Exception):  # noqa: N818 - named after what it is
+    """The payment of an `Issue` has bought this receipt, for the same inputs, maybe from another process."""
+
+    def __init__(self, receipt: LoggedReceipt) -> None:
+        super().__init__(f"receipt 0x{receipt.digest.hex()} was issued already")
+        self.receipt = receipt
 
 
 @dataclass(frozen=True, slots=True)

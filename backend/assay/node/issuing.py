@@ -30,6 +30,9 @@ class LocalIssuer:
         self.node = node
         self._clock = clock
 
+    def close(self) -> None:
+        self._write.close()
+
     def write(self, items: Sequence[Issue | Acknowledge], key: SigningKey) -> list[LoggedReceipt | None]:
         """Sign and store all of `items` in one transaction; what is returned is on disk. All or nothing.
 

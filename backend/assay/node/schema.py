@@ -111,8 +111,8 @@ CREATE TABLE cursors (name TEXT PRIMARY KEY, block INTEGER NOT NULL, timestamp I
 """,
     3: """
 CREATE TABLE payments (
-    payment BLOB PRIMARY KEY,                     -- its name; `receipts.voucher` of the receipt that it
-    bought payer TEXT NOT NULL,
+    payment BLOB PRIMARY KEY,                     -- its name; what it bought has it as `receipts.voucher`
+    payer TEXT NOT NULL,
     identifier TEXT,                              -- the payer's own
     version_id BLOB NOT NULL,                     -- of the request that it came with
     input_hash BLOB NOT NULL,
@@ -130,7 +130,7 @@ CREATE TABLE payments (
 SHARED_TABLES: Final = """
 CREATE TABLE IF NOT EXISTS consumers (consumer TEXT PRIMARY KEY) STRICT;
 """
-"""Of a log that several processes write to alone: whoever issues to a consumer holds its row."""
+"""Only where several processes write: whoever issues to a consumer holds its row."""
 
 
 def prepare_database(database: Database, domain: Domain, node: Address) -> Connection:
