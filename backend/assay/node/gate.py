@@ -87,6 +87,17 @@ class Gate:
         channel.in_flight[payment] = InFlight(input_hash, done)
         return Ticket(channel, price, kept, payment)
 
+    async def admit_prepaid(self, consumer: Address, version_id: Hash32) -> Ticket:
+        """A request that is paid for outside of the vouchers: it takes the channel's next sequence and leaves
+        its accounts alone. Raises Unavailable. What it returns must go to `finish` or `give_up`."""
+        account = self._follower.account(consumer)
+        channel = self._follower.channel(account, version_id)
+        if channel.settled is None:
+            await self._follower.refresh(account)
+        self._check_log(channel)
+        accounts.reserve(channel, None, 0)
+        return Ticket(channel, 0)
+
     def _admit_free(self, channel: Channel, voucher: Voucher, held: HeldVoucher) -> Ticket:
         """A voucher with an unpaid request names the consumer, and acknowledges; it cannot raise what is
         owed."""
@@ -203,13 +214,8 @@ class Gate:
             raise _used(logged)
         return logged
 
-    async def _cover(self, account: Account, channel: Channel, voucher: Voucher) -> bool:
-        """SPEC.md §7 (4). True if it had to wait, so that checks (3) must be repeated. Raises PaymentError
-        `escrow_short`."""
-        waited = False
-        if not self._follower.is_covered(account, max(voucher.amount - channel.held_amount, 0)):
-            await self._follower.refresh(account)
-            waited = True
+    def _check_log(self, channel: Channel) -> None:
+        """Raises Unavailable."""
         if channel.is_behind_chain:
             raise Unavailable(
                 f"the chain paid {channel.settled} on this channel, this node's log knows of "
@@ -217,6 +223,15 @@ class Gate:
                 "the log was lost, and signing on could contradict earlier receipts; use another node",
                 retry_after=3600,
             )
+
+    async def _cover(self, account: Account, channel: Channel, voucher: Voucher) -> bool:
+        """SPEC.md §7 (4). True if it had to wait, so that checks (3) must be repeated. Raises PaymentError
+        `escrow_short`."""
+        waited = False
+        if not self._follower.is_covered(account, max(voucher.amount - channel.held_amount, 0)):
+            await self._follower.refresh(account)
+            waited = True
+        self._check_log(channel)
         more = max(voucher.amount - channel.held_amount, 0)
         if not self._follower.is_covered(account, more):
             escrow = account.escrow

@@ -74,13 +74,14 @@ class Service:
         self.follower = follower
         self.metrics = metrics
         self.log = log
-        self._gate = gate
-        self._writer = writer
+        self.gate = gate
+        self.writer = writer
         self._pool = pool
         self._max_elements = max_elements
 
-    def admit_version(self, served: Served) -> Admitted:
-        """Check (1). Raises NotFound, VersionRevoked, Unavailable."""
+    def admit_version(self, served: Served, *, asked: bool = True) -> Admitted:
+        """Check (1); not `asked`: only to know, so that nothing is loaded for it. Raises NotFound,
+        VersionRevoked, Unavailable."""
         view = self.follower.view
         if not view.active:
             raise Unavailable(
@@ -107,7 +108,7 @@ class Service:
                 code="model_unknown",
             )
         if served.engine is None:
-            raise served.refusal()
+            raise served.refusal(asked=asked)
         return Admitted(served, served.engine, offer.price)
 
     async def infer(
@@ -115,7 +116,7 @@ class Service:
     ) -> oip.InferResponse:
         """A request as it came over HTTP. Raises RequestError of every kind in `errors`."""
         admitted = self.admit_version(served)
-        request, input_hash = await self._parse(admitted, body, json_length)
+        request, input_hash = await self.parse(admitted, body, json_length)
         answer = await self._answer(admitted, request, input_hash)
         wanted = oip.requested_outputs(request, admitted.engine.outputs, answer.outputs)
         parameters = {"receipt": orjson.dumps(answer.receipt.to_json(self.domain)).decode()}
@@ -129,10 +130,10 @@ class Service:
 
     async def _answer(self, admitted: Admitted, request: oip.InferRequest, input_hash: Hash32) -> Answer:
         served = admitted.served
-        is_public = _is_public(request.parameters)
+        is_public = wants_public(request.parameters)
         rows = served.exact.check_inputs(admitted.engine.inputs, request.inputs) if served.exact else 0
         terms = parse_terms(request.parameters, admitted.price, self.node, served.version_id)
-        ticket = await self._gate.admit(terms, served.version_id, admitted.price, input_hash)
+        ticket = await self.gate.admit(terms, served.version_id, admitted.price, input_hash)
         try:
             result = await run_job(admitted.engine, request.inputs, terms.consumer)
             if served.exact:
@@ -140,21 +141,21 @@ class Service:
             oip.requested_outputs(request, admitted.engine.outputs, result.outputs)
             logged = ticket.repeated
             if logged is None:
-                data = _data(admitted.engine, request.inputs, result) if served.exact else None
+                data = receipt_content(admitted.engine, request.inputs, result) if served.exact else None
                 logged = await self._issue(ticket, terms, input_hash, result, data, public=is_public)
         except BaseException as error:
-            self._gate.give_up(ticket, error)
+            self.gate.give_up(ticket, error)
             raise
         if ticket.repeated is not None:
-            self._gate.give_up(ticket)
-            self._check_repeated(ticket.repeated, result)
+            self.gate.give_up(ticket)
+            check_repeated(ticket.repeated, result)
             self.metrics.repeats.inc()
         else:
-            self._gate.finish(ticket, logged)
+            self.gate.finish(ticket, logged)
             self.metrics.receipts.inc()
         return Answer(result.outputs, logged)
 
-    async def _parse(
+    async def parse(
         self, admitted: Admitted, body: bytes, json_length: int | None
     ) -> tuple[oip.InferRequest, Hash32]:
         """Check (2), and the inputs' hash; big bodies are parsed beside the event loop."""
@@ -192,7 +193,7 @@ class Service:
             public=public and data is not None,
         )
         try:
-            logged = await self._writer.submit(issue)
+            logged = await self.writer.submit(issue)
         except sqlite3.IntegrityError:
             raise PaymentError(
                 "voucher has paid for another request already; sign a new one with a greater amount",
@@ -201,21 +202,13 @@ class Service:
         assert logged is not None
         return logged
 
-    def _check_repeated(self, logged: LoggedReceipt, result: Result) -> None:
-        if logged.signed.receipt.output_hash != result.output_hash:
-            raise NotReproducible(
-                f"the inputs of receipt 0x{logged.digest.hex()} gave another output this time, so the "
-                f"stored receipt does "
-                "not fit it; nothing was charged again. GET /v1/receipts has the receipt"
-            )
-
     async def acknowledge(self, terms: Terms) -> dict[str, Any]:
         """A voucher without a request; durable when this returns."""
         assert terms.voucher is not None
         served = self.catalog.get(terms.voucher.version_id)
-        channel, held = await self._gate.check_acknowledgement(terms, served.version_id)
-        await self._writer.submit(Acknowledge(channel.key, held))
-        self._gate.store(channel, held)
+        channel, held = await self.gate.check_acknowledgement(terms, served.version_id)
+        await self.writer.submit(Acknowledge(channel.key, held))
+        self.gate.store(channel, held)
         return {
             "version_id": "0x" + served.version_id.hex(),
             "consumer": terms.consumer,
@@ -237,7 +230,17 @@ class Service:
         }
 
 
-def _is_public(parameters: Mapping[str, Any]) -> bool:
+def check_repeated(logged: LoggedReceipt, result: Result) -> None:
+    """Raises NotReproducible if the stored receipt does not fit what the model gave now."""
+    if logged.signed.receipt.output_hash != result.output_hash:
+        raise NotReproducible(
+            f"the inputs of receipt 0x{logged.digest.hex()} gave another output this time, so the "
+            f"stored receipt does "
+            "not fit it; nothing was charged again. GET /v1/receipts has the receipt"
+        )
+
+
+def wants_public(parameters: Mapping[str, Any]) -> bool:
     """Whether the consumer lets anybody see the request's tensors (SPEC.md §11). Raises InputError."""
     value = parameters.get("public", False)
     if not isinstance(value, bool):
@@ -245,7 +248,7 @@ def _is_public(parameters: Mapping[str, Any]) -> bool:
     return value
 
 
-def _data(engine: Engine, inputs: Sequence[Array], result: Result) -> bytes:
+def receipt_content(engine: Engine, inputs: Sequence[Array], result: Result) -> bytes:
     """What a dispute of the receipt will be answered from."""
     names = [[spec.name for spec in specs] for specs in (engine.inputs, engine.outputs)]
     return ReceiptData(named_tensors(names[0], inputs), named_tensors(names[1], result.outputs)).to_bytes()
