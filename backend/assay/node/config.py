@@ -38,6 +38,12 @@ class VersionConfig(Section):
     name: str
     number: int = Field(ge=1)
     price: int = Field(default=0, ge=0, lt=1 << 128)
+    max_batch: int = Field(
+        default=0,
+        ge=0,
+        le=65_536,
+        description="rows that run together; 0: as many as pay, if no answer depends on it; 1: never",
+    )
     executor: str = Field(default="", description="URL of an Open Inference Protocol v2 server that runs it")
     executor_model: str = Field(default="", description="its name there; empty: `name`")
     executor_version: str = Field(default="", description="its version there; empty: the server's choice")
@@ -98,6 +104,15 @@ class MemoryConfig(Section):
     )
 
 
+class EnginesConfig(Section):
+    """How requests wait for a version and are run. Of the queue, a consumer may take as much as is free."""
+
+    inline_ms: float = Field(default=1.0, ge=0, description="shorter runs are run in the event loop")
+    max_waiting: int = Field(default=512, ge=2, description="requests that wait for one version")
+    max_waiting_mib: int = Field(default=256, ge=1)
+    max_batch_mib: int = Field(default=64, ge=1)
+
+
 class SettlementConfig(Section):
     """When batches are closed. Amounts in base units."""
 
@@ -136,7 +151,7 @@ class NodeConfig(Section):
     chain_id: int = Field(ge=1)
     deployments: str
     hub_url: str
-    run_threads: int = Field(default=2, ge=1, description="requests that run at the same time")
+    run_threads: int = Field(default=2, ge=1, description="runs of one version at the same time")
     session_threads: int = Field(default=1, ge=1, description="threads of one run")
     view_max_age_seconds: float = Field(default=30.0, gt=0)
     serve_offers: bool = Field(
@@ -145,6 +160,7 @@ class NodeConfig(Section):
     memory: MemoryConfig = MemoryConfig()
     versions: list[VersionConfig] = []
     limits: LimitsConfig = LimitsConfig()
+    engines: EnginesConfig = EnginesConfig()
     settlement: SettlementConfig = SettlementConfig()
     grpc: GrpcConfig = GrpcConfig()
 

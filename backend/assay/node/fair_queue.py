@@ -97,8 +97,7 @@ class FairQueue(Generic[T]):
                 break
             heappop(heap)
             self._let_go(entry)
-            if not batch:
-                self._now = start
+            self._now = max(self._now, start)
             if is_dropped(entry.item):
                 heap = heap or (None if batch else self._next_heap())
                 continue

@@ -77,6 +77,13 @@ class Prepared:
     def memory_bytes(self) -> int:
         return self.inspection.memory_bytes
 
+    @property
+    def obstacle(self) -> str:
+        """Why its rows may not run together; an exact program is lowered row by row."""
+        if self.exact is None:
+            return self.inspection.obstacle
+        return "" if self.exact.batched else "its program takes one row at a time"
+
 
 @dataclass(frozen=True, slots=True)
 class Loader:
@@ -111,13 +118,13 @@ class Loader:
 
     def open(self, prepared: Prepared) -> Engine:
         """A warm engine in this process. Raises ArtifactRefused."""
-        record, exact = prepared.record, prepared.exact
+        record = prepared.record
         version = Loadable(
             prepared.path.read_bytes(),
             prepared.inputs,
             prepared.outputs,
             is_exact=record.is_exact,
-            obstacle="" if exact is None or exact.batched else "its program takes one row at a time",
+            obstacle=prepared.obstacle,
             max_batch=self.max_batch.get(record.served.version_id, 0),
             memory_bytes=prepared.memory_bytes,
         )

@@ -23,6 +23,7 @@ from assay.chain.deployments import Deployment
 from assay.chain.keys import load_key, read_password
 from assay.chain.outbox import Outbox
 from assay.chain.sender import Sender
+from assay.commitments.identifiers import model_id, version_id
 from assay.commitments.signing import SigningKey
 from assay.errors import AssayError, ConfigurationError, FatalError, RetryableError
 from assay.node.artifacts import ArtifactCache
@@ -105,12 +106,23 @@ def build_loader(folder: Path, config: NodeConfig) -> Loader:
         limits=SandboxLimits(limits.sandbox_mib * MIB, limits.sandbox_seconds, config.session_threads),
         engines=LocalEngines(engine_rules(config)),
         max_artifact=limits.artifact_mib * MIB,
+        max_batch={
+            version_id(model_id(Address(one.publisher), one.name), one.number): one.max_batch
+            for one in config.versions
+        },
     )
 
 
 def engine_rules(config: NodeConfig) -> EngineRules:
+    engines = config.engines
     return EngineRules(
-        run_seconds=config.limits.run_seconds, threads=config.session_threads, lanes=config.run_threads
+        run_seconds=config.limits.run_seconds,
+        threads=config.session_threads,
+        lanes=config.run_threads,
+        inline_seconds=engines.inline_ms / 1000,
+        max_waiting=engines.max_waiting,
+        max_waiting_bytes=engines.max_waiting_mib * MIB,
+        max_batch_bytes=engines.max_batch_mib * MIB,
     )
 
 

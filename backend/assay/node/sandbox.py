@@ -2,9 +2,9 @@
 
 Reads `{"path", "memory", "cpu_seconds", "threads", "exact", "runtime"}` (one JSON line) from standard input,
 gives up what it could do harm with (`confinement`), and writes one JSON line: `{"inputs", "outputs",
-"run_seconds", "memory_bytes", "exact"}` or `{"error", "code", "operator", "node"}`. `exact` is null but for
-exact versions: `{"program_root", "self_test"}` in, terms out. Without `runtime` the file is checked and
-lowered, but not run by ONNX Runtime: another server does that.
+"run_seconds", "memory_bytes", "exact", "obstacle"}` or `{"error", "code", "operator", "node"}`. `exact` is
+null but for exact versions: `{"program_root", "self_test"}` in, terms out. `obstacle` is `row_wise`'s. Without
+`runtime` the file is checked and lowered, but not run by ONNX Runtime: another server does that.
 """
 
 from __future__ import annotations
@@ -55,10 +55,14 @@ def inspect(
     Raises ArtifactRefused.
     """
     from assay.node.exactness import examine
+    from assay.node.row_wise import find_obstacle
     from assay.node.rules import check_artifact, graph_specs
     from assay.node.runtime import build_session, session_specs
 
-    inputs, outputs = graph_specs(check_artifact(data))
+    model = check_artifact(data)
+    inputs, outputs = graph_specs(model)
+    obstacle = find_obstacle(model)
+    del model
     session, run_seconds, memory_bytes = None, 0.0, 0
     if runtime:
         before = memory.bytes()
@@ -73,6 +77,7 @@ def inspect(
         "run_seconds": run_seconds,
         "memory_bytes": memory_bytes,
         "exact": terms,
+        "obstacle": obstacle,
     }
 
 

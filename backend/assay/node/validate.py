@@ -21,7 +21,7 @@ from assay.node.errors import ArtifactRefused
 from assay.node.exactness import ExactClaim, ExactTerms
 from assay.types import TensorSpec
 
-RULES_VERSION: Final = 3
+RULES_VERSION: Final = 4
 """Counts up when `rules` change, so that what passed before is looked at again."""
 
 _PROCESSOR_FIELDS: Final = frozenset(("model name", "flags", "Features", "CPU part"))
@@ -41,7 +41,7 @@ class Inspection:
     """What the child found: the signature that ONNX Runtime sees, and the seconds of one run of one row.
 
     `exact` is there if the file was claimed to be exact, and is. `memory_bytes`: by how much loading and
-    running it made the child grow.
+    running it made the child grow. `obstacle`: why its rows may depend on one another, by its graph.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -49,6 +49,7 @@ class Inspection:
     run_seconds: float
     exact: ExactTerms | None = None
     memory_bytes: int = 0
+    obstacle: str = ""
 
 
 def inspect_once(
@@ -75,6 +76,7 @@ def inspect_once(
                 "run_seconds": found.run_seconds,
                 "memory_bytes": found.memory_bytes,
                 "exact": exact,
+                "obstacle": found.obstacle,
                 **rows,
             }
         )
@@ -150,6 +152,7 @@ def _inspection(answer: dict[str, Any]) -> Inspection:
         float(answer["run_seconds"]),
         exact or None,
         int(answer["memory_bytes"]),
+        str(answer["obstacle"]),
     )
 
 
