@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from assay.commitments import identifiers
 from assay.commitments.manifest import Manifest
-from assay.errors import AssayError, ConfigurationError
+from assay.errors import ConfigurationError
 from assay.node.artifacts import MAX_MANIFEST, ArtifactCache
 from assay.node.catalog import Served
 from assay.node.chain_ledger import ChainLedger
 from assay.node.engine import Engine
-from assay.node.errors import ArtifactRefused
 from assay.node.exactness import ExactClaim, ExactTerms
 from assay.node.opening import Loadable, LocalEngines, same_engine
 from assay.node.rules import MAX_ARTIFACT
@@ -130,20 +130,6 @@ class Loader:
         )
         return self.wrap(self.engines.open(version))
 
-    def load(self, record: VersionRecord) -> None:
-        """Make `record.served` ready, or say in its `problem` why not. Raises RetryableError to be tried
-        again."""
-        served = record.served
-        try:
-            prepared = self.prepare(record)
-            engine = self.open(prepared)
-        except ArtifactRefused as error:
-            served.problem = f"refused ({error.code}): {error}"
-            raise
-        except AssayError as error:
-            served.problem = str(error)
-            raise
-        served.inputs, served.outputs = prepared.inputs, prepared.outputs
-        served.exact = prepared.exact
-        served.engine = engine
-        served.problem = ""
+    async def start(self, prepared: Prepared, on_problem: Callable[[str], None]) -> Engine:
+        """A warm engine. Raises ArtifactRefused."""
+        return await asyncio.to_thread(self.open, prepared)

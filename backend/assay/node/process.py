@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import structlog
 import uvloop
 
 from assay.chain.client import ChainClient
@@ -25,7 +24,7 @@ from assay.chain.outbox import Outbox
 from assay.chain.sender import Sender
 from assay.commitments.identifiers import model_id, version_id
 from assay.commitments.signing import SigningKey
-from assay.errors import AssayError, ConfigurationError, FatalError, RetryableError
+from assay.errors import ConfigurationError, FatalError
 from assay.node.artifacts import ArtifactCache
 from assay.node.batches import BatchStore
 from assay.node.catalog import Catalog
@@ -41,17 +40,22 @@ from assay.node.config import (
 from assay.node.defender import Defender
 from assay.node.disputes import DisputeLog
 from assay.node.engine import Engine
-from assay.node.errors import ArtifactRefused
+from assay.node.extensions import Extensions
 from assay.node.follower import Follower
 from assay.node.gate import Gate
 from assay.node.http.exchange import Limits
 from assay.node.http.server import HttpServer
+from assay.node.lifecycle import Lifecycle
 from assay.node.loader import Loader, VersionRecord, describe_version
 from assay.node.local_engine import EngineRules
 from assay.node.log import ReceiptLog
+from assay.node.memory import MemoryBudget, machine_bytes
 from assay.node.metrics import Metrics
+from assay.node.offers import OfferScan
 from assay.node.opening import LocalEngines, same_engine
+from assay.node.operator_token import load_token
 from assay.node.repeating import RepeatingThread
+from assay.node.repository import Repository
 from assay.node.retention import Retention
 from assay.node.runtime import limit_arena
 from assay.node.server import Server
@@ -63,10 +67,11 @@ from assay.node.views import NodeInfo
 from assay.node.writer import Writer
 from assay.types import Address
 
-GRACE_SECONDS: Final = 15
-RELOAD_SECONDS: Final = 5.0
+if TYPE_CHECKING:
+    from assay.node.grpc.server import GrpcServer
 
-_log = structlog.get_logger(__name__)
+GRACE_SECONDS: Final = 15
+
 Progress = Callable[[str], None]
 
 
@@ -124,6 +129,11 @@ def engine_rules(config: NodeConfig) -> EngineRules:
         max_waiting_bytes=engines.max_waiting_mib * MIB,
         max_batch_bytes=engines.max_batch_mib * MIB,
     )
+
+
+def memory_budget(config: NodeConfig) -> MemoryBudget:
+    size = config.memory.budget_mib * MIB or machine_bytes() // 2
+    return MemoryBudget(size, config.memory.min_resident_seconds)
 
 
 def describe_all(ledger: ChainLedger, config: NodeConfig) -> list[VersionRecord]:
@@ -289,19 +299,38 @@ class NodeProcess:
         await follower.start()
         writer.start()
         sending = await asyncio.to_thread(self._start_threads, signer, ledger, asyncio.get_running_loop())
-        loading = asyncio.create_task(self._load_models(records))
+        lifecycle = self._build_lifecycle(ledger, catalog, follower)
+        lifecycle.start(records)
+        grpc = None
         try:
+            grpc = await self._open_doors(app, service, Repository(catalog, lifecycle))
             host, port = sock.getsockname()[:2]
             self.progress(f"node {config.node} listens on http://{host}:{port}")
             await self._http.serve(sock)
         finally:
             app.stopping = True
             self.progress("stopping: requests in progress are finished, receipts are written")
-            loading.cancel()
+            if grpc is not None:
+                await grpc.stop(self.grace_seconds)
+            await lifecycle.stop()
             await follower.stop()
             await asyncio.to_thread(sending.stop)
             await writer.stop()
             pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _open_doors(self, app: Server, service: Service, repository: Repository) -> GrpcServer | None:
+        """What there is beside plain HTTP inference: the operator's routes, and gRPC if it is wanted."""
+        token = load_token(self.folder)
+        Extensions(service, repository, token).register(app.routes)
+        config = self.config
+        if not config.grpc.port:
+            return None
+        from assay.node.grpc.server import build_server  # grpcio is for those alone who want it
+
+        grpc = build_server(service, repository, token, app, max_elements=config.limits.max_elements)
+        port = await grpc.start(config.host, config.grpc.port)
+        self.progress(f"node {config.node} listens for gRPC on {config.host}:{port}")
+        return grpc
 
     def _handle_signals(self, app: Server) -> None:
         loop = asyncio.get_running_loop()
@@ -358,25 +387,16 @@ class NodeProcess:
         game = DisputeGame(ledger.client, ledger.deployment)
         return Defender(game, disputes, sender, config.node, self.wrap_traces(traces), retention=retention)
 
-    async def _load_models(self, records: list[VersionRecord]) -> None:
-        """Load one version after another; those that the hub does not give are tried again."""
-        loader = replace(build_loader(self.folder, self.config), wrap=self.wrap_engine)
-        waiting = list(records)
-        while waiting:
-            again = []
-            for record in waiting:
-                served = record.served
-                what = f"{served.full_name} version {served.number}"
-                try:
-                    await asyncio.to_thread(loader.load, record)
-                    self.progress(f"ready: {what}")
-                except RetryableError as error:
-                    _log.warning("model not loaded yet", version=what, error=str(error))
-                    again.append(record)
-                except AssayError as error:
-                    code = error.code if isinstance(error, ArtifactRefused) else type(error).__name__
-                    _log.error("model refused", version=what, code=code, error=str(error))
-                    self.progress(f"refused: {what}: {error}")
-            waiting = again
-            if waiting:
-                await asyncio.sleep(RELOAD_SECONDS)
+    def _build_lifecycle(self, ledger: ChainLedger, catalog: Catalog, follower: Follower) -> Lifecycle:
+        config = self.config
+        loader = replace(build_loader(self.folder, config), wrap=self.wrap_engine)
+        return Lifecycle(
+            catalog,
+            loader,
+            lambda: follower.view,
+            memory_budget(config),
+            find_offered=OfferScan(ledger).find if config.serve_offers else list,
+            poll_seconds=config.settlement.poll_seconds,
+            progress=self.progress,
+            fail=self._fail,
+        )
