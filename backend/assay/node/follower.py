@@ -147,14 +147,25 @@ class Follower:
         """The consumer's account, read from the log when it is first asked for."""
         account = self._accounts.get(consumer)
         if account is None:
-            account = Account(consumer)
+            account = self.open_account(consumer)
             for state in self._receipts.channels_of(consumer):
                 account.channels[state.key.version_id] = Channel.of(state)
-            self._accounts[consumer] = account
-            self._evict()
         else:
             self._accounts.move_to_end(consumer)
         account.used_at = self._clock()
+        return account
+
+    def known(self, consumer: Address) -> Account | None:
+        """The account, if it is held."""
+        return self._accounts.get(consumer)
+
+    def open_account(self, consumer: Address) -> Account:
+        """The account, without a look at the log: empty if it was not held. Raises Unavailable `busy`."""
+        account = self._accounts.get(consumer)
+        if account is None:
+            account = self._accounts[consumer] = Account(consumer)
+            account.used_at = self._clock()
+            self._evict()
         return account
 
     def channel(self, account: Account, version_id: Hash32) -> Channel:
@@ -183,7 +194,11 @@ class Follower:
         """Whether the escrow, as last seen and not too long ago, covers what is owed plus `more`."""
         if not account.is_known or self._clock() - (account.fetched_at or 0.0) > self._max_age:
             return False
-        return account.owed + more <= safe_balance(account.escrow, self.view.timestamp + self._thaw_margin)
+        return account.owed + more <= self.safe_balance(account)
+
+    def safe_balance(self, account: Account) -> int:
+        """What of the escrow, as last seen, stays until it is paid. Raises Unavailable."""
+        return safe_balance(account.escrow, self.view.timestamp + self._thaw_margin)
 
     async def refresh(self, account: Account) -> None:
         """Read one account again, unless that was just done. Raises Unavailable if the chain cannot be

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from assay.commitments.receipts import voucher_digest
 from assay.commitments.signing import recover
@@ -22,6 +23,9 @@ from assay.types import ZERO_ADDRESS, Address, Domain, Hash32, Voucher
 
 MAX_WALLET_CHECKS: Final = 8
 REMEMBERED_WALLET_CHECKS: Final = 4096
+
+A = TypeVar("A")
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -61,7 +65,7 @@ class Gate:
         voucher = terms.voucher
         wallet = voucher is not None and await self._check_signature(voucher, terms.signature)
         if wallet and price:
-            self._check_wallet(terms.consumer)
+            await self._check_wallet(terms.consumer)
         account = self._follower.account(terms.consumer)
         channel = self._follower.channel(account, version_id)
         if voucher is None:
@@ -167,9 +171,9 @@ class Gate:
             code="voucher_signature",
         )
 
-    def _check_wallet(self, consumer: Address) -> None:
+    async def _check_wallet(self, consumer: Address) -> None:
         """A contract can accept a voucher here and refuse it on-chain; once. Raises PaymentError."""
-        if self._log.has_taken_back(consumer):
+        if await self._ask(self._log.has_taken_back, consumer):
             raise PaymentError(
                 f"wallet {consumer} refused on-chain a voucher that it had signed, and owes it to this node; "
                 "acknowledge what it owes with a signature that holds, or use another node",
@@ -209,10 +213,14 @@ class Gate:
             return await asyncio.shield(waiting.done)
         if not channel.might_have_paid(amount):
             return None
-        logged = self._log.receipt_paid_by(payment)
+        logged = await self._ask(self._log.receipt_paid_by, payment)
         if logged is not None and logged.signed.receipt.input_hash != input_hash:
             raise _used(logged)
         return logged
+
+    async def _ask(self, question: Callable[[A], T], about: A) -> T:
+        """What the log answers: a SQLite one at once."""
+        return question(about)
 
     def _check_log(self, channel: Channel) -> None:
         """Raises Unavailable."""
