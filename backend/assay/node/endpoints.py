@@ -66,7 +66,7 @@ class Endpoints:
     async def model(self, request: Request) -> Reply:
         served = self.find(request)
         if not served.inputs and not served.outputs:
-            raise served.refusal()
+            raise served.refusal(asked=False)
         name = request.parts["model"]
         numbers = sorted(self._service.catalog.versions(name))
         return json_reply(served.metadata(name, [str(number) for number in numbers]))

@@ -77,7 +77,7 @@ class Extensions:
 def described(served: Served) -> Served:
     """The version if its signature is known. Raises Unavailable."""
     if not served.inputs and not served.outputs:
-        raise served.refusal()
+        raise served.refusal(asked=False)
     return served
 
 

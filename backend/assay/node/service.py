@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -78,6 +79,8 @@ class Service:
         self.writer = writer
         self._pool = pool
         self._max_elements = max_elements
+        self.unguarded: dict[Hash32, str] = {}
+        """Priced versions that are closed, with what was seen of them."""
 
     def admit_version(self, served: Served, *, asked: bool = True) -> Admitted:
         """Check (1); not `asked`: only to know, so that nothing is loaded for it. Raises NotFound,
@@ -115,6 +118,18 @@ class Service:
         self, served: Served, name: str, body: bytes, json_length: int | None
     ) -> oip.InferResponse:
         """A request as it came over HTTP. Raises RequestError of every kind in `errors`."""
+        started = time.perf_counter()
+        try:
+            response = await self._infer(served, name, body, json_length)
+        except BaseException:
+            served.requests.record(time.perf_counter() - started, ok=False)
+            raise
+        served.requests.record(time.perf_counter() - started, ok=True)
+        return response
+
+    async def _infer(
+        self, served: Served, name: str, body: bytes, json_length: int | None
+    ) -> oip.InferResponse:
         admitted = self.admit_version(served)
         request, input_hash = await self.parse(admitted, body, json_length)
         answer = await self._answer(admitted, request, input_hash)

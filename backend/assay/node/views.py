@@ -30,8 +30,8 @@ class NodeInfo:
     endpoint: str
 
     def server(self) -> dict[str, Any]:
-        """`GET /v2`: the server metadata of the Open Inference Protocol."""
-        return {"name": "assay", "version": assay.__version__, "extensions": list(EXTENSIONS)}
+        """`GET /v2`."""
+        return server_metadata()
 
     def node(self, service: Service) -> dict[str, Any]:
         """`GET /v1/node`."""
@@ -56,6 +56,11 @@ class NodeInfo:
         with service.log.database.session() as connection:
             gauges.read_log(service.metrics, connection)
         return service.metrics.render()
+
+
+def server_metadata() -> dict[str, Any]:
+    """The server metadata of the Open Inference Protocol."""
+    return {"name": "assay", "version": assay.__version__, "extensions": list(EXTENSIONS)}
 
 
 def _offers(service: Service) -> Iterator[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Virtual environments for clients and servers that cannot live beside this project's locked packages.
 
 `peer_python("kserve")` is the Python of one that holds what `kserve.txt` pins, made under `.cache/venvs` when
-it is first asked for. `kserve.txt` is compiled from `kserve.in`, as `scripts/lock` compiles the project's own.
+it is first asked for. `kserve.txt` is compiled from `kserve.in` with the flags of `scripts/lock`.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import orjson
 
 from assay.errors import RequestError
 from assay.node import oip
-from assay.node.catalog import Route
+from assay.node.catalog import Route, Served
 from assay.node.engine import Engine
 from assay.node.errors import NotFound, Unavailable
 from assay.node.grpc.messages import Message
@@ -93,6 +93,16 @@ class Inference:
 
     async def _infer(self, message: Message, voucher: Mapping[str, Any]) -> Message:
         served = self._service.catalog.find(model_route(message.model_name, message.model_version))
+        started = time.perf_counter()
+        try:
+            response = await self._answer(served, message, voucher)
+        except BaseException:
+            served.requests.record(time.perf_counter() - started, ok=False)
+            raise
+        served.requests.record(time.perf_counter() - started, ok=True)
+        return response
+
+    async def _answer(self, served: Served, message: Message, voucher: Mapping[str, Any]) -> Message:
         engine = self._service.admit_version(served).engine
         request = await self._read(message, voucher, engine)
         answer = await self._service.answer(served, request)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -19,7 +21,7 @@ from assay.node.refusals import answer_error
 from assay.node.repository import Repository
 from assay.node.server import Server
 from assay.node.service import Service
-from assay.node.views import NodeInfo
+from assay.node.views import server_metadata
 
 SERVICE: Final = f"{PACKAGE}.GRPCInferenceService"
 UNSUPPORTED: Final[Mapping[str, str]] = {
@@ -32,13 +34,14 @@ UNSUPPORTED: Final[Mapping[str, str]] = {
 _ENVELOPE: Final = 65_536
 """Bytes of a message beside its tensors."""
 _MAX_METADATA: Final = 16_384
+_LAST_WORDS: Final = 0.2
+"""Seconds in which clients that were just answered hear why nothing more is."""
 _STREAMS: Final = 128
 """Calls at the same time on one connection."""
 
 
 def build_server(
     service: Service,
-    info: NodeInfo,
     repository: Repository,
     token: OperatorToken,
     app: Server,
@@ -47,7 +50,7 @@ def build_server(
 ) -> GrpcServer:
     """The door beside the HTTP server `app`, with its limits; it stops serving when `app` does."""
     inference = Inference(service, app.limits, max_elements, lambda: app.stopping)
-    methods = Methods(service, info.server(), inference, repository, token, app.endpoints.check_ready)
+    methods = Methods(service, server_metadata(), inference, repository, token, app.endpoints.check_ready)
     return GrpcServer(methods, app.limits)
 
 
@@ -81,9 +84,16 @@ class GrpcServer:
         return int(bound)
 
     async def stop(self, grace_seconds: float) -> None:
-        """Take no new calls, finish those in progress; those that last longer than the grace are cut off."""
+        """Finish the calls in progress, refuse new ones, then go away; what lasts longer than the grace is
+        cut off.
+
+        The node refuses new calls by name from when it stops; grpc would only say that they are cancelled.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace_seconds):
+                await self._methods.inference.drain()
+                await asyncio.sleep(_LAST_WORDS)
         await self._server.stop(grace_seconds)
-        await self._methods.inference.drain()
 
 
 def _options(limits: Limits) -> list[tuple[str, int]]:
