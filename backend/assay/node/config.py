@@ -138,6 +138,30 @@ class GrpcConfig(Section):
     port: int = Field(default=0, ge=0, le=65535, description="0: no gRPC; 8001 is what its clients try first")
 
 
+class X402Config(Section):
+    """Payment by plain HTTP clients (SPEC.md §12); off while `facilitator` is empty."""
+
+    facilitator: str = Field(default="", description="URL of what verifies and settles the payments")
+    payee: str = Field(
+        default="", description="account that is paid, for this node alone; empty: the operator"
+    )
+    min_price: int = Field(default=1, ge=1, description="cheaper versions take vouchers alone; base units")
+    confirmations: int = Field(
+        default=1, ge=1, le=256, description="blocks before an answer leaves; 1: mined"
+    )
+    max_timeout_seconds: int = Field(default=120, ge=10, le=3600, description="what clients sign for")
+    verify_seconds: float = Field(default=8.0, gt=0, le=60)
+    settle_seconds: float = Field(default=45.0, gt=0, le=300, description="each wait for the chain")
+    max_waiting: int = Field(default=64, ge=1, description="payments in work")
+    token_name: str = Field(default="", description="EIP-712 name of the token, if it does not tell it")
+    token_version: str = ""
+
+    @field_validator("payee")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        return checksum_address(value) if value else ""
+
+
 class NodeConfig(Section):
     """The whole file."""
 
@@ -163,6 +187,7 @@ class NodeConfig(Section):
     engines: EnginesConfig = EnginesConfig()
     settlement: SettlementConfig = SettlementConfig()
     grpc: GrpcConfig = GrpcConfig()
+    x402: X402Config = X402Config()
 
     @field_validator("operator")
     @classmethod

@@ -3,7 +3,9 @@
 RequestError
 ├── InputError          400 `input_*`: the request does not fit the model's signature or the protocol
 ├── PaymentError        402 `voucher_missing | voucher_signature | voucher_stale | voucher_short |
-escrow_short | unacknowledged`
+escrow_short | unacknowledged`; by x402 `payment_mismatch | payment_signature | payment_invalid |
+payment_failed | payment_used`
+├── PaymentConflict     409 `payment_conflict`
 ├── OperatorOnly        401 `operator_token`, 403 `operator_denied`
 ├── NotFound            404 `model_unknown`, `not_found`
 ├── VersionRevoked      409
@@ -32,6 +34,11 @@ class InputError(RequestError):
 class PaymentError(RequestError):
     def __init__(self, message: str, *, code: str) -> None:
         super().__init__(message, status=402, code=code)
+
+
+class PaymentConflict(RequestError):
+    def __init__(self, message: str) -> None:
+        super().__init__(f"{message}; choose another identifier", status=409, code="payment_conflict")
 
 
 class OperatorOnly(RequestError):

@@ -301,10 +301,23 @@ class NodeProcess:
         sending = await asyncio.to_thread(self._start_threads, signer, ledger, asyncio.get_running_loop())
         lifecycle = self._build_lifecycle(ledger, catalog, follower)
         lifecycle.start(records)
-        grpc = None
+        grpc = x402 = None
         try:
             grpc = await self._open_doors(app, service, Repository(catalog, lifecycle))
             host, port = sock.getsockname()[:2]
+            if config.x402.facilitator:
+                from assay.node.x402.opening import open_x402  # for those alone who want it
+
+                x402 = await open_x402(
+                    config.x402,
+                    app,
+                    service,
+                    ledger,
+                    database=log.database,
+                    key=signer,
+                    endpoint=config.endpoint,
+                    address=(host, port),
+                )
             self.progress(f"node {config.node} listens on http://{host}:{port}")
             await self._http.serve(sock)
         finally:
@@ -312,6 +325,8 @@ class NodeProcess:
             self.progress("stopping: requests in progress are finished, receipts are written")
             if grpc is not None:
                 await grpc.stop(self.grace_seconds)
+            if x402 is not None:
+                await x402.stop()
             await lifecycle.stop()
             await follower.stop()
             await asyncio.to_thread(sending.stop)

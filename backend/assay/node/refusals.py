@@ -129,6 +129,35 @@ REFUSALS: Final[dict[str, Refusal]] = {
         "too many receipts of the channel are not counted by a voucher",
         "check the receipts and send a voucher whose count includes them (`POST /v1/vouchers`)",
     ),
+    "input_payment": _input(
+        "`PAYMENT-SIGNATURE` is malformed, or stands beside a voucher",
+        "send what an x402 version 2 client makes of `PAYMENT-REQUIRED`, and no voucher",
+    ),
+    "payment_mismatch": _payment(
+        "the payment is not what the request costs", "sign what the reply's `PAYMENT-REQUIRED` asks for"
+    ),
+    "payment_signature": _payment(
+        "the authorization is not signed by its payer",
+        "sign the token's EIP-712 `TransferWithAuthorization` with the payer's key",
+        "UNAUTHENTICATED",
+    ),
+    "payment_invalid": _payment(
+        "the payment does not hold: expired, used, taken back, or the payer is short of tokens",
+        "mend what the message names and sign a new authorization; nothing was moved",
+    ),
+    "payment_failed": _payment(
+        "the payment could not be settled, so nothing was answered or signed",
+        "sign a new authorization; this one did not go through",
+    ),
+    "payment_used": _payment(
+        "the payment has bought the receipt of another request", "sign a new authorization"
+    ),
+    "payment_conflict": Refusal(
+        409,
+        "ALREADY_EXISTS",
+        "the payment identifier came with another request before",
+        "choose another identifier for another request",
+    ),
     "operator_token": Refusal(
         401,
         "UNAUTHENTICATED",
@@ -215,6 +244,18 @@ REFUSALS: Final[dict[str, Refusal]] = {
         "UNAVAILABLE",
         "the node or the version is starting, stopping, inactive or out of sight of its chain",
         "try again after `Retry-After` seconds, or another node",
+    ),
+    "payment_pending": Refusal(
+        503,
+        "UNAVAILABLE",
+        "the payment is on its way to the chain, or not deep enough in it",
+        "send the same request and `PAYMENT-SIGNATURE` after `Retry-After` seconds: it is paid once",
+    ),
+    "payment_unavailable": Refusal(
+        503,
+        "UNAVAILABLE",
+        "the node's facilitator does not answer",
+        "send the same request after `Retry-After` seconds, pay by voucher, or use another node",
     ),
     "busy": Refusal(
         503,

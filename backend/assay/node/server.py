@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import Final
 
 import orjson
@@ -21,6 +22,8 @@ from assay.node.http.server import Connections
 from assay.node.oip import HEADER_LENGTH
 from assay.node.refusals import answer_error
 from assay.node.service import Service
+from assay.node.x402.door import Door
+from assay.node.x402.wire import SIGNATURE as X402_SIGNATURE
 
 REMEMBERED_PATHS: Final = 4096
 _LENGTH_HEADER: Final = HEADER_LENGTH.encode()
@@ -42,6 +45,12 @@ class Server:
         self._tasks: set[asyncio.Task[None]] = set()
         self.endpoints = Endpoints(service, info, lambda: self.stopping)
         self.endpoints.register(self.routes)
+        self._door: Door | None = None
+
+    def sell_by_x402(self, door: Door) -> None:
+        """From now on."""
+        self._door = door
+        self.routes.add("GET", "/v1/receipts/{digest}/payment", door.receipt_payment)
 
     # Called by connections
 
@@ -129,21 +138,40 @@ class Server:
 
     async def _infer(self, exchange: Exchange, route: ModelRoute) -> None:
         code = ""
+        request = exchange.request
+        if self._door is not None and X402_SIGNATURE in request.headers:
+            exchange.reply(await self._sell(self._door, request, route))
+            return
         try:
-            reply = await self._inference(exchange.request, route)
+            reply = await self._inference(request, route)
         except Exception as error:
-            reply = self.refuse(error, exchange.request)
+            reply = self.refuse(error, request)
+            if self._door is not None and reply.status == 402:
+                reply = replace(reply, headers=reply.headers + self._door.told(error, request, route))
             code = error.code if isinstance(error, RequestError) else "internal"
         exchange.reply(reply)
         self._metrics.record(reply.status, code, time.perf_counter() - exchange.started)
 
-    async def _inference(self, request: Request, route: ModelRoute) -> Reply:
+    async def _sell(self, door: Door, request: Request, route: ModelRoute) -> Reply:
+        """A request that is paid for by x402: it waits for the chain, and is not counted with the others."""
+        try:
+            return await door.pay_and_answer(request, route, self._json_length(request))
+        except Exception as error:
+            reply = self.refuse(error, request)
+            return replace(reply, headers=reply.headers + door.told(error, request, route))
+
+    def _json_length(self, request: Request) -> int | None:
+        """Raises InputError, TooLarge."""
         length = json_length(request)
         if (length or len(request.body)) > self.limits.max_json:
             raise TooLarge(
                 f"the JSON part has more than {self.limits.max_json} bytes; send tensors with the binary "
                 f"extension"
             )
+        return length
+
+    async def _inference(self, request: Request, route: ModelRoute) -> Reply:
+        length = self._json_length(request)
         served = self._service.catalog.find(route)
         response = await self._service.infer(served, route.name, request.body, length)
         if response.json_length is None:

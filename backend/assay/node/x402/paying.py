@@ -1,0 +1,298 @@
+"""One request paid by x402: checked, run, settled, then signed (SPEC.md §12).
+
+verify → run → note → settle → see it on the chain → sign and store → answer. Nothing is signed that is not
+paid; whatever is paid and not yet signed (a crash, a lost answer) is signed when the request comes again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from time import time
+from typing import Final
+
+from assay.commitments.authorizations import (
+    authorization_digest,
+    payment_id,
+    statement_digest,
+)
+from assay.commitments.signing import SigningKey, recover
+from assay.errors import RetryableError, VerificationError
+from assay.node import oip
+from assay.node.database import IntegrityError
+from assay.node.engine import Result, run_job
+from assay.node.entries import ChannelKey, Issue, LoggedReceipt
+from assay.node.errors import InputError, PaymentConflict, PaymentError, Unavailable
+from assay.node.ledger import Ledger
+from assay.node.oip import Array
+from assay.node.service import Admitted, Service, check_repeated, receipt_content, wants_public
+from assay.node.x402.collecting import Collector, pending
+from assay.node.x402.payments import PaymentRow, PaymentStore
+from assay.node.x402.transfers import Transfer
+from assay.node.x402.wire import Payment, PaymentTerms
+from assay.types import Hash32
+
+GRACE_SECONDS: Final = 60
+"""How long after its end an authorization may still be in a block that this node has not seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is asked for and what pays for it."""
+
+    admitted: Admitted
+    request: oip.InferRequest
+    input_hash: Hash32
+    payment: Payment
+    name: Hash32
+
+    @property
+    def version_id(self) -> Hash32:
+        return self.admitted.served.version_id
+
+    def row(self) -> PaymentRow:
+        """What is noted of it before it is settled."""
+        return PaymentRow(
+            self.name,
+            self.payment.identifier,
+            self.version_id,
+            self.input_hash,
+            self.admitted.price,
+            self.payment.authorization,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Bought:
+    """All outputs in signature order, the durable receipt, and what paid for it."""
+
+    outputs: tuple[Array, ...]
+    receipt: LoggedReceipt
+    row: PaymentRow
+    repeated: bool = False
+
+
+class Till:
+    """Belongs to the server's event loop."""
+
+    def __init__(
+        self,
+        service: Service,
+        terms: PaymentTerms,
+        collector: Collector,
+        store: PaymentStore,
+        *,
+        ledger: Ledger,
+        key: SigningKey,
+        max_waiting: int,
+        clock: Callable[[], float] = time,
+    ) -> None:
+        self._service = service
+        self._terms = terms
+        self._collector = collector
+        self._store = store
+        self._ledger = ledger
+        self._key = key
+        self._max_waiting = max_waiting
+        self._clock = clock
+        self._waiting = 0
+        self._locks: dict[object, tuple[asyncio.Lock, int]] = {}
+
+    async def buy(
+        self, admitted: Admitted, request: oip.InferRequest, input_hash: Hash32, payment: Payment
+    ) -> Bought:
+        """Raises RequestError of every kind; whatever it raises, what was paid is good for a repetition."""
+        if any(field.startswith("voucher_") for field in request.parameters):
+            raise InputError("send a voucher or PAYMENT-SIGNATURE, not both", code="input_payment")
+        given = payment.authorization
+        await self._check_signature(payment)
+        order = Order(
+            admitted, request, input_hash, payment, payment_id(self._terms.domain, given.payer, given.nonce)
+        )
+        if self._waiting >= self._max_waiting:
+            raise Unavailable("too many payments are in work; send the same request again", code="busy")
+        self._waiting += 1
+        try:
+            named = (given.payer, payment.identifier) if payment.identifier else None
+            async with self._alone(order.name), self._alone(named):
+                return await self._buy(order)
+        finally:
+            self._waiting -= 1
+
+    @asynccontextmanager
+    async def _alone(self, what: object) -> AsyncIterator[None]:
+        """One at a time a payment, and an identifier."""
+        if what is None:
+            yield
+            return
+        lock, users = self._locks.get(what, (asyncio.Lock(), 0))
+        self._locks[what] = (lock, users + 1)
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, users = self._locks[what]
+            if users == 1:
+                del self._locks[what]
+            else:
+                self._locks[what] = (lock, users - 1)
+
+    async def _buy(self, order: Order) -> Bought:
+        row = await self._identified(order) or await self._noted(order)
+        logged = self._service.log.receipt_paid_by(row.payment if row else order.name)
+        if logged is not None:
+            return await self._repeat(order, logged, row or order.row())
+        found = await self._collector.transfer(row.authorization, row.tx_hash) if row else None
+        if found is None and row is not None and row.payment != order.name:
+            await self._give_up_earlier(row)
+        if found is None:
+            row, found = await self._verify(order)
+        return await self._sell(order, row or order.row(), found)
+
+    async def _noted(self, order: Order) -> PaymentRow | None:
+        return await asyncio.to_thread(self._store.find, order.name)
+
+    async def _identified(self, order: Order) -> PaymentRow | None:
+        """Another payment that the payer's identifier names already. Raises PaymentConflict."""
+        identifier = order.payment.identifier
+        if identifier is None:
+            return None
+        payer = order.payment.authorization.payer
+        row = await asyncio.to_thread(self._store.identified, payer, identifier)
+        if row is None:
+            return None
+        asked = (order.version_id, order.input_hash)
+        if (row.version_id, row.input_hash) != asked:
+            raise PaymentConflict(f"payment identifier {identifier} came with another request before")
+        return row if row.payment != order.name else None
+
+    async def _give_up_earlier(self, row: PaymentRow) -> None:
+        """The identifier's first payment did not go through: it names the new one from now on.
+
+        Raises Unavailable `payment_pending` if the first still can."""
+        if row.authorization.valid_before + GRACE_SECONDS > self._clock():
+            raise pending("the payment that first came with this identifier may still go through")
+        await asyncio.to_thread(self._store.forget_identifier, row.payment)
+
+    # New ones
+
+    async def _verify(self, order: Order) -> tuple[PaymentRow | None, Transfer | None]:
+        """Nothing, if the payment is good and can be settled; what was noted and found, if another process of
+        this node settled it meanwhile. Raises PaymentError `payment_invalid`, Unavailable."""
+        if order.payment.authorization.valid_before <= self._clock():
+            raise PaymentError("the authorization has expired; sign a new one", code="payment_invalid")
+        verdict = await self._collector.verify(order.payment)
+        if verdict.is_valid:
+            return None, None
+        row = await self._noted(order)
+        found = await self._collector.transfer(row.authorization, row.tx_hash) if row else None
+        if found is None:
+            raise PaymentError(
+                f"the payment does not hold: {verdict.reason}; sign one that does", code="payment_invalid"
+            )
+        return row, found
+
+    async def _sell(self, order: Order, row: PaymentRow, found: Transfer | None) -> Bought:
+        """Run, be paid unless that was done before, sign."""
+        public = wants_public(order.request.parameters)
+        key = ChannelKey(order.version_id, row.authorization.payer)
+        gate = self._service.gate
+        ticket = await gate.admit_prepaid(key.consumer, key.version_id)
+        try:
+            result, content = await self._run(order)
+            if found is None:
+                await asyncio.to_thread(self._store.note, row)
+                found = await self._collector.settle(order.payment)
+            found = await self._collector.deep(row.authorization, found)
+            await asyncio.to_thread(self._store.settled, row.payment, found.tx_hash)
+            issue = Issue(
+                key=key,
+                input_hash=order.input_hash,
+                output_hash=result.output_hash,
+                price=row.price,
+                payment=row.payment,
+                data=content,
+                public=public and content is not None,
+                prepaid=True,
+            )
+            logged = await self._issue(issue)
+        except BaseException as error:
+            gate.give_up(ticket, error)
+            raise
+        if logged is None:  # another process was first
+            gate.give_up(ticket)
+            return await self._after_another(order, row)
+        gate.finish(ticket, logged)
+        self._service.metrics.receipts.inc()
+        return await self._state(Bought(result.outputs, logged, row))
+
+    async def _run(self, order: Order) -> tuple[Result, bytes | None]:
+        """The outputs, and for an exact version what a dispute will be answered from."""
+        engine, exact = order.admitted.engine, order.admitted.served.exact
+        inputs = order.request.inputs
+        rows = exact.check_inputs(engine.inputs, inputs) if exact else 0
+        result = await run_job(engine, inputs, order.payment.authorization.payer)
+        if exact:
+            exact.check_outputs(engine.outputs, result.outputs, rows)
+        oip.requested_outputs(order.request, engine.outputs, result.outputs)
+        return result, receipt_content(engine, inputs, result) if exact else None
+
+    async def _issue(self, issue: Issue) -> LoggedReceipt | None:
+        """None if the payment has bought a receipt already."""
+        try:
+            return await self._service.writer.submit(issue)
+        except (sqlite3.IntegrityError, IntegrityError):
+            return None
+
+    async def _after_another(self, order: Order, row: PaymentRow) -> Bought:
+        logged = self._service.log.receipt_paid_by(row.payment)
+        if logged is None:
+            raise Unavailable("the receipts log refused the receipt; send the same request again")
+        return await self._repeat(order, logged, row)
+
+    async def _check_signature(self, payment: Payment) -> None:
+        """Raises PaymentError `payment_signature`, Unavailable."""
+        given = payment.authorization
+        digest = authorization_digest(self._terms.domain, given)
+        try:
+            if recover(digest, payment.signature) == given.payer:
+                return
+            problem = "it recovers to another account"
+        except VerificationError as error:
+            problem = str(error)
+        try:
+            if await asyncio.to_thread(self._ledger.wallet_accepts, given.payer, digest, payment.signature):
+                return
+        except RetryableError as error:
+            raise pending(f"this node cannot ask the payer's wallet: {error}") from None
+        raise PaymentError(
+            f"the authorization is not signed by {given.payer}: {problem}", code="payment_signature"
+        )
+
+    # Answering
+
+    async def _repeat(self, order: Order, logged: LoggedReceipt, row: PaymentRow) -> Bought:
+        """The stored receipt and its outputs. Raises PaymentError `payment_used`, NotReproducible."""
+        receipt = logged.signed.receipt
+        if (receipt.version_id, receipt.input_hash) != (order.version_id, order.input_hash):
+            raise PaymentError(
+                f"the payment has bought receipt 0x{logged.digest.hex()} of another request; sign a new one",
+                code="payment_used",
+            )
+        result, _ = await self._run(order)
+        check_repeated(logged, result)
+        self._service.metrics.repeats.inc()
+        return await self._state(Bought(result.outputs, logged, row, repeated=True))
+
+    async def _state(self, bought: Bought) -> Bought:
+        """With what the log knows of the payment, and the signer's statement that it bought the receipt."""
+        row = await asyncio.to_thread(self._store.find, bought.row.payment) or bought.row
+        statement = row.statement
+        if statement is None:
+            digest = statement_digest(self._service.domain, bought.receipt.digest, row.payment)
+            statement = self._key.sign(digest)
+            await asyncio.to_thread(self._store.stated, row.payment, statement)
+        return replace(bought, row=replace(row, statement=statement))
