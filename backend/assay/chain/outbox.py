@@ -13,11 +13,11 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from assay.chain.transactions import Fees
 from assay.chain.values import Call, parse_tx_receipt
@@ -90,22 +90,45 @@ class Intent:
         return self.attempts[-1]
 
 
+class Cursor(Protocol):
+    @property
+    def rowcount(self) -> int: ...
+
+    def fetchone(self) -> Any: ...
+
+    def fetchall(self) -> list[Any]: ...
+
+
+class Store(Protocol):
+    """What an outbox needs of a connection to its database; parameters are `?`."""
+
+    def execute(self, sql: str, parameters: Sequence[object] = ..., /) -> Cursor: ...
+
+    def close(self) -> None: ...
+
+
 class Outbox:
     """A SQLite file (WAL, synchronous FULL) that may serve several keys and chains. Thread-safe."""
 
+    _attempts_in_order = "rowid"
+
     def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        path = Path(path)
+        self.path: Path | str = path
         self._lock = threading.RLock()
+        self._db: Store = self._open(path)
+
+    @staticmethod
+    def _open(path: Path) -> Store:
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self._db = sqlite3.connect(self.path, timeout=30, check_same_thread=False, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            self._db.executescript(SCHEMA)
+            connection = sqlite3.connect(path, timeout=30, check_same_thread=False, isolation_level=None)
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+            connection.executescript(SCHEMA)
         except sqlite3.DatabaseError as error:
-            raise ConfigurationError(
-                f"outbox {self.path} cannot be opened ({error}); is it damaged?"
-            ) from error
+            raise ConfigurationError(f"outbox {path} cannot be opened ({error}); is it damaged?") from error
+        return connection
 
     def __enter__(self) -> Outbox:
         return self
@@ -119,7 +142,9 @@ class Outbox:
     def bind_chain(self, chain_id: int, genesis: Hash32) -> None:
         """Remember the first block; raises `FatalError` if this outbox served another chain of that id."""
         with self._transaction() as db:
-            db.execute("INSERT OR IGNORE INTO chains VALUES (?, ?)", (chain_id, genesis))
+            db.execute(
+                "INSERT INTO chains VALUES (?, ?) ON CONFLICT (chain_id) DO NOTHING", (chain_id, genesis)
+            )
             (known,) = db.execute("SELECT genesis FROM chains WHERE chain_id = ?", (chain_id,)).fetchone()
         if known != genesis:
             raise FatalError(
@@ -131,15 +156,14 @@ class Outbox:
         """Store a new intent with its first attempt, in one durable commit."""
         call = intent.call
         with self._transaction() as db:
-            cursor = db.execute(
+            (number,) = db.execute(
                 "INSERT INTO intents (chain_id, sender, key, nonce, to_address, data, value, gas, label, "
-                "state, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "state, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
                 (
                     *(chain_id, sender, intent.key, intent.nonce, call.to, call.data, str(call.value)),
                     *(intent.gas, call.label, intent.state, time.time()),
                 ),
-            )
-            number = int(cursor.lastrowid or 0)
+            ).fetchone()
             self._insert_attempt(db, number, intent.newest)
         return self.get(number)
 
@@ -200,7 +224,7 @@ class Outbox:
     @contextlib.contextmanager
     def sender_lock(self, chain_id: int, sender: Address) -> Iterator[None]:
         """Held by the one process that sends with this key; the kernel drops it when the process ends."""
-        path = self.path.with_name(f"{self.path.name}.{chain_id}-{sender}.lock")
+        path = Path(f"{self.path}.{chain_id}-{sender}.lock")
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             try:
@@ -218,7 +242,7 @@ class Outbox:
             os.close(handle)
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def _transaction(self) -> Iterator[Store]:
         with self._lock:
             self._db.execute("BEGIN IMMEDIATE")
             try:
@@ -238,10 +262,10 @@ class Outbox:
     def _intent(self, row: tuple[Any, ...]) -> Intent:
         number, key, nonce, to, data, value, gas, label, state, receipt = row
         attempts = self._db.execute(
-            "SELECT hash, raw, max_fee, priority_fee, created_at FROM attempts WHERE intent_id = ? "
-            "ORDER BY rowid",
+            "SELECT hash, raw, max_fee, priority_fee, created_at FROM attempts WHERE intent_id = ? "  # noqa: S608
+            f"ORDER BY {self._attempts_in_order}",
             (number,),
-        )
+        ).fetchall()
         return Intent(
             id=number,
             key=key,
@@ -257,7 +281,7 @@ class Outbox:
         )
 
     @staticmethod
-    def _insert_attempt(db: sqlite3.Connection, intent_id: int, attempt: Attempt) -> None:
+    def _insert_attempt(db: Store, intent_id: int, attempt: Attempt) -> None:
         tip = attempt.fees.priority_fee
         db.execute(
             "INSERT INTO attempts (hash, intent_id, raw, max_fee, priority_fee, created_at) "

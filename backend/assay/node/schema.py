@@ -128,9 +128,43 @@ CREATE TABLE payments (
 """Statements that take a log from the schema before to this one."""
 
 SHARED_TABLES: Final = """
-CREATE TABLE IF NOT EXISTS consumers (consumer TEXT PRIMARY KEY) STRICT;
+CREATE TABLE IF NOT EXISTS consumers (
+    consumer TEXT PRIMARY KEY                     -- whoever issues to it holds the row
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS chains (chain_id INTEGER PRIMARY KEY, genesis BLOB NOT NULL) STRICT;
+
+CREATE TABLE IF NOT EXISTS intents (              -- this and the next: as in chain/outbox.py
+    id INTEGER PRIMARY KEY,
+    chain_id INTEGER NOT NULL,
+    sender TEXT NOT NULL,
+    key TEXT NOT NULL,
+    nonce INTEGER NOT NULL,
+    to_address TEXT,
+    data BLOB NOT NULL,
+    value TEXT NOT NULL,
+    gas INTEGER NOT NULL,
+    label TEXT NOT NULL,
+    state TEXT NOT NULL,
+    receipt TEXT,
+    created_at REAL NOT NULL,
+    UNIQUE (chain_id, sender, key),
+    UNIQUE (chain_id, sender, nonce)
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS attempts (
+    id INTEGER PRIMARY KEY,
+    hash BLOB NOT NULL UNIQUE,
+    intent_id INTEGER NOT NULL REFERENCES intents (id),
+    raw BLOB NOT NULL,
+    max_fee TEXT NOT NULL,
+    priority_fee TEXT,
+    created_at REAL NOT NULL
+) STRICT;
+CREATE INDEX IF NOT EXISTS attempts_by_intent ON attempts (intent_id);
+CREATE INDEX IF NOT EXISTS intents_by_state ON intents (chain_id, sender, state);
 """
-"""Only where several processes write: whoever issues to a consumer holds its row."""
+"""Of a log that several processes write to; beside the others."""
 
 
 def prepare_database(database: Database, domain: Domain, node: Address) -> Connection:
