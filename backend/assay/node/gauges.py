@@ -1,5 +1,5 @@
-"""Sets the metrics that are looked up when Prometheus asks: from the log, and from what was last seen of the
-chain."""
+"""Sets the metrics that are looked up when Prometheus asks: from the log, from the engines, and from what was
+last seen of the chain."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from math import nan
 
+from assay.node.catalog import Catalog
 from assay.node.database import Connection
 from assay.node.follower import Follower
 from assay.node.ledger import safe_balance
@@ -29,6 +30,21 @@ def read_log(metrics: Metrics, connection: Connection, clock: Callable[[], float
     metrics.disputes_unanswered.set(sum(problem is not None for problem, _, _ in rows))
     deadlines = [deadline for _, is_ours, deadline in rows if is_ours]
     metrics.dispute_deadline.set(min(deadlines) - clock() if deadlines else nan)
+
+
+def read_engines(metrics: Metrics, catalog: Catalog) -> None:
+    """What the loaded versions' engines count themselves. Belongs to the event loop."""
+    families = (metrics.batch_rows, metrics.run_seconds, metrics.queue, metrics.loaded_bytes)
+    for family in families:
+        family.clear()
+    for served in catalog:
+        if (engine := served.engine) is None:
+            continue
+        name = f"{served.full_name}@{served.number}"
+        metrics.batch_rows.series[name,] = engine.statistics.batch_rows
+        metrics.run_seconds.series[name,] = engine.statistics.run_seconds
+        metrics.queue.labels(name).set(engine.waiting)
+        metrics.loaded_bytes.labels(name).set(engine.memory_bytes)
 
 
 def read_chain(metrics: Metrics, follower: Follower) -> None:

@@ -53,7 +53,9 @@ class Metrics:
         self.run_seconds = counters.histogram(
             "assay_node_run_seconds", "Time of one run of a model", ["model"]
         )
-        self.queue = counters.gauge("assay_node_queue_jobs", "Requests that wait for a model", ["model"])
+        self.queue = counters.gauge(
+            "assay_node_queue_jobs", "Requests that wait for a model or are in it", ["model"]
+        )
         self.loaded_bytes = counters.gauge(
             "assay_node_model_bytes", "Memory that a loaded version holds", ["model"]
         )

@@ -53,6 +53,7 @@ class NodeInfo:
     def metrics(self, service: Service) -> bytes:
         """`GET /metrics`."""
         gauges.read_chain(service.metrics, service.follower)
+        gauges.read_engines(service.metrics, service.catalog)
         with service.log.database.session() as connection:
             gauges.read_log(service.metrics, connection)
         return service.metrics.render()
