@@ -42,9 +42,9 @@ class VersionLoader(Protocol):
     def prepare(self, record: VersionRecord) -> Prepared:
         """In a thread: everything up to building an engine. Raises RetryableError, ArtifactRefused."""
 
-    async def start(self, prepared: Prepared, on_problem: Callable[[str], None]) -> Engine:
-        """A warm engine. `on_problem` is called in the event loop when it cannot serve any more, with the
-        reason, and with an empty one when it can again. Raises RetryableError, ArtifactRefused."""
+    async def start(self, prepared: Prepared, on_problem: Callable[[str], None]) -> tuple[Engine, str]:
+        """A warm engine, and why it cannot serve yet. `on_problem` is called in the event loop whenever that
+        changes; empty: it can. Raises RetryableError, ArtifactRefused."""
 
 
 @dataclass(slots=True)
@@ -225,13 +225,15 @@ class Lifecycle:
             await asyncio.wait([entry.task])
         with contextlib.suppress(Unavailable):
             entry.unwanted = _unwanted(self._view(), served.version_id)
-        if entry.engine is not None:
+        if served.engine is not None:
             return
+        if entry.engine is not None:  # it cannot serve: begin anew
+            await self._begin(entry, self._unload(entry, "it is being loaded anew"))
         if entry.unwanted:
             raise LoadRefused(f"{entry.name} cannot be loaded: {entry.unwanted}")
         task = entry.task or self._begin(entry, self._load(entry, may_unload=True, force=True))
         await asyncio.wait([task])
-        if entry.engine is None:
+        if served.engine is None:
             raise LoadRefused(f"{entry.name} was not loaded: {served.problem}")
 
     async def unload(self, served: Served) -> None:
@@ -259,7 +261,9 @@ class Lifecycle:
                 prepared = await asyncio.to_thread(self._loader.prepare, entry.record)
             async with self._room:
                 await self._make_room(entry, prepared.memory_bytes, may_unload=may_unload, force=force)
-                entry.engine = await self._loader.start(prepared, lambda problem: self._tell(entry, problem))
+                entry.engine, problem = await self._loader.start(
+                    prepared, lambda problem: self._tell(entry, problem)
+                )
         except (NoRoom, RetryableError, ArtifactRefused, AssayError) as error:
             self._not_loaded(entry, error)
             return
@@ -271,7 +275,10 @@ class Lifecycle:
         entry.displaced = False
         served.inputs, served.outputs, served.exact = prepared.inputs, prepared.outputs, prepared.exact
         self._serve(entry)
-        self._progress(f"ready: {entry.name}")
+        if problem:
+            self._tell(entry, problem)
+        else:
+            self._progress(f"ready: {entry.name}")
 
     def _not_loaded(self, entry: Entry, error: AssayError) -> None:
         entry.size = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from assay.commitments import identifiers
@@ -13,9 +13,12 @@ from assay.errors import ConfigurationError
 from assay.node.artifacts import MAX_MANIFEST, ArtifactCache
 from assay.node.catalog import Served
 from assay.node.chain_ledger import ChainLedger
+from assay.node.config import VersionConfig
 from assay.node.engine import Engine
 from assay.node.exactness import ExactClaim, ExactTerms
 from assay.node.opening import Loadable, LocalEngines, same_engine
+from assay.node.remote.engine import RemoteRules
+from assay.node.remote.opening import RemoteVersion, build_remote
 from assay.node.rules import MAX_ARTIFACT
 from assay.node.self_test import MAX_SELF_TEST
 from assay.node.validate import Inspection, SandboxLimits, check_signature, inspect_once
@@ -60,6 +63,7 @@ class Prepared:
     manifest: Manifest
     path: Path
     inspection: Inspection
+    remote: RemoteVersion | None = None
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -75,7 +79,7 @@ class Prepared:
 
     @property
     def memory_bytes(self) -> int:
-        return self.inspection.memory_bytes
+        return self.remote.memory_bytes if self.remote else self.inspection.memory_bytes
 
     @property
     def obstacle(self) -> str:
@@ -88,7 +92,8 @@ class Prepared:
 @dataclass(frozen=True, slots=True)
 class Loader:
     """Loads one version after another; each in a sandbox first. `wrap` makes what serves of what `engines`
-    opens; `max_batch` as in node.toml, by version."""
+    opens. By version, from node.toml: `max_batch`, and `executors` of those that another server runs, by
+    `remote_rules`, with answers of at most `max_answer` bytes."""
 
     cache: ArtifactCache
     limits: SandboxLimits
@@ -96,25 +101,46 @@ class Loader:
     max_artifact: int = MAX_ARTIFACT
     wrap: Callable[[Engine], Engine] = same_engine
     max_batch: Mapping[Hash32, int] = field(default_factory=dict)
+    executors: Mapping[Hash32, VersionConfig] = field(default_factory=dict)
+    remote_rules: RemoteRules = field(default_factory=RemoteRules)
+    max_answer: int = 64 << 20
 
     def fetch(self, record: VersionRecord) -> tuple[Manifest, Path]:
         """Raises RetryableError, ArtifactRefused."""
         manifest = self.cache.fetch(record.manifest_hash, MAX_MANIFEST).read_bytes()
         return Manifest.from_bytes(manifest), self.cache.fetch(record.artifact, self.max_artifact)
 
-    def inspect(self, record: VersionRecord) -> tuple[Manifest, Path, Inspection]:
-        """Fetch and validate without loading it into this process. Raises RetryableError, ArtifactRefused."""
+    def inspect(self, record: VersionRecord, *, runtime: bool = True) -> tuple[Manifest, Path, Inspection]:
+        """Fetch and validate without loading it into this process; not `runtime`: without ONNX Runtime there.
+        Raises RetryableError, ArtifactRefused."""
         manifest, path = self.fetch(record)
         claim = None
         if record.is_exact:
             claim = ExactClaim(record.program_root, self.cache.fetch(manifest.self_test, MAX_SELF_TEST))
-        found = inspect_once(path, self.limits, claim)
+        found = inspect_once(path, self.limits, claim, runtime=runtime)
         check_signature(manifest, found)
         return manifest, path, found
 
     def prepare(self, record: VersionRecord) -> Prepared:
         """Everything up to building an engine. Raises RetryableError, ArtifactRefused."""
-        return Prepared(record, *self.inspect(record))
+        settings = self.executors.get(record.served.version_id)
+        if settings is None:
+            return Prepared(record, *self.inspect(record))
+        return self._prepare_remote(record, settings)
+
+    def _prepare_remote(self, record: VersionRecord, settings: VersionConfig) -> Prepared:
+        """Of what another server runs, only exact versions' artifacts are needed here: for their terms."""
+        if record.is_exact:
+            manifest, path, found = self.inspect(record, runtime=False)
+            remote = RemoteVersion(
+                settings, manifest.inputs, manifest.outputs, path, self.cache.path(manifest.self_test)
+            )
+            return Prepared(record, manifest, path, found, remote)
+        path = self.cache.fetch(record.manifest_hash, MAX_MANIFEST)
+        manifest = Manifest.from_bytes(path.read_bytes())
+        found = Inspection(manifest.inputs, manifest.outputs, 0.0)
+        remote = RemoteVersion(settings, manifest.inputs, manifest.outputs)
+        return Prepared(record, manifest, path, found, remote)
 
     def open(self, prepared: Prepared) -> Engine:
         """A warm engine in this process. Raises ArtifactRefused."""
@@ -130,6 +156,15 @@ class Loader:
         )
         return self.wrap(self.engines.open(version))
 
-    async def start(self, prepared: Prepared, on_problem: Callable[[str], None]) -> Engine:
-        """A warm engine. Raises ArtifactRefused."""
-        return await asyncio.to_thread(self.open, prepared)
+    async def start(self, prepared: Prepared, on_problem: Callable[[str], None]) -> tuple[Engine, str]:
+        """A warm engine, and why it cannot serve yet, if it is another server's. Raises ArtifactRefused."""
+        if prepared.remote is None:
+            return await asyncio.to_thread(self.open, prepared), ""
+        rules = replace(
+            self.remote_rules,
+            connections=prepared.remote.settings.executor_connections,
+            spot_check=prepared.remote.settings.spot_check,
+        )
+        engine = await asyncio.to_thread(build_remote, prepared.remote, rules, self.max_answer, on_problem)
+        await engine.start()
+        return self.wrap(engine), engine.problem

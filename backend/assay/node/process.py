@@ -17,16 +17,13 @@ from typing import TYPE_CHECKING, Final
 import uvloop
 
 from assay.chain.client import ChainClient
-from assay.chain.contracts import DisputeGame
 from assay.chain.deployments import Deployment
 from assay.chain.keys import load_key, read_password
 from assay.chain.outbox import Outbox
-from assay.chain.sender import Sender
 from assay.commitments.identifiers import model_id, version_id
 from assay.commitments.signing import SigningKey
 from assay.errors import ConfigurationError, FatalError
 from assay.node.artifacts import ArtifactCache
-from assay.node.batches import BatchStore
 from assay.node.catalog import Catalog
 from assay.node.chain_ledger import ChainLedger
 from assay.node.config import (
@@ -34,11 +31,8 @@ from assay.node.config import (
     MIB,
     OUTBOX_FILE,
     NodeConfig,
-    log_database,
     resolve_path,
 )
-from assay.node.defender import Defender
-from assay.node.disputes import DisputeLog
 from assay.node.engine import Engine
 from assay.node.extensions import Extensions
 from assay.node.follower import Follower
@@ -49,19 +43,19 @@ from assay.node.lifecycle import Lifecycle
 from assay.node.loader import Loader, VersionRecord, describe_version
 from assay.node.local_engine import EngineRules
 from assay.node.log import ReceiptLog
+from assay.node.log_place import log_database, mark_place
 from assay.node.memory import MemoryBudget, machine_bytes
 from assay.node.metrics import Metrics
 from assay.node.offers import OfferScan
 from assay.node.opening import LocalEngines, same_engine
 from assay.node.operator_token import load_token
-from assay.node.repeating import RepeatingThread
+from assay.node.remote.engine import RemoteRules
 from assay.node.repository import Repository
-from assay.node.retention import Retention
 from assay.node.runtime import limit_arena
+from assay.node.sending import RunningThreads, Sending
 from assay.node.server import Server
 from assay.node.service import Service
-from assay.node.settler import Settler, SettlerRules
-from assay.node.tracing import LogTraces, TraceSource
+from assay.node.tracing import TraceSource
 from assay.node.validate import SandboxLimits
 from assay.node.views import NodeInfo
 from assay.node.writer import Writer
@@ -69,6 +63,7 @@ from assay.types import Address
 
 if TYPE_CHECKING:
     from assay.node.grpc.server import GrpcServer
+    from assay.node.standby import Standby
 
 GRACE_SECONDS: Final = 15
 
@@ -106,15 +101,20 @@ def load_signer(folder: Path, config: NodeConfig) -> SigningKey:
 
 def build_loader(folder: Path, config: NodeConfig) -> Loader:
     limits = config.limits
+    versions = {
+        version_id(model_id(Address(one.publisher), one.name), one.number): one for one in config.versions
+    }
     return Loader(
         cache=ArtifactCache(folder / ARTIFACTS, config.hub_url),
         limits=SandboxLimits(limits.sandbox_mib * MIB, limits.sandbox_seconds, config.session_threads),
         engines=LocalEngines(engine_rules(config)),
         max_artifact=limits.artifact_mib * MIB,
-        max_batch={
-            version_id(model_id(Address(one.publisher), one.name), one.number): one.max_batch
-            for one in config.versions
-        },
+        max_batch={key: one.max_batch for key, one in versions.items()},
+        executors={key: one for key, one in versions.items() if one.executor},
+        remote_rules=RemoteRules(
+            max_waiting=config.engines.max_waiting,
+            max_waiting_bytes=config.engines.max_waiting_mib * MIB,
+        ),
     )
 
 
@@ -158,32 +158,6 @@ def check_registered(ledger: ChainLedger, signer: SigningKey) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class RunningThreads:
-    """What sends transactions: the settler, and where there is a dispute game the defender."""
-
-    settler: RepeatingThread
-    store: BatchStore
-    sender: Sender
-    outbox: Outbox
-    grace_seconds: int
-    defender: RepeatingThread | None = None
-    disputes: DisputeLog | None = None
-
-    def stop(self) -> None:
-        """End the threads; what they have under way goes on with the next start."""
-        if self.defender is not None:
-            self.defender.stop(self.grace_seconds)
-        self.settler.stop(self.grace_seconds)
-        self.sender.close()
-        if not self.settler.is_alive():
-            self.store.close()
-        if self.disputes is not None and self.defender is not None and not self.defender.is_alive():
-            self.disputes.close()
-        if not self.settler.is_alive() and not (self.defender and self.defender.is_alive()):
-            self.outbox.close()
-
-
 def same_traces(source: TraceSource) -> TraceSource:
     """The node's own traces as they are."""
     return source
@@ -220,6 +194,7 @@ class NodeProcess:
             limit_arena(self.config.limits.arena_mib * MIB)
             log = ReceiptLog(log_database(self.folder, self.config), deployment.domain, self.config.node)
             stack.callback(log.close)
+            mark_place(self.folder, log.database)
             sock = self._listen()
             stack.callback(sock.close)
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -259,7 +234,6 @@ class NodeProcess:
     ) -> None:
         config, limits, deployment = self.config, self.config.limits, ledger.deployment
         catalog = Catalog(record.served for record in records)
-        writer = Writer(log, signer, self._fail)
         follower = Follower(
             ledger,
             log,
@@ -268,7 +242,7 @@ class NodeProcess:
             max_age_seconds=config.view_max_age_seconds,
             thaw_margin_seconds=config.settlement.thaw_margin_seconds,
         )
-        gate = Gate(deployment.domain, log, follower, ledger, max_unacknowledged=limits.max_unacknowledged)
+        gate, writer = self._build_gate(signer, ledger, follower, log)
         pool = ThreadPoolExecutor(config.run_threads, thread_name_prefix="model")
         service = Service(
             domain=deployment.domain,
@@ -298,7 +272,9 @@ class NodeProcess:
         self._handle_signals(app)
         await follower.start()
         writer.start()
-        sending = await asyncio.to_thread(self._start_threads, signer, ledger, asyncio.get_running_loop())
+        sending = await asyncio.to_thread(
+            self._start_sending, signer, ledger, log, asyncio.get_running_loop()
+        )
         lifecycle = self._build_lifecycle(ledger, catalog, follower)
         lifecycle.start(records)
         grpc = x402 = None
@@ -359,48 +335,31 @@ class NodeProcess:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop)
 
-    def _start_threads(
-        self, signer: SigningKey, ledger: ChainLedger, loop: asyncio.AbstractEventLoop
-    ) -> RunningThreads:
-        rules = self.config.settlement
-        store = BatchStore(log_database(self.folder, self.config), self.config.node)
-        outbox = Outbox(self.folder / OUTBOX_FILE)
-        sender = Sender(ledger.client, signer, outbox)
-        settler = Settler(
-            store,
-            ledger.settlement,
-            sender,
-            self.config.node,
-            SettlerRules(
-                max_receipts=rules.max_receipts,
-                max_value=rules.max_value,
-                max_age_seconds=rules.max_age_seconds,
-                free_receipts=rules.free_receipts,
-                min_claim=rules.min_claim,
-            ),
-        )
-        thread = RepeatingThread("settler", settler.step, rules.poll_seconds, self._fail_from(loop))
-        running = RunningThreads(thread, store, sender, outbox, self.grace_seconds)
-        if ledger.deployment.has_disputes:
-            disputes = DisputeLog(log_database(self.folder, self.config))
-            defender = self._build_defender(ledger, disputes, sender)
-            guard = RepeatingThread("defender", defender.step, rules.poll_seconds, self._fail_from(loop))
-            running = replace(running, defender=guard, disputes=disputes)
-            guard.start()
-        thread.start()
-        return running
+    def _build_gate(
+        self, signer: SigningKey, ledger: ChainLedger, follower: Follower, log: ReceiptLog
+    ) -> tuple[Gate, Writer]:
+        domain, most = ledger.deployment.domain, self.config.limits.max_unacknowledged
+        if not log.is_shared:
+            gate = Gate(domain, log, follower, ledger, max_unacknowledged=most)
+            return gate, Writer(log, signer, self._fail)
+        from assay.node.shared_gate import SharedGate
+        from assay.node.shared_writer import SharedWriter
 
-    def _build_defender(self, ledger: ChainLedger, disputes: DisputeLog, sender: Sender) -> Defender:
-        config = self.config
-        traces = LogTraces(
-            log_database(self.folder, self.config),
-            ledger.models,
-            ArtifactCache(self.folder / ARTIFACTS, config.hub_url),
-            config.limits.artifact_mib * MIB,
+        shared = SharedGate(domain, log, follower, ledger, max_unacknowledged=most)
+        return shared, SharedWriter(log, signer, self._fail, shared)
+
+    def _start_sending(
+        self, signer: SigningKey, ledger: ChainLedger, log: ReceiptLog, loop: asyncio.AbstractEventLoop
+    ) -> RunningThreads | Standby:
+        fail = self._fail_from(loop)
+        sending = Sending(
+            self.folder, self.config, signer, ledger, self.wrap_traces, fail, self.grace_seconds
         )
-        retention = Retention(ledger.settlement.dispute_window(), config.settlement.free_receipts)
-        game = DisputeGame(ledger.client, ledger.deployment)
-        return Defender(game, disputes, sender, config.node, self.wrap_traces(traces), retention=retention)
+        if not log.is_shared:
+            return sending.start(log.database, Outbox(self.folder / OUTBOX_FILE))
+        from assay.node.standby import stand_by
+
+        return stand_by(log, sending)
 
     def _build_lifecycle(self, ledger: ChainLedger, catalog: Catalog, follower: Follower) -> Lifecycle:
         config = self.config

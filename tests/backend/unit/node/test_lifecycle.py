@@ -62,6 +62,7 @@ class FakeLoader:
     engines: dict[str, FakeEngine] = field(default_factory=dict)
     told: dict[str, Callable[[str], None]] = field(default_factory=dict)
     gate: threading.Event | None = None
+    problem: str = ""
 
     def prepare(self, record: VersionRecord) -> Any:
         name = record.served.name
@@ -72,10 +73,10 @@ class FakeLoader:
             raise self.outcomes[name]
         return FakePrepared(name, self.sizes.get(name, 40) * MIB)
 
-    async def start(self, prepared: Any, on_problem: Callable[[str], None]) -> FakeEngine:
+    async def start(self, prepared: Any, on_problem: Callable[[str], None]) -> tuple[FakeEngine, str]:
         self.told[prepared.name] = on_problem
         self.engines[prepared.name] = FakeEngine()
-        return self.engines[prepared.name]
+        return self.engines[prepared.name], self.problem
 
 
 @dataclass
@@ -372,6 +373,21 @@ def test_tell__problem_and_recovery__take_it_out_and_back() -> None:
         assert world.ready() == {"a"}
 
     run(test, "a")
+
+
+def test_load__engine_that_cannot_serve_yet__waits_for_it() -> None:
+    async def test(world: World) -> None:
+        world.loader.problem = "the executor does not answer"
+        world.offer("a")
+        await world.settle()
+        assert world.served("a").problem == "the executor does not answer"
+        with pytest.raises(LoadRefused, match="does not answer"):
+            await world.lifecycle.load(world.served("a"))
+        assert world.loader.prepared == ["a", "a"]
+        world.loader.told["a"]("")
+        assert world.ready() == {"a"}
+
+    run(test, "a", offered=False)
 
 
 def test_tell__after_unloading__changes_nothing() -> None:
