@@ -9,9 +9,17 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.status import Status
 from rich.table import Table
 
+from scripts.benches.options import MissingError, Options
+
 BENCHES = ("gas", "commitments", "index", "node", "exact", "dispute")
+"""Measured if none is named."""
+LONG = ("scale", "soak", "receipts_log")
+"""Measured only by name."""
+SERVING = ("node", "scale", "soak")
+"""Take `Options`."""
 FIELDS = ("name", "value", "unit", "reference", "ratio")
 """`reference` is what the value is held against, in the same unit; `ratio` = value / reference."""
 
@@ -19,16 +27,38 @@ Row = dict[str, Any]
 
 
 @click.command()
-@click.argument("names", nargs=-1, type=click.Choice([*BENCHES, "all"]))
+@click.argument("names", nargs=-1, type=click.Choice([*BENCHES, *LONG, "all"]))
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="write the rows to this file")
-def main(names: tuple[str, ...], json_path: Path | None) -> None:
-    """Measure gas, commitments, index, node, exact and dispute on this machine; all of them by default."""
+@click.option("--no-peers", is_flag=True, help="node: leave out the other servers, which are installed else")
+@click.option(
+    "--rounds",
+    default=3,
+    show_default=True,
+    type=click.IntRange(1),
+    help="node, scale: of which the best counts",
+)
+@click.option("--minutes", default=10.0, show_default=True, type=click.FloatRange(0.5), help="soak: how long")
+def main(names: tuple[str, ...], json_path: Path | None, no_peers: bool, rounds: int, minutes: float) -> None:
+    """Measure gas, commitments, index, node, exact and dispute on this machine; all of them by default.
+
+    scale (how the node's cost grows), receipts_log (a log of ten million) and soak (minutes at more than the
+    node can take; fails if it does not hold) take long, and run only if they are named.
+    """
     console, progress = Console(highlight=False), Console(stderr=True, highlight=False)
     chosen = BENCHES if not names or "all" in names else tuple(dict.fromkeys(names))
     rows: list[Row] = []
     for name in chosen:
-        with progress.status(f"measuring {name} …"):
-            measured = check_rows(name, importlib.import_module(f"scripts.benches.{name}").run())
+        module = importlib.import_module(f"scripts.benches.{name}")
+        with progress.status(f"measuring {name} …") as status:
+
+            def show_progress(what: str, status: Status = status, name: str = name) -> None:
+                status.update(f"{name}: {what} …")
+
+            options = Options(not no_peers, minutes, rounds, show_progress)
+            try:
+                measured = check_rows(name, module.run(options) if name in SERVING else module.run())
+            except MissingError as error:
+                raise click.ClickException(str(error)) from None
         console.print(build_table(name, measured))
         rows += measured
         if json_path:

@@ -1,158 +1,117 @@
-"""Requests a second through a real node process, each with a durable signed receipt, against ONNX Runtime.
+"""The node beside the servers that people use, in one run: paid, signed and durable answers a second.
 
-The node runs on a real chain (Anvil) with the production server; the load comes from a process of its own
-over 16 connections, one row a request, binary tensors. The reference is `session.run` of one row in a loop,
-in this run.
+A real node process on a real chain (Anvil), its receipts on disk, pinned to one core; the load comes from a
+process on another core, one row a request, over 16 connections if nothing else is said. The references are
+`session.run` of one row in a loop, and other servers of the same model, each alone on the node's core. All
+are measured in turn, round after round, and each is given its best round.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-import pickle
-import subprocess
-import sys
-import tempfile
-import time
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnxruntime as ort
-from assay.commitments.manifest import Manifest
-from assay.node.config import SettlementConfig
-from assay.node.runtime import build_session, session_specs
-from assay.types import Address
-from numpy.typing import NDArray
-
-from tests.support.nodes import Consumer, NodeUnderTest, Published, local_network
-from tests.support.onnx_models import manifest_of
+from scripts.benches import peers
+from scripts.benches.load.cores import on_cores
+from scripts.benches.load.drive import drive, responding
+from scripts.benches.load.plan import Plan
+from scripts.benches.node_rows import Measured, build_rows
+from scripts.benches.options import Options
+from scripts.benches.stage import PRICE, WARMUP, Offer, Stage, build_stage
+from scripts.benches.workloads import Workload, cnn, digits, measure_raw, mlp
 
 CONNECTIONS = 16
-REQUESTS = 500
-"""For each connection and round."""
-ROUNDS = 3
-PRICE = 5
-DIGITS = Path(__file__).resolve().parents[1] / "models" / "digits" / "model.onnx"
+OPEN_CONNECTIONS = 64
+"""For arrivals at a fixed rate: more than are ever busy."""
+SECONDS = 2.5
+RAW_SECONDS = 1.0
+ANSWER_BYTES = 900
+"""Of the responder's answers; a node's have as many."""
 
 
-def manifest(session: ort.InferenceSession) -> Manifest:
-    return manifest_of(*session_specs(session))
+def measure_ceiling(stage: Stage, offer: Offer, found: Measured) -> None:
+    """What the generator reaches if the server does nothing, with the requests of `offer`."""
+    request = offer.infer.render({})
+    with responding(sum(map(len, request)), ANSWER_BYTES, stage.cores.server) as port:
+        for name, connections in (("generator", CONNECTIONS), ("generator_1", 1)):
+            plan = Plan(port, RAW_SECONDS, connections, WARMUP, fixed=request)
+            found.add(name, drive(plan, stage.cores.client))
 
 
-def one_row(session: ort.InferenceSession) -> NDArray[Any]:
-    (spec,) = session_specs(session)[0]
-    shape = tuple(1 if dim == -1 else dim for dim in spec.shape)
-    return np.random.default_rng(0).random(shape, dtype=np.float32)
+def measure_reference(stage: Stage, workload: Workload, found: Measured) -> float:
+    """Rows a second of `session.run`."""
+    with on_cores(stage.cores.server):
+        raw = measure_raw(workload, RAW_SECONDS)
+    found.add_raw(workload.name, raw)
+    return raw.rate
 
 
-def raw_rows_per_second(session: ort.InferenceSession, row: NDArray[Any], seconds: float = 2.0) -> float:
-    feeds = {session.get_inputs()[0].name: row}
-    count, started = 0, time.perf_counter()
-    while (elapsed := time.perf_counter() - started) < seconds:
-        for _ in range(50):
-            session.run(None, feeds)
-        count += 50
-    return count / elapsed
+def measure_mlp(stage: Stage, free: Offer, paid: Offer, found: Measured) -> None:
+    """Signed; paid; paid at one connection; paid at half of what was just reached."""
+    raw = measure_reference(stage, paid.workload, found)
+    signed = stage.load(free, SECONDS, 0)
+    found.add("mlp_signed", signed)
+    load = stage.load(paid, SECONDS, signed.rate)
+    found.add("mlp_paid", load)
+    found.add("mlp_paid_1", stage.load(paid, SECONDS / 2, raw, connections=1))
+    half = load.rate / 2
+    found.add("mlp_half", stage.load(paid, SECONDS, half, connections=OPEN_CONNECTIONS, rate=half))
 
 
-def http_request(
-    node: NodeUnderTest, published: Published, row: NDArray[Any], name: str, parameters: dict[str, Any]
-) -> bytes:
-    raw = row.tobytes()
-    tensor = {
-        "name": name,
-        "datatype": "FP32",
-        "shape": list(row.shape),
-        "parameters": {"binary_data_size": len(raw)},
-    }
-    head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True, **parameters}}).encode()
-    lines = [
-        f"POST {published.path}/infer HTTP/1.1",
-        f"host: 127.0.0.1:{node.port}",
-        "content-type: application/octet-stream",
-        f"inference-header-content-length: {len(head)}",
-        f"content-length: {len(head) + len(raw)}",
-    ]
-    return "\r\n".join(lines).encode() + b"\r\n\r\n" + head + raw
+def measure_cnn(stage: Stage, paid: Offer, found: Measured) -> None:
+    raw = measure_reference(stage, paid.workload, found)
+    found.add("cnn_paid", stage.load(paid, SECONDS, raw * 1.5))
 
 
-def drive(node: NodeUnderTest, work: list[list[bytes]], folder: Path) -> dict[str, Any]:
-    """Send `work` from another process. Raises RuntimeError if a request was refused."""
-    file = folder / "work"
-    file.write_bytes(pickle.dumps(work))
-    command = [sys.executable, "-m", "scripts.benches.node_load", "127.0.0.1", str(node.port), str(file)]
-    answer = json.loads(subprocess.run(command, check=True, capture_output=True, timeout=300).stdout)
-    if answer["failures"]:
-        raise RuntimeError(f"requests were refused: {answer['failures']}")
-    return dict(answer)
+def measure_digits(stage: Stage, free: Offer, paid: Offer, found: Measured) -> None:
+    measure_reference(stage, paid.workload, found)
+    signed = stage.load(free, SECONDS, 0)
+    found.add("digits_signed", signed)
+    found.add("digits_paid", stage.load(paid, SECONDS, signed.rate))
 
 
-def paid_work(
-    node: NodeUnderTest,
-    published: Published,
-    consumers: list[Consumer],
-    row: NDArray[Any],
-    name: str,
-    first: int,
-) -> list[list[bytes]]:
-    """Each connection is a consumer that pays request by request and acknowledges what it has."""
-
-    def request(consumer: Consumer, n: int) -> bytes:
-        voucher = consumer.voucher(Address(node.operator), published.version_id, n * PRICE, n - 1)
-        return http_request(node, published, row, name, voucher)
-
-    return [[request(consumer, n) for n in range(first, first + REQUESTS)] for consumer in consumers]
+def measure_peer(stage: Stage, peer: peers.Running, found: Measured) -> None:
+    with peer.awake():
+        for suffix, connections in (("", CONNECTIONS), ("_1", 1)):
+            load = drive(peer.plan(RAW_SECONDS, connections, WARMUP), stage.cores.client)
+            for answer in load.last:
+                peer.check(answer)
+            found.add(f"{peer.name}{suffix}", load)
 
 
-def rows_of(name: str, best: dict[str, Any], raw: float) -> list[dict[str, Any]]:
-    """Requests a second against `raw` of them, then two percentiles of a request's time at that load."""
-    rate = best["requests"] / best["seconds"]
-    row = {"name": name, "value": round(rate, 1), "unit": "requests/s"}
-    percentiles = [
-        {
-            "name": f"{name.removesuffix('_over_raw')}_{which}_ms",
-            "value": round(best[f"{which}_us"] / 1_000, 2),
-            "unit": f"ms, {CONNECTIONS} connections",
-            "reference": None,
-            "ratio": None,
-        }
-        for which in ("p50", "p99")
-    ]
-    return [row | {"reference": round(raw, 1), "ratio": round(rate / raw, 3)}, *percentiles]
-
-
-def run() -> list[dict[str, Any]]:
-    """`node_over_raw` (unpaid, signed) and `node_paid_over_raw`; the best of the rounds, each beside its
-    reference."""
-    data = DIGITS.read_bytes()
-    session = build_session(data)
-    row = one_row(session)
-    name = session.get_inputs()[0].name
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        with local_network(folder) as network:
-            node = network.add_node(settlement=SettlementConfig(poll_seconds=1, max_age_seconds=3600))
-            free = network.publish("free", data, manifest(session))
-            paid = network.publish("paid", data, manifest(session))
-            node.offer(free, 0)
-            node.offer(paid, PRICE)
-            funds = PRICE * REQUESTS * ROUNDS
-            consumers = [network.add_consumer((node.operator, funds)) for _ in range(CONNECTIONS)]
-            with node.running():
-                unpaid = [[http_request(node, free, row, name, {})] * REQUESTS] * CONNECTIONS
-                found: dict[str, list[dict[str, Any]]] = {"node_over_raw": [], "node_paid_over_raw": []}
-                raw = 0.0
-                for i in range(ROUNDS):
-                    raw = max(raw, raw_rows_per_second(session, row))
-                    found["node_over_raw"].append(drive(node, unpaid, folder))
-                    work = paid_work(node, paid, consumers, row, name, i * REQUESTS + 1)
-                    found["node_paid_over_raw"].append(drive(node, work, folder))
-    return [
-        row
-        for kind, rounds in found.items()
-        for row in rows_of(kind, max(rounds, key=lambda r: r["requests"] / r["seconds"]), raw)
-    ]
+def run(options: Options) -> list[dict[str, Any]]:
+    """Raises `peers.Missing` if another server cannot be installed, unless `options` leave them out."""
+    chosen = peers.install_all(options.progress) if options.peers else []
+    found = Measured()
+    with contextlib.ExitStack() as stack:
+        stage = stack.enter_context(build_stage())
+        found.cores = stage.cores
+        network, image, small = mlp(), cnn(), digits()
+        pairs = [
+            (stage.offer(one, f"{one.name}-free", 0), stage.offer(one, f"{one.name}-paid", PRICE))
+            for one in (network, small)
+        ]
+        exact = stage.offer(image, image.name, PRICE)
+        options.progress("starting the node")
+        stack.enter_context(stage.serving())
+        stage.add_payers(OPEN_CONNECTIONS)
+        running = [stack.enter_context(peers.started(peer, network, stage.cores.server)) for peer in chosen]
+        for i in range(options.rounds):
+            here = f"round {i + 1} of {options.rounds}"
+            options.progress(f"{here}: what the generator reaches")
+            measure_ceiling(stage, pairs[0][0], found)
+            options.progress(f"{here}: the float32 network")
+            measure_mlp(stage, *pairs[0], found)
+            options.progress(f"{here}: the int8 network")
+            measure_cnn(stage, exact, found)
+            options.progress(f"{here}: the digits")
+            measure_digits(stage, *pairs[1], found)
+            for peer in running:
+                options.progress(f"{here}: {peer.name}")
+                measure_peer(stage, peer, found)
+    return build_rows(found)
 
 
 if __name__ == "__main__":
-    print(json.dumps(run(), indent=2))
+    print(json.dumps(run(Options(progress=print)), indent=2))

@@ -112,8 +112,8 @@ def build_resnet(size: int = 168, classes: int = 1000, seed: int = 18) -> bytes:
 
 
 def build_small_resnet(size: int = 32, classes: int = 10, seed: int = 18) -> bytes:
-    """The form for small images, at half the width: no halving before the first stage. 2.8 M parameters, 139 M
-    multiply-adds a row at 32."""
+    """The form for small images, at half the width: no halving before the first stage. 2.8 M parameters,
+    139 M multiply-adds a row at 32."""
     build = _Builder(seed)
     x = build.node("QuantizeLinear", ["image", build.constant(SCALE), build.zero(128)])
     x, shape = build.convolution(x, (3, size, size), SMALL_STAGES[0][0], 3, 1, x_zero=128)

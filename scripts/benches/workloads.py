@@ -66,7 +66,7 @@ class Workload:
 
     def self_test(self) -> bytes:
         """The canonical document of one vector."""
-        vector = {
+        vector: dict[str, Any] = {
             "inputs": {self.input_name: self.row.tobytes().hex()},
             "shapes": {self.input_name: list(self.row.shape)},
             "input_hash": "0x" + commit_tensors([self.row]).hex(),

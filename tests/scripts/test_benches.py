@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from scripts.benches.__main__ import check_rows, show, write_rows
-from scripts.benches.node import rows_of
 
 
 def row(name: str, value: float = 1.0) -> dict[str, object]:
@@ -31,10 +30,3 @@ def test_check_rows__field_missing__names_the_bench() -> None:
 )
 def test_show__value__is_readable(value: object, shown: str) -> None:
     assert show(value) == shown
-
-
-def test_rows_of__measured_node__are_rows_of_the_table() -> None:
-    best = {"requests": 500, "seconds": 2.0, "p50_us": 1_250.0, "p99_us": 4_000.0}
-    rows = check_rows("node", rows_of("node_paid_over_raw", best, 1_000.0))
-    assert [row["name"] for row in rows] == ["node_paid_over_raw", "node_paid_p50_ms", "node_paid_p99_ms"]
-    assert (rows[0]["value"], rows[0]["ratio"], rows[1]["value"]) == (250.0, 0.25, 1.25)

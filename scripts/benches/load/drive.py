@@ -17,13 +17,13 @@ ROOT = Path(__file__).resolve().parents[3]
 TIMEOUT_SECONDS = 300
 
 
-class Refused(RuntimeError):
+class RefusedError(RuntimeError):
     """The server refused requests of a load in which every request is right."""
 
 
 def drive(plan: Plan, cores: Sequence[int]) -> Load:
-    """The load of `plan`, its generator on `cores`. Raises Refused if an answer was not a 200, RuntimeError
-    if the generator failed."""
+    """The load of `plan`, its generator on `cores`. Raises RefusedError if an answer was not a 200,
+    RuntimeError if the generator failed."""
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder, name) for name in ("plan", "load")]
         paths[0].write_bytes(pickle.dumps(plan))
@@ -40,7 +40,7 @@ def drive(plan: Plan, cores: Sequence[int]) -> Load:
             raise RuntimeError(f"the load generator failed: {errors.decode(errors='replace')[-1500:]}")
         load: Load = pickle.loads(paths[1].read_bytes())
     if load.refusal:
-        raise Refused(f"answers were not 200 ({load.statuses}); the first: {load.refusal[:600]!r}")
+        raise RefusedError(f"answers were not 200 ({load.statuses}); the first: {load.refusal[:600]!r}")
     return load
 
 

@@ -9,9 +9,11 @@ import time
 from array import array
 from collections import Counter, deque
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
+from scripts.benches.load.grpc import GrpcStream
 from scripts.benches.load.plan import Buffers, Load, Plan
 from scripts.benches.load.wire import answer_length, status_of
 
@@ -20,24 +22,28 @@ STALL_SECONDS = 30.0
 """Without any answer: the server hangs."""
 
 
-class ServerGone(ConnectionError):
+class ServerGoneError(ConnectionError):
     """The server closed a connection under load, or stopped answering."""
 
 
 class Connections:
-    """`size` open connections, each with at most one request under way."""
+    """`size` open connections that speak HTTP/1.1, each with at most one request under way."""
 
     def __init__(self, port: int, size: int) -> None:
-        self._sockets = [
-            socket.create_connection(("127.0.0.1", port), timeout=STALL_SECONDS) for _ in range(size)
-        ]
-        self._rest = [b""] * size
+        self._sockets: list[socket.socket] = []
         self._poll = select.epoll()
-        self._index = {}
-        for i, one in enumerate(self._sockets):
-            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._poll.register(one, select.EPOLLIN)
-            self._index[one.fileno()] = i
+        self._index: dict[int, int] = {}
+        for _ in range(size):
+            self._open(port)
+        self._rest = [b""] * size
+
+    def _open(self, port: int) -> socket.socket:
+        one = socket.create_connection(("127.0.0.1", port), timeout=STALL_SECONDS)
+        one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._poll.register(one, select.EPOLLIN)
+        self._index[one.fileno()] = len(self._sockets)
+        self._sockets.append(one)
+        return one
 
     def close(self) -> None:
         self._poll.close()
@@ -55,21 +61,65 @@ class Connections:
         """Until something can be read, to the microsecond (epoll alone counts milliseconds)."""
         select.select([self._poll], [], [], seconds)
 
-    def receive(self, seconds: float) -> Iterator[tuple[int, bytes]]:
-        """(connection, whole answer) for those that have come. Raises ServerGone."""
+    def receive(self, seconds: float) -> Iterator[tuple[int, int, bytes]]:
+        """(connection, status, whole answer) for those that have come. Raises ServerGoneError, OSError."""
         for number, _ in self._poll.poll(seconds):
             index = self._index[number]
             data = self._sockets[index].recv(RECEIVE)
             if not data:
-                raise ServerGone(f"the server closed a connection; it had sent {self._rest[index][:300]!r}")
-            if self._rest[index]:
-                data = self._rest[index] + data
-            length = answer_length(data)
-            if length and len(data) >= length:
-                self._rest[index] = b""
-                yield index, data
-            else:
-                self._rest[index] = data
+                raise ServerGoneError(f"the server closed connection {index} under load")
+            if found := self._parse(index, data):
+                yield index, *found
+
+    def _parse(self, index: int, data: bytes) -> tuple[int, bytes] | None:
+        if self._rest[index]:
+            data = self._rest[index] + data
+        length = answer_length(data)
+        if not length or len(data) < length:
+            self._rest[index] = data
+            return None
+        self._rest[index] = b""
+        return status_of(data), data
+
+
+class GrpcConnections(Connections):
+    """The same for unary gRPC calls. Status 200: the call was answered with a message; else 500."""
+
+    def __init__(self, port: int, size: int) -> None:
+        self._streams: list[GrpcStream] = []
+        super().__init__(port, size)
+
+    def _open(self, port: int) -> socket.socket:
+        one = super()._open(port)
+        self._streams.append(GrpcStream())
+        one.sendall(self._streams[-1].opening)
+        return one
+
+    def send(self, index: int, buffers: Buffers) -> None:
+        block, message = buffers
+        self._sockets[index].sendall(self._streams[index].request(block, message))
+
+    def _parse(self, index: int, data: bytes) -> tuple[int, bytes] | None:
+        answer = self._streams[index].receive(self._sockets[index], data)
+        return None if answer is None else (200 if answer else 500, answer)
+
+
+def connect(plan: Plan) -> Connections:
+    return (GrpcConnections if plan.is_grpc else Connections)(plan.port, plan.connections)
+
+
+def ask(plan: Plan, seconds: float = 5.0) -> tuple[int, bytes] | None:
+    """(status, answer) of one request of `plan`; None if the server does not answer. Raises OSError."""
+    connections = connect(replace(plan, connections=1))
+    try:
+        connections.send(0, next(plan.streams()[0]))
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            for _, status, answer in connections.receive(left):
+                return status, answer
+        return None
+    finally:
+        connections.close()
 
 
 class Recorder:
@@ -83,8 +133,7 @@ class Recorder:
         self._last = [b""] * connections
         self.sent = [0] * connections
 
-    def record(self, index: int, answer: bytes, now: float, seconds: float) -> None:
-        status = status_of(answer)
+    def record(self, index: int, status: int, answer: bytes, now: float, seconds: float) -> None:
         self._statuses[status] += 1
         self._last[index] = answer
         if status != 200:
@@ -106,9 +155,9 @@ class Recorder:
 
 
 def run(plan: Plan) -> Load:
-    """Raises ServerGone, OSError."""
+    """Raises ServerGoneError, OSError."""
     streams = plan.streams()
-    connections = Connections(plan.port, plan.connections)
+    connections = connect(plan)
     gc.collect()
     gc.disable()
     try:
@@ -138,12 +187,12 @@ def run_closed(plan: Plan, streams: list[Iterator[Buffers]], connections: Connec
         under_way += 1
     last = clock()
     while under_way:
-        for i, answer in connections.receive(1.0):
+        for i, status, answer in connections.receive(1.0):
             last = now = clock()
             under_way -= 1
             if stopped:
                 continue
-            recorder.record(i, answer, now, now - sent_at[i])
+            recorder.record(i, status, answer, now, now - sent_at[i])
             request = next(streams[i], None)
             if request is None or now >= end:
                 stopped, ran_out, busy = now, request is None, time.process_time() - used
@@ -153,7 +202,7 @@ def run_closed(plan: Plan, streams: list[Iterator[Buffers]], connections: Connec
             recorder.sent[i] += 1
             under_way += 1
         if clock() - last > STALL_SECONDS:
-            raise ServerGone(f"no answer for {STALL_SECONDS:g} s")
+            raise ServerGoneError(f"no answer for {STALL_SECONDS:g} s")
     return recorder.load(stopped, busy / (stopped - started), ran_out)
 
 
@@ -188,10 +237,10 @@ def run_open(plan: Plan, streams: list[Iterator[Buffers]], connections: Connecti
             break
         if free and now < end:
             connections.wait(max(0.0, due - clock()))
-        for i, answer in connections.receive(0.0 if free and now < end else 1.0):
+        for i, status, answer in connections.receive(0.0 if free and now < end else 1.0):
             last = now = clock()
-            recorder.record(i, answer, now, now - due_at[i])
+            recorder.record(i, status, answer, now, now - due_at[i])
             free.append(i)
         if clock() - last > STALL_SECONDS:
-            raise ServerGone(f"no answer for {STALL_SECONDS:g} s")
+            raise ServerGoneError(f"no answer for {STALL_SECONDS:g} s")
     return recorder.load(end, (time.process_time() - used) / (clock() - started), ran_out)

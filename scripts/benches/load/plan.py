@@ -61,6 +61,8 @@ class Plan:
     rate: float | None = None
     fixed: Buffers = ()
     """The request, if all are the same."""
+    is_grpc: bool = False
+    """Whether `fixed` is a gRPC call (header block and message), not an HTTP request."""
     infer: InferRequest | None = None
     payment: Payment | None = None
 

@@ -1,7 +1,7 @@
-"""A server that does nothing but answer: `python -m scripts.benches.load.responder REQUEST_BYTES ANSWER_BYTES`.
+"""A server that does nothing but answer: `python -m scripts.benches.load.responder REQUEST ANSWER` (bytes).
 
-It reads requests of REQUEST_BYTES and sends a constant 200 of ANSWER_BYTES. What the generator reaches against
-it is more than it can measure of any other server. Prints its port.
+It reads requests of REQUEST bytes and sends a constant 200 of ANSWER bytes. What the generator reaches
+against it is the most that it can measure of any server. Prints its port.
 """
 
 from __future__ import annotations

@@ -1,0 +1,135 @@
+"""From loads and references to the rows of the node's table. Pure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+from scripts.benches.load.cores import Cores
+from scripts.benches.load.plan import Load
+from scripts.benches.workloads import Raw
+
+Row = dict[str, Any]
+PEERS = ("mlserver", "litserve", "mosec")
+OWN = ("mlp_signed", "mlp_paid", "cnn_paid", "digits_signed", "digits_paid")
+HEADROOM = 3.0
+"""How much more than it measures the generator must be able to do, or its figures say nothing."""
+
+
+@dataclass
+class Measured:
+    """All rounds, by name; `_1` at the end of a name: at one connection."""
+
+    loads: dict[str, list[Load]] = field(default_factory=lambda: defaultdict(list))
+    raws: dict[str, list[Raw]] = field(default_factory=lambda: defaultdict(list))
+    cores: Cores = field(default_factory=lambda: Cores((), ()))
+
+    def add(self, name: str, load: Load) -> None:
+        self.loads[name].append(load)
+
+    def add_raw(self, name: str, raw: Raw) -> None:
+        self.raws[name].append(raw)
+
+    def rate(self, name: str) -> float:
+        """The best round's."""
+        return max(load.rate for load in self.loads[name])
+
+    def p50(self, name: str) -> float:
+        """The best round's, in milliseconds."""
+        return min(load.percentile(50) for load in self.loads[name])
+
+    def raw_rate(self, name: str) -> float:
+        return max(raw.rate for raw in self.raws[name])
+
+    def raw_p50(self, name: str) -> float:
+        return min(raw.p50 for raw in self.raws[name])
+
+    def half_load(self) -> tuple[float, float]:
+        """(p50, p99) at half load, of the round in which they are closest."""
+        pairs = [(load.percentile(50), load.percentile(99)) for load in self.loads["mlp_half"]]
+        return min(pairs, key=lambda pair: pair[1] / pair[0])
+
+
+def build_row(name: str, value: float, unit: str, reference: float | None = None) -> Row:
+    ratio = None if not reference else round(value / reference, 3)
+    shown = None if reference is None else _round(reference)
+    return {"name": name, "value": _round(value), "unit": unit, "reference": shown, "ratio": ratio}
+
+
+def _round(value: float) -> float:
+    return round(value, 1 if abs(value) >= 100 else 4)
+
+
+def build_rows(found: Measured) -> list[Row]:
+    rounds = len(found.loads["mlp_paid"])
+    best = f"best of {rounds} rounds"
+    rows = [*_mlp_rows(found, best), *_other_rows(found, best)]
+    for name in PEERS:
+        if name in found.loads:
+            rows += _peer_rows(found, name, best)
+    return rows + _generator_rows(found)
+
+
+def _mlp_rows(found: Measured, best: str) -> list[Row]:
+    raw, raw_p50 = found.raw_rate("mlp"), found.raw_p50("mlp")
+    signed, paid, alone = found.rate("mlp_signed"), found.rate("mlp_paid"), found.p50("mlp_paid_1")
+    half_p50, half_p99 = found.half_load()
+    rows = [
+        build_row("node_mlp_paid_rps", paid, f"requests/s, 1 core, {best}; reference: raw rows/s", raw),
+        build_row("node_mlp_signed_rps", signed, "requests/s, price 0; reference: raw rows/s", raw),
+        build_row("node_mlp_p50_ms", alone, "ms, paid, 1 connection; reference: raw", raw_p50),
+        build_row("node_p50_overhead_ms", alone - raw_p50, "ms above raw, paid; reference: raw", raw_p50),
+        build_row("node_mlp_p50_16_ms", found.p50("mlp_paid"), "ms, paid, 16 connections"),
+        build_row(
+            "node_mlp_half_load_p99_ms",
+            half_p99,
+            "ms, paid, at half of its round's rate, arrivals fixed; reference: p50",
+            half_p50,
+        ),
+    ]
+    if "mlserver" in found.loads:
+        name = "node_mlp_paid_over_mlserver"
+        rows.append(build_row(name, paid, "requests/s; reference: MLServer's", found.rate("mlserver")))
+    return rows
+
+
+def _other_rows(found: Measured, best: str) -> list[Row]:
+    rows = [
+        build_row(
+            "node_cnn_paid_over_raw",
+            found.rate("cnn_paid"),
+            f"requests/s, exact version, {best}; reference: raw rows/s, optimised graph",
+            found.raw_rate("cnn"),
+        )
+    ]
+    for row, name in (("node_over_raw", "digits_signed"), ("node_paid_over_raw", "digits_paid")):
+        unit = "requests/s, digits; reference: raw rows/s"
+        rows.append(build_row(row, found.rate(name), unit, found.raw_rate("digits")))
+        best_round = max(found.loads[name], key=lambda load: load.rate)
+        for which in (50, 99):
+            short = row.removesuffix("_over_raw")
+            rows.append(build_row(f"{short}_p{which}_ms", best_round.percentile(which), "ms, 16 connections"))
+    return rows
+
+
+def _peer_rows(found: Measured, name: str, best: str) -> list[Row]:
+    raw, raw_p50 = found.raw_rate("mlp"), found.raw_p50("mlp")
+    return [
+        build_row(f"{name}_mlp_rps", found.rate(name), f"requests/s, {best}; reference: raw rows/s", raw),
+        build_row(f"{name}_mlp_p50_ms", found.p50(f"{name}_1"), "ms, 1 connection; reference: raw", raw_p50),
+    ]
+
+
+def _generator_rows(found: Measured) -> list[Row]:
+    """What the generator could do at most, beside the most that it measured; and how busy it was, at most."""
+    fastest = max(found.rate(name) for name in OWN)
+    busiest = max(load.busy for name in OWN for load in found.loads[name])
+    ceiling = found.rate("generator")
+    enough = "enough" if ceiling >= HEADROOM * fastest else f"below {HEADROOM:g}: it may hold the node back"
+    cores = str(found.cores)
+    return [
+        build_row("generator_rps", ceiling, f"requests/s to a bare responder; {enough}", fastest),
+        build_row("generator_p50_ms", found.p50("generator_1"), "ms to it and back, 1 connection"),
+        build_row("generator_busy", busiest, f"of its core, at most, under the node's loads; {cores}", 1.0),
+    ]

@@ -1,0 +1,20 @@
+"""What a caller can tell the serving benches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+class MissingError(RuntimeError):
+    """A server to compare with that cannot be installed here."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """`progress` is told what happens now. `minutes`: of the soak. `rounds`: of the serving bench."""
+
+    peers: bool = True
+    minutes: float = 10.0
+    rounds: int = 3
+    progress: Callable[[str], None] = lambda _: None
