@@ -15,7 +15,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from assay.commitments.identifiers import check_model_name, checksum_address
 from assay.errors import ConfigurationError, RequestError
-from assay.node.database import SqliteDatabase
 from assay.types import Address
 
 FILE: Final = "node.toml"
@@ -93,6 +92,15 @@ class LimitsConfig(Section):
     artifact_mib: int = Field(default=512, ge=1)
     sandbox_mib: int = Field(default=4096, ge=1024)
     sandbox_seconds: int = Field(default=60, ge=1)
+
+
+class LogConfig(Section):
+    """Where receipts are written to before they leave."""
+
+    url: str = Field(
+        default="", description="postgresql://user@host/name, shared by this node's processes; empty: a file"
+    )
+    password_file: str = Field(default="", description="of that user; empty: PGPASSFILE, ~/.pgpass or none")
 
 
 class MemoryConfig(Section):
@@ -184,6 +192,7 @@ class NodeConfig(Section):
     memory: MemoryConfig = MemoryConfig()
     versions: list[VersionConfig] = []
     limits: LimitsConfig = LimitsConfig()
+    log: LogConfig = LogConfig()
     engines: EnginesConfig = EnginesConfig()
     settlement: SettlementConfig = SettlementConfig()
     grpc: GrpcConfig = GrpcConfig()
@@ -262,12 +271,6 @@ def _assignments(data: dict[str, Any]) -> list[str]:
 def _toml(value: Any) -> str:
     """Strings, numbers, booleans and lists of strings look the same in TOML and in JSON."""
     return json.dumps(value, ensure_ascii=False)
-
-
-def log_database(folder: Path, config: NodeConfig) -> SqliteDatabase:
-    """Where the receipts log of this node is."""
-    del config
-    return SqliteDatabase(folder / LOG_FILE)
 
 
 def resolve_path(folder: Path, value: str) -> Path:

@@ -17,9 +17,10 @@ from assay.chain.deployments import Deployment
 from assay.commitments.signing import SigningKey
 from assay.errors import AssayError, RetryableError
 from assay.node.chain_ledger import ChainLedger
-from assay.node.config import MIB, NodeConfig, load_config, log_database, resolve_path
+from assay.node.config import MIB, NodeConfig, load_config, resolve_path
 from assay.node.disputes import read_disputes
 from assay.node.loader import describe_version
+from assay.node.log_place import log_database
 from assay.node.process import build_loader, folder_lock, load_signer
 from assay.types import Address
 

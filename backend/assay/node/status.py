@@ -13,10 +13,11 @@ from assay.chain.client import ChainClient
 from assay.chain.errors import RpcError
 from assay.errors import ConfigurationError
 from assay.node.chain_ledger import ChainLedger
-from assay.node.config import NodeConfig, log_database
+from assay.node.config import NodeConfig
 from assay.node.database import Database
 from assay.node.disputes import read_disputes
 from assay.node.doctor import MIN_POSTINGS, posting_price
+from assay.node.log_place import log_database
 from assay.node.schema import from_blob
 
 
