@@ -52,9 +52,13 @@ REFUSALS: Final[dict[str, Refusal]] = {
         "`Inference-Header-Content-Length` is not the length of the body's JSON part",
         "send the number of bytes before the first binary tensor, or leave the header out",
     ),
+    "input_http": _input(
+        "the request is not HTTP/1.1 as this node speaks it",
+        "mend what the message names, or use another client",
+    ),
     "input_encoding": _input("the body is compressed", "send it as it is"),
     "input_body": _input(
-        "the body did not arrive in time, or the client went away",
+        "the body did not arrive in time",
         "send fewer rows a request, or over a faster connection",
         408,
     ),
@@ -72,7 +76,7 @@ REFUSALS: Final[dict[str, Refusal]] = {
     ),
     "input_shape": _input(
         "an input's shape is not the model's, or its data are of another shape",
-        "reshape the values; −1 in the model's metadata is any positive number",
+        "reshape the values; -1 in the model's metadata is any positive number",
     ),
     "input_rows": _input(
         "an exact version got no rows, or inputs of different row counts",
@@ -80,7 +84,7 @@ REFUSALS: Final[dict[str, Refusal]] = {
     ),
     "input_size": _input(
         "an input's binary data are longer or shorter than its shape and datatype say",
-        "send row-major little-endian elements without padding; strings as `u32 length ‖ UTF-8` each",
+        "send row-major little-endian elements without padding; a string as u32 length and UTF-8 bytes",
     ),
     "input_data": _input(
         "an input's values are not of its datatype, or there are too few or too many of them",

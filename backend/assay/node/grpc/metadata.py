@@ -1,4 +1,4 @@
-"""What calls carry in gRPC metadata: a voucher, the operator's token, the offer. Pure but for the offer."""
+"""What calls carry in gRPC metadata: the operator's token, the offer."""
 
 from __future__ import annotations
 
@@ -9,14 +9,11 @@ import orjson
 
 from assay.errors import RequestError
 from assay.node.catalog import Served
-from assay.node.errors import InputError
 from assay.node.grpc.statuses import Metadata
 from assay.node.service import Service
 
-VOUCHER: Final = "assay-voucher"
 AUTHORIZATION: Final = "authorization"
 OFFER: Final = "assay-offer"
-VOUCHER_FIELDS: Final = ("consumer", "amount", "count", "signature")
 
 
 def metadata_value(metadata: Iterable[tuple[str, Any]] | None, name: str) -> str | None:
@@ -25,24 +22,6 @@ def metadata_value(metadata: Iterable[tuple[str, Any]] | None, name: str) -> str
         if key == name and isinstance(value, str):
             return value
     return None
-
-
-def voucher_parameters(metadata: Iterable[tuple[str, Any]] | None) -> dict[str, Any]:
-    """The `voucher_…` parameters of an `assay-voucher` entry, none without it. Raises InputError."""
-    text = metadata_value(metadata, VOUCHER)
-    if text is None:
-        return {}
-    try:
-        fields = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise InputError(f"{VOUCHER} does not parse as JSON: {error}", code="input_voucher") from None
-    if not isinstance(fields, dict):
-        raise InputError(f"{VOUCHER} must be a JSON object", code="input_voucher")
-    return {
-        f"voucher_{name}": str(fields[name]) if type(fields[name]) is int else fields[name]
-        for name in VOUCHER_FIELDS
-        if name in fields
-    }
 
 
 def offer_metadata(service: Service, served: Served) -> Metadata:

@@ -11,13 +11,7 @@ from assay.node.errors import InputError, Unavailable
 from assay.node.extensions import described
 from assay.node.grpc.inference import Inference, model_route
 from assay.node.grpc.messages import Message, load_messages
-from assay.node.grpc.metadata import (
-    AUTHORIZATION,
-    VOUCHER,
-    metadata_value,
-    offer_metadata,
-    voucher_parameters,
-)
+from assay.node.grpc.metadata import AUTHORIZATION, metadata_value, offer_metadata
 from assay.node.grpc.statuses import details
 from assay.node.grpc.tensors import read_parameters
 from assay.node.model_config import model_config
@@ -26,6 +20,8 @@ from assay.node.refusals import answer_error
 from assay.node.repository import Repository
 from assay.node.service import Service
 from assay.node.statistics import model_statistics
+from assay.node.voucher_header import NAME as VOUCHER
+from assay.node.voucher_header import voucher_parameters
 
 Method = Callable[[Any, Any], Awaitable[Message]]
 _FINAL_ASKED: Final = "triton_enable_empty_final_response"
@@ -96,7 +92,7 @@ class Methods:
     # Inference
 
     async def model_infer(self, request: Message, context: Any) -> Message:
-        voucher = voucher_parameters(context.invocation_metadata())
+        voucher = voucher_parameters(metadata_value(context.invocation_metadata(), VOUCHER))
         return await self.inference.infer(request, voucher)
 
     async def model_stream_infer(
