@@ -1,4 +1,5 @@
-"""Batches in the log: what is due, closing one durably, and its way from closed to posted to collected."""
+"""Batches in the log: what may go into one, closing one durably, and its way from closed to posted to
+collected."""
 
 from __future__ import annotations
 
@@ -7,19 +8,20 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from assay.chain.settlement import MAX_VOUCHERS, MAX_WALLET_VOUCHERS
+from assay.chain.values import TxReceipt
 from assay.commitments.identifiers import batch_id
-from assay.commitments.receipts import receipts_tree
-from assay.node.database import Database, IntegrityError
+from assay.node import spending, unbatched
+from assay.node.closing import Leaves, write_ranges
+from assay.node.database import Database
 from assay.node.entries import HeldVoucher
 from assay.node.schema import from_blob, to_blob
+from assay.node.spending import Kind
+from assay.node.unbatched import Exposure, OpenChannel, Range
 from assay.types import Address, BatchKey, Hash32, SignedVoucher, Voucher
 
-_PAID: Final = "price > x'00000000000000000000000000000000'"
-_OPEN: Final = "batch IS NULL AND retired = 0"
 _PRESENTABLE: Final = (
-    "NOT EXISTS (SELECT 1 FROM batch_vouchers v WHERE v.channel = channels.id AND v.amount = channels.amount"
-    " AND v.count = channels.count AND v.skip_reason = 2)"  # BAD_SIGNATURE
+    "signature IS NOT NULL AND NOT EXISTS (SELECT 1 FROM batch_vouchers v WHERE v.channel = channels.id"
+    " AND v.amount = channels.amount AND v.count = channels.count AND v.skip_reason = 2)"  # BAD_SIGNATURE
 )
 """A wallet that took its signature back once is not asked again for the same voucher: each time costs gas."""
 
@@ -29,17 +31,6 @@ class BatchState(StrEnum):
     """On disk and published; its transaction may or may not have been sent."""
     POSTED = "posted"
     COLLECTED = "collected"
-
-
-@dataclass(frozen=True, slots=True)
-class Due:
-    """Open receipts of a version that call for a batch. `value` in base units, times Unix seconds."""
-
-    version_id: Hash32
-    receipts: int
-    oldest: int
-    newest: int
-    value: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +47,42 @@ class ChannelVoucher:
 
 
 @dataclass(frozen=True, slots=True)
+class Owing:
+    """A channel whose voucher has grown since the last posting, or was not paid in full. `settled`,
+    `settled_count`: the chain's, as of that posting."""
+
+    channel: int
+    version_id: Hash32
+    consumer: Address
+    wallet: bool
+    amount: int
+    count: int
+    settled: int
+    settled_count: int
+
+    @property
+    def is_first(self) -> bool:
+        """Whether the chain does not know the channel yet."""
+        return self.settled == 0 and self.settled_count == 0
+
+    def payable(self, balance: int) -> int:
+        """What an escrow of `balance` would pay now."""
+        return min(max(self.amount - self.settled, 0), balance)
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """What became of a collected batch's amount."""
+
+    node_amount: int
+    royalty: int
+    fee: int
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
+    """`value`: the sum of its receipts' prices."""
+
     id: int
     batch_id: Hash32
     key: BatchKey
@@ -64,9 +90,10 @@ class Batch:
     state: BatchState
     attempt: int
     posted_at: int | None
+    value: int = 0
 
 
-_BATCH: Final = "id, batch_id, version_id, receipts_root, receipts, state, attempt, posted_at"
+_BATCH: Final = "id, batch_id, version_id, receipts_root, receipts, state, attempt, posted_at, value"
 
 
 class BatchStore:
@@ -79,38 +106,14 @@ class BatchStore:
     def close(self) -> None:
         self._db.close()
 
-    # What is due
+    # What may go into a batch
 
-    def due(self, *, free_receipts: bool, with_value: bool) -> list[Due]:
-        """Versions with open receipts; unpaid ones count only with `free_receipts`."""
-        where = _OPEN if free_receipts else f"{_OPEN} AND {_PAID}"
-        rows = self._db.execute(
-            f"SELECT version_id, count(*), min(id), max(id) FROM receipts WHERE {where} GROUP BY version_id"  # noqa: S608
-        ).fetchall()
-        result = []
-        for version_id, count, first, last in rows:
-            value = 0
-            if with_value:
-                prices = self._db.execute(
-                    f"SELECT price FROM receipts WHERE version_id = ? AND batch IS NULL AND {_PAID}",  # noqa: S608
-                    (version_id,),
-                )
-                value = sum(from_blob(price) for (price,) in prices)
-            times = self._db.execute(
-                "SELECT executed_at FROM receipts WHERE id IN (?, ?) ORDER BY id", (first, last)
-            )
-            seconds = [executed_at for (executed_at,) in times]
-            result.append(Due(Hash32(version_id), count, seconds[0], seconds[-1], value))
-        return result
+    def open_channels(self) -> list[OpenChannel]:
+        """Channels with receipts in no batch, those that wait longest first."""
+        return unbatched.open_channels(self._db)
 
-    def is_acknowledged(self, version_id: Hash32) -> bool:
-        """Whether every channel's voucher counts all its receipts, where paid ones are open."""
-        row = self._db.execute(
-            "SELECT 1 FROM channels c WHERE c.version_id = ? AND c.count < c.sequence AND EXISTS ("  # noqa: S608
-            f"SELECT 1 FROM receipts r WHERE r.channel = c.id AND r.batch IS NULL AND r.{_PAID}) LIMIT 1",
-            (version_id,),
-        ).fetchone()
-        return row is None
+    def exposure(self) -> Exposure:
+        return unbatched.read_exposure(self._db)
 
     def has_closed(self, version_id: Hash32) -> bool:
         """Whether a batch of the version waits to be posted."""
@@ -120,26 +123,25 @@ class BatchStore:
         ).fetchone()
         return row is not None
 
-    # Closing
-
-    def channels_to_close(self, version_id: Hash32, *, free_receipts: bool) -> list[int]:
-        """Channels with open receipts, longest waiting first, as many as one batch has voucher rows for."""
-        where = f"r.{_OPEN}" if free_receipts else f"r.{_OPEN} AND r.{_PAID}"
+    def owing(self) -> list[Owing]:
+        """Every channel that owes, over all versions."""
         rows = self._db.execute(
-            "SELECT r.channel, c.wallet FROM receipts r JOIN channels c ON c.id = r.channel"  # noqa: S608
-            f" WHERE r.version_id = ? AND {where} GROUP BY r.channel, c.wallet ORDER BY min(r.id)",
-            (version_id,),
+            "SELECT id, version_id, consumer, wallet, amount, count, settled, settled_count FROM channels"  # noqa: S608
+            f" WHERE (amount > settled OR count > settled_count) AND {_PRESENTABLE} ORDER BY id"
         )
-        return _within_rows(rows)
-
-    def owing(self, version_id: Hash32) -> list[int]:
-        """Channels whose voucher has grown since the last posting, or was not paid in full."""
-        rows = self._db.execute(
-            "SELECT id, wallet FROM channels WHERE version_id = ? AND (amount > settled OR count > "  # noqa: S608
-            f"settled_count) AND {_PRESENTABLE} ORDER BY id",
-            (version_id,),
-        )
-        return _within_rows(rows)
+        return [
+            Owing(
+                number,
+                Hash32(version_id),
+                Address(consumer),
+                bool(wallet),
+                from_blob(amount),
+                count,
+                from_blob(settled),
+                settled_count,
+            )
+            for number, version_id, consumer, wallet, amount, count, settled, settled_count in rows
+        ]
 
     def vouchers(self, channels: Sequence[int]) -> list[ChannelVoucher]:
         """The vouchers held for these channels, in their order; channels without one are left out."""
@@ -147,66 +149,59 @@ class BatchStore:
         for channel in channels:
             row = self._db.execute(
                 "SELECT consumer, amount, count, signature, wallet FROM channels"  # noqa: S608
-                f" WHERE id = ? AND signature IS NOT NULL AND {_PRESENTABLE}",
+                f" WHERE id = ? AND {_PRESENTABLE}",
                 (channel,),
             ).fetchone()
             if row is not None:
                 consumer, amount, count, signature, wallet = row
-                held = HeldVoucher(from_blob(amount), count, signature, bool(wallet))
+                held = HeldVoucher(from_blob(amount), count, bytes(signature), bool(wallet))
                 result.append(ChannelVoucher(channel, Address(consumer), held))
         return result
 
-    def close_batch(
+    # Closing
+
+    def leaves(self, ranges: Sequence[Range]) -> Leaves:
+        return Leaves(self._db, ranges)
+
+    def write_batch(
         self,
         version_id: Hash32,
-        channels: Sequence[int],
+        root: Hash32,
+        leaves: Leaves,
         vouchers: Sequence[ChannelVoucher],
-        max_receipts: int,
         now: int,
     ) -> Batch:
-        """Put the oldest open receipts of `channels` into a batch with `vouchers`, in one transaction."""
-        marks = ",".join("?" * len(channels))
-        with self._db.transaction(snapshot=True):
-            rows = self._db.execute(
-                f"SELECT id, digest FROM receipts WHERE {_OPEN}"  # noqa: S608
-                f" AND channel IN ({marks}) ORDER BY id LIMIT ?",
-                (*channels, max_receipts),
-            ).fetchall()
-            key = BatchKey(self.node, version_id, receipts_tree(digest for _, digest in rows).root)
-            number = self._insert(key, len(rows), now)
-            taken = self._db.execute(
-                f"UPDATE receipts SET batch = ? WHERE {_OPEN} AND channel IN ({marks}) AND id <= ?",  # noqa: S608
-                (number, *channels, rows[-1][0]),
-            ).rowcount
-            if taken != len(rows):
-                raise IntegrityError(f"batch takes {taken} receipts, its tree has {len(rows)}")
+        """The batch of `leaves`, whose root was read before, in one short transaction.
+
+        Raises RetryableError if a receipt of them went into another batch since they were read.
+        """
+        key = BatchKey(self.node, version_id, root)
+        receipts, value = leaves.receipts, leaves.value
+        with self._db.transaction():
+            row = self._db.execute(
+                "INSERT INTO batches (batch_id, version_id, receipts_root, receipts, state, closed_at, value)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING id",
+                (batch_id(key), version_id, root, receipts, BatchState.CLOSED, now, to_blob(value)),
+            ).fetchone()
+            assert row is not None
+            write_ranges(self._db, row[0], leaves.ranges, leaves.values)
             self._db.executemany(
                 "INSERT INTO batch_vouchers (batch, position, channel, amount, count, signature, wallet)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?)",
                 [
                     (
-                        number,
+                        row[0],
                         i,
                         v.channel,
                         to_blob(v.held.amount),
                         v.held.count,
                         v.held.signature,
-                        v.held.wallet,
+                        int(v.held.wallet),
                     )
                     for i, v in enumerate(vouchers)
                 ],
             )
-        return Batch(number, batch_id(key), key, len(rows), BatchState.CLOSED, 0, None)
-
-    def _insert(self, key: BatchKey, receipts: int, now: int) -> int:
-        """The new batch's row id."""
-        row = self._db.execute(
-            "INSERT INTO batches (batch_id, version_id, receipts_root, receipts, state, closed_at)"
-            " VALUES (?, ?, ?, ?, ?, ?) RETURNING id",
-            (batch_id(key), key.version_id, key.receipts_root, receipts, BatchState.CLOSED, now),
-        ).fetchone()
-        assert row is not None
-        return int(row[0])
+        return Batch(row[0], batch_id(key), key, receipts, BatchState.CLOSED, 0, None, value)
 
     # From closed to collected
 
@@ -215,9 +210,18 @@ class BatchStore:
         return [self._batch(row) for row in rows]
 
     def _batch(self, row: tuple[Any, ...]) -> Batch:
-        number, identifier, version_id, root, receipts, state, attempt, posted_at = row
+        number, identifier, version_id, root, receipts, state, attempt, posted_at, value = row
         key = BatchKey(self.node, Hash32(version_id), Hash32(root))
-        return Batch(number, Hash32(identifier), key, receipts, BatchState(state), attempt, posted_at)
+        return Batch(
+            number,
+            Hash32(identifier),
+            key,
+            receipts,
+            BatchState(state),
+            attempt,
+            posted_at,
+            from_blob(value),
+        )
 
     def batch_vouchers(self, batch: Batch) -> list[ChannelVoucher]:
         """The rows as they were closed."""
@@ -228,7 +232,9 @@ class BatchStore:
         )
         return [
             ChannelVoucher(
-                channel, Address(consumer), HeldVoucher(from_blob(amount), count, signature, bool(wallet))
+                channel,
+                Address(consumer),
+                HeldVoucher(from_blob(amount), count, bytes(signature), bool(wallet)),
             )
             for channel, consumer, amount, count, signature, wallet in rows
         ]
@@ -238,10 +244,12 @@ class BatchStore:
         batch: Batch,
         posted_at: int,
         amount: int,
-        tx_hash: str | None,
+        receipt: TxReceipt | None,
         skipped: Iterable[tuple[Address, int]],
     ) -> None:
-        """`skipped`: (consumer, reason) of the rows that the contract left out."""
+        """`receipt` None: another hand posted it. `skipped`: (consumer, reason) of the rows that the contract
+        left out."""
+        tx_hash = None if receipt is None else "0x" + receipt.transaction_hash.hex()
         with self._db.transaction():
             self._db.execute(
                 "UPDATE batches SET state = ?, posted_at = ?, amount = ?, tx_hash = coalesce(?, tx_hash),"
@@ -253,25 +261,54 @@ class BatchStore:
                 " (SELECT id FROM channels WHERE consumer = ?)",
                 [(reason, batch.id, consumer) for consumer, reason in skipped],
             )
+            if receipt is not None:
+                spending.record(self._db, Kind.POST, receipt, [(batch.id, batch.key.version_id)])
 
     def mark_vanished(self, batch: Batch) -> None:
         """A reorg undid the posting; it is to be posted again."""
-        self._db.execute(
-            "UPDATE batches SET state = ?, posted_at = NULL WHERE id = ?", (BatchState.CLOSED, batch.id)
-        )
+        with self._db.transaction():
+            self._db.execute(
+                "UPDATE batches SET state = ?, posted_at = NULL WHERE id = ?", (BatchState.CLOSED, batch.id)
+            )
+            spending.forget(self._db, batch.id, Kind.POST)
 
-    def mark_collected(self, batches: Iterable[Batch]) -> None:
-        self._db.executemany(
-            "UPDATE batches SET state = ?, error = NULL WHERE id = ?",
-            [(BatchState.COLLECTED, batch.id) for batch in batches],
-        )
+    def mark_collected(
+        self, batches: Sequence[tuple[Batch, Shares]], receipt: TxReceipt | None = None
+    ) -> None:
+        """`receipt` None: another hand collected them."""
+        with self._db.transaction():
+            self._db.executemany(
+                "UPDATE batches SET state = ?, error = NULL, node_amount = ?, royalty = ?, fee = ?"
+                " WHERE id = ?",
+                [
+                    (
+                        BatchState.COLLECTED,
+                        to_blob(shares.node_amount),
+                        to_blob(shares.royalty),
+                        to_blob(shares.fee),
+                        batch.id,
+                    )
+                    for batch, shares in batches
+                ],
+            )
+            if receipt is not None:
+                self._record(Kind.COLLECT, receipt, [batch for batch, _ in batches])
 
-    def note_failure(self, batches: Iterable[Batch], error: str, *, reverted: bool) -> None:
-        """Keep why it did not go on; after a revert the next attempt is a new transaction."""
-        self._db.executemany(
-            "UPDATE batches SET error = ?, attempt = attempt + ? WHERE id = ?",
-            [(error[:500], reverted, batch.id) for batch in batches],
-        )
+    def note_failure(
+        self,
+        batches: Sequence[Batch],
+        error: str,
+        kind: Kind = Kind.POST,
+        receipt: TxReceipt | None = None,
+    ) -> None:
+        """Keep why a transaction reverted, and what it cost if it was mined; the next one is new."""
+        with self._db.transaction():
+            self._db.executemany(
+                "UPDATE batches SET error = ?, attempt = attempt + 1 WHERE id = ?",
+                [(error[:500], batch.id) for batch in batches],
+            )
+            if receipt is not None:
+                self._record(kind, receipt, batches)
 
     def note_settled(self, settled: Iterable[tuple[int, int, int]]) -> None:
         """(channel, amount, count) as the chain has them after a posting."""
@@ -280,15 +317,15 @@ class BatchStore:
             [(to_blob(amount), count, channel) for channel, amount, count in settled],
         )
 
+    # Claiming
 
-def _within_rows(rows: Iterable[tuple[int, int]]) -> list[int]:
-    """The first channels that fit into one batch's voucher rows."""
-    room = [MAX_VOUCHERS, MAX_WALLET_VOUCHERS]
-    result = []
-    for channel, wallet in rows:
-        if room[bool(wallet)] > 0:
-            room[bool(wallet)] -= 1
-            result.append(channel)
-        if not any(room):
-            break
-    return result
+    def claims(self) -> int:
+        """Transactions that claimed, mined and recorded."""
+        row = self._db.execute("SELECT count(*) FROM spending WHERE kind = ?", (str(Kind.CLAIM),)).fetchone()
+        return int(row[0]) if row else 0
+
+    def note_claim(self, receipt: TxReceipt) -> None:
+        spending.record(self._db, Kind.CLAIM, receipt, [(0, None)])
+
+    def _record(self, kind: Kind, receipt: TxReceipt, batches: Sequence[Batch]) -> None:
+        spending.record(self._db, kind, receipt, [(batch.id, batch.key.version_id) for batch in batches])

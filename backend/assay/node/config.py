@@ -129,9 +129,26 @@ class SettlementConfig(Section):
         default=0, ge=0, description="close when the open receipts are worth this; 0: never"
     )
     max_age_seconds: float = Field(default=300.0, gt=0)
+    min_age_seconds: float = Field(default=30.0, ge=0, description="no batch for its worth before that")
+    native_price: int = Field(
+        default=0,
+        ge=0,
+        description="what one ether is worth in base units; 0: batches close without asking for gas",
+    )
+    gas_share: float = Field(
+        default=0.02, gt=0, le=1, description="gas may cost this part of what a batch brings before it is old"
+    )
+    keep_days: int = Field(
+        default=0, ge=0, description="drop receipts so long after their batch was posted; 0: never"
+    )
     free_receipts: bool = Field(default=False, description="post batches of unpaid receipts alone, too")
     min_claim: int = Field(default=1, ge=1)
     poll_seconds: float = Field(default=2.0, gt=0)
+
+    @property
+    def keep_seconds(self) -> int | None:
+        """After its posting, how long a batch's receipts are kept; None: for ever."""
+        return self.keep_days * 86_400 or None
 
     @property
     def thaw_margin_seconds(self) -> int:

@@ -27,7 +27,7 @@ from assay.errors import AssayError, ContractRevert, FatalError, RetryableError
 from assay.exact.game import LEVELS, PARTS, Phase, Side, State, defend
 from assay.node.disputes import DisputeLog
 from assay.node.log import read_data
-from assay.node.retention import Retention
+from assay.node.retention import ROWS_A_STEP, Retention
 from assay.node.tracing import TraceSource, Undefendable, disagreement
 from assay.types import Address
 
@@ -36,6 +36,7 @@ REORG_BLOCKS: Final = 64
 RETRY_SECONDS: Final = 30.0
 """After a refused move, and between two alerts of one dispute."""
 PRUNE_SECONDS: Final = 60.0
+PRUNE_BUDGET_SECONDS: Final = 10.0
 
 _log = structlog.get_logger(__name__)
 
@@ -274,8 +275,13 @@ class Defender:
         if self._retention is None or known is None or self._clock() - self._pruned_at < PRUNE_SECONDS:
             return
         self._pruned_at = self._clock()
-        if count := self._retention.prune(self._disputes.connection, known[1]):
-            _log.info("tensors of final receipts dropped", receipts=count)
+        total = 0
+        while count := self._retention.prune(self._disputes.connection, known[1]):
+            total += count
+            if count < ROWS_A_STEP or self._clock() - self._pruned_at >= PRUNE_BUDGET_SECONDS:
+                break
+        if total:
+            _log.info("receipts and tensors that no dispute can need dropped", receipts=total)
 
 
 def _name(record: DisputeRecord) -> dict[str, object]:

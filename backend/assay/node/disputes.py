@@ -10,6 +10,7 @@ from typing import Any, Final
 from assay.chain.disputes import DisputeRecord
 from assay.exact.game import Phase, Side
 from assay.node.database import Connection, Database
+from assay.node.schema import to_blob
 from assay.types import Hash32
 
 _CURSOR: Final = "disputes"
@@ -119,10 +120,12 @@ class DisputeLog:
         outcome = None if closing is None else Outcome.WON if closing.node_won else Outcome.LOST
         self._db.execute(
             "INSERT INTO disputes (dispute_id, digest, opened_block, phase, deadline, is_ours, outcome,"
-            " closed_block) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (dispute_id) DO UPDATE SET"
+            " closed_block, slashed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (dispute_id) DO UPDATE SET"
             " digest = excluded.digest, opened_block = excluded.opened_block, phase = excluded.phase,"
             " deadline = excluded.deadline, is_ours = excluded.is_ours, outcome = excluded.outcome,"
-            " closed_block = excluded.closed_block",
+            " closed_block = excluded.closed_block,"
+            " slashed = excluded.slashed",
             (
                 record.dispute_id,
                 state.digest,
@@ -132,6 +135,7 @@ class DisputeLog:
                 record.side is Side.NODE,
                 outcome,
                 closing.block_number if closing else None,
+                to_blob(closing.slashed) if closing and not closing.node_won else None,
             ),
         )
 

@@ -12,12 +12,12 @@ from assay.node.database import Connection
 from assay.node.follower import Follower
 from assay.node.ledger import safe_balance
 from assay.node.metrics import Metrics
+from assay.node.unbatched import count_open
 
 
 def read_log(metrics: Metrics, connection: Connection, clock: Callable[[], float] = time.time) -> None:
     """Receipts, batches, disputes. Runs in a worker thread."""
-    ((count,),) = connection.execute("SELECT count(*) FROM receipts WHERE batch IS NULL")
-    metrics.open_receipts.set(count)
+    metrics.open_receipts.set(count_open(connection))
     metrics.batches.clear()
     for state, number in connection.execute("SELECT state, count(*) FROM batches GROUP BY state"):
         metrics.batches.labels(state).set(number)

@@ -106,9 +106,16 @@ class LocalIssuer:
                 channel,
             ),
         )
+        if item.prepaid:
+            self._add_prepaid(channel, item.price)
         if item.voucher is not None:
             self._keep_voucher(channel, item.voucher)
         return LoggedReceipt(SignedReceipt(receipt, signature), digest, item.public)
+
+    def _add_prepaid(self, channel: int, price: int) -> None:
+        ((before,),) = self._write.execute("SELECT prepaid FROM channels WHERE id = ?", (channel,))
+        after = min(from_blob(before) + price, UINT128_MAX)
+        self._write.execute("UPDATE channels SET prepaid = ? WHERE id = ?", (to_blob(after), channel))
 
     def _keep_voucher(self, channel: int, voucher: HeldVoucher) -> None:
         amount = to_blob(voucher.amount)

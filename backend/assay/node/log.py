@@ -13,6 +13,7 @@ from typing import Protocol
 
 from assay.commitments.public_data import ReceiptData
 from assay.commitments.signing import SigningKey
+from assay.node.closing import pages, ranges_of
 from assay.node.database import Connection, Database, Row, SqliteDatabase
 from assay.node.entries import Acknowledge, ChannelKey, ChannelState, Issue, LoggedReceipt
 from assay.node.issuing import LocalIssuer
@@ -146,13 +147,25 @@ def read_data(connection: Connection, digest: bytes) -> ReceiptData | None:
 
 
 def batch_receipts(
-    connection: Connection, node: Address, batch_id: bytes, after: int, limit: int
-) -> Iterator[tuple[int, LoggedReceipt]]:
-    """(row id, receipt) of a batch in leaf order, from row `after` exclusive."""
-    rows = connection.execute(
-        f"SELECT r.id, {RECEIPT} FROM receipts r JOIN channels c ON c.id = r.channel"  # noqa: S608
-        " JOIN batches b ON b.id = r.batch WHERE b.batch_id = ? AND r.id > ? ORDER BY r.id LIMIT ?",
-        (batch_id, after, limit),
+    connection: Connection, node: Address, batch: int, page: int
+) -> Iterator[list[LoggedReceipt]]:
+    """The receipts of the batch of that row, in leaf order, in short reads of at most `page`; fewer than the
+    batch has where they are kept no more."""
+    query = (
+        f"SELECT {RECEIPT} FROM receipts r JOIN channels c ON c.id = r.channel"  # noqa: S608
+        " WHERE r.channel = ? AND r.sequence BETWEEN ? AND ? ORDER BY r.sequence"
     )
-    for row in rows:
-        yield row[0], receipt_of_row(node, row[1:])
+    for part in pages(ranges_of(connection, batch), page):
+        rows = connection.execute(query, (part.channel, part.first, part.last)).fetchall()
+        yield [receipt_of_row(node, row) for row in rows]
+
+
+def batch_of(connection: Connection, digest: bytes) -> int | None:
+    """The row of the batch that has a receipt; None while it is in none."""
+    row = connection.execute(
+        "SELECT (SELECT CASE WHEN g.first_sequence <= r.sequence THEN g.batch END FROM batch_ranges g"
+        " WHERE g.channel = r.channel AND g.last_sequence >= r.sequence ORDER BY g.last_sequence LIMIT 1)"
+        " FROM receipts r WHERE r.digest = ?",
+        (digest,),
+    ).fetchone()
+    return row[0] if row else None

@@ -7,9 +7,10 @@ from typing import Final
 
 from assay.errors import FatalError
 from assay.node.database import Connection, Database
+from assay.node.schema_ranges import RANGES
 from assay.types import Address, Domain
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 
 TABLES: Final = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
@@ -83,6 +84,8 @@ CREATE INDEX batch_vouchers_by_channel ON batch_vouchers (channel, batch);
 """
 """Schema 1; what came after is in `MIGRATIONS`."""
 
+UINT128_MAX: Final = (1 << 128) - 1
+
 MIGRATIONS: Final = {
     2: """
 ALTER TABLE receipts ADD COLUMN public INTEGER NOT NULL DEFAULT 0;  -- 1: anybody may see its data
@@ -124,6 +127,7 @@ CREATE TABLE payments (
     UNIQUE (payer, identifier)
 ) STRICT;
 """,
+    4: RANGES,
 }
 """Statements that take a log from the schema before to this one."""
 
@@ -211,9 +215,30 @@ def _migrate(connection: Connection, schema: str) -> str:
     """Bring this node's log up to this schema; what it is then. A newer one stays as it is."""
     for version in range(int(schema) + 1, SCHEMA_VERSION + 1):
         connection.define(MIGRATIONS[version])
+        if version == 4:
+            _sum_prices(connection)
         connection.execute("UPDATE meta SET value = ? WHERE key = 'schema'", (str(version),))
         schema = str(version)
     return schema
+
+
+def _sum_prices(connection: Connection) -> None:
+    """What schema 4 keeps as sums, which SQL cannot add up: prices by channel and by batch."""
+    closed: dict[int, int] = {}
+    batches: dict[int, int] = {}
+    query = (
+        "SELECT r.channel, g.batch, r.price FROM batch_ranges g JOIN receipts r ON r.channel = g.channel"
+        " AND r.sequence BETWEEN g.first_sequence AND g.last_sequence"
+    )
+    with connection.stream(query) as rows:
+        for channel, batch, price in rows:
+            closed[channel] = closed.get(channel, 0) + from_blob(price)
+            batches[batch] = batches.get(batch, 0) + from_blob(price)
+    for table, column, sums in (("channels", "closed_charged", closed), ("batches", "value", batches)):
+        connection.executemany(
+            f"UPDATE {table} SET {column} = ? WHERE id = ?",  # noqa: S608
+            [(to_blob(min(total, UINT128_MAX)), number) for number, total in sums.items()],
+        )
 
 
 def to_blob(amount: int) -> bytes:

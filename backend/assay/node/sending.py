@@ -83,7 +83,11 @@ class Sending:
         config, ledger = self.config, self.ledger
         artifacts = ArtifactCache(self.folder / ARTIFACTS, config.hub_url)
         traces = LogTraces(log, ledger.models, artifacts, config.limits.artifact_mib * MIB)
-        retention = Retention(ledger.settlement.dispute_window(), config.settlement.free_receipts)
+        retention = Retention(
+            ledger.settlement.dispute_window(),
+            config.settlement.free_receipts,
+            config.settlement.keep_seconds,
+        )
         game = DisputeGame(ledger.client, ledger.deployment)
         return Defender(game, disputes, sender, config.node, self.wrap_traces(traces), retention=retention)
 
@@ -94,6 +98,9 @@ def settler_rules(config: NodeConfig) -> SettlerRules:
         max_receipts=rules.max_receipts,
         max_value=rules.max_value,
         max_age_seconds=rules.max_age_seconds,
+        min_age_seconds=rules.min_age_seconds,
+        native_price=rules.native_price,
+        gas_share=rules.gas_share,
         free_receipts=rules.free_receipts,
         min_claim=rules.min_claim,
     )

@@ -1,57 +1,51 @@
-"""Turns receipts into money: closes batches, posts them, collects after the dispute window, claims.
+"""Turns receipts into money: closes batches that are worth it, posts them, collects after the dispute window,
+claims.
 
 A batch is on disk, and served at `/v1/batches/…`, before its transaction exists; the transaction is sent
 under the batch's id as idempotency key. So after a crash between any two steps the next run goes on where
 this one stopped:
 
-    close → `closed` → send → `post_sent` → mark → `posted` → send → `collect_sent` → mark → `collected` →
-    `claim_sent`
+    read → `hashed` → close → `closed` → send → `post_sent` → mark → `posted` → send → `collect_sent` → mark →
+    `collected` → `claim_sent`
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from hashlib import sha256
-from typing import Final
+from dataclasses import asdict, dataclass
+from typing import Any, Final
 
 import structlog
 
 from assay.chain.client import hex_bytes
 from assay.chain.contracts import Settlement, read_many
 from assay.chain.sender import Sender
-from assay.chain.settlement import MAX_COLLECT, MAX_VOUCHERS, MAX_WALLET_VOUCHERS
+from assay.chain.settlement import MAX_VOUCHERS, MAX_WALLET_VOUCHERS
 from assay.chain.values import TxReceipt
 from assay.errors import ContractRevert
-from assay.node.batches import Batch, BatchState, BatchStore, ChannelVoucher, Due
+from assay.node import worth
+from assay.node.batches import Batch, BatchState, BatchStore, ChannelVoucher, Owing
+from assay.node.payout import Payout, mined_revert
+from assay.node.prospects import Outlook, eligible, prospect
+from assay.node.unbatched import OpenChannel, choose_ranges, within_rows
+from assay.node.worth import Decision, Prospect, decide
 from assay.types import Address, Hash32
 
 REVERT_WAIT: Final = 30.0
-RECHECK_SECONDS: Final = 30.0
+QUIET_SECONDS: Final = 60.0
+"""Between two log lines about a batch that waits."""
 
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class SettlerRules:
-    """When a version's open receipts become a batch; amounts in base units. `max_value` 0: not by value."""
+class SettlerRules(worth.Rules):
+    """When batches are closed and money is drawn. `free_receipts`: post batches of unpaid receipts alone,
+    too."""
 
-    max_receipts: int = 10_000
-    max_value: int = 0
-    max_age_seconds: float = 300.0
-    acknowledgement_seconds: float = 5.0
-    """How long after its newest receipt a batch closed for its age waits for the consumers to acknowledge."""
     free_receipts: bool = False
     min_claim: int = 1
-
-    def calls_for(self, due: Due, now: float, is_acknowledged: Callable[[Hash32], bool]) -> bool:
-        """Whether a version's open receipts become a batch at `now`."""
-        if due.receipts >= self.max_receipts or (self.max_value and due.value >= self.max_value):
-            return True
-        if now - due.oldest < self.max_age_seconds:
-            return False
-        return now - due.newest >= self.acknowledgement_seconds or is_acknowledged(due.version_id)
 
 
 class Settler:
@@ -77,9 +71,20 @@ class Settler:
         self._clock = clock
         self._on_step = on_step
         self._retry_at: dict[int, float] = {}
-        self._checked_at: dict[int, float] = {}
-        self._window: int | None = None
+        self._told_at: dict[Hash32, float] = {}
         self._resumed = False
+        self._outlook = Outlook(settlement, node)
+        self._payout = Payout(
+            store,
+            settlement,
+            sender,
+            node,
+            rules,
+            outlook=self._outlook,
+            clock=clock,
+            on_step=on_step,
+            retry_at=self._retry_at,
+        )
 
     def step(self, *, close_all: bool = False) -> None:
         """`close_all` closes whatever is open. Raises RetryableError, FatalError."""
@@ -88,41 +93,96 @@ class Settler:
             self._resumed = True
         self.close_due(close_all=close_all)
         self.post_closed()
-        self.collect_final()
-        self.claim()
+        self._payout.collect_final()
+        self._payout.claim()
 
     # Closing
 
     def close_due(self, *, close_all: bool = False) -> list[Batch]:
         """Close a batch of each version that calls for one and has none waiting to be posted."""
-        now = self._clock()
+        owing, exposure = self._store.owing(), self._store.exposure()
         closed = []
-        for due in self._store.due(
-            free_receipts=self._rules.free_receipts, with_value=self._rules.max_value > 0
-        ):
-            if self._store.has_closed(due.version_id):
+        for version_id, channels in by_version(self._store.open_channels()).items():
+            owed = [row for row in owing if row.version_id == version_id]
+            chosen = eligible(channels, owed, self._rules.max_receipts, free=self._rules.free_receipts)
+            if not chosen or self._store.has_closed(version_id):
                 continue
-            if close_all or self._rules.calls_for(due, now, self._store.is_acknowledged):
-                closed.append(self._close(due.version_id))
+            seen = prospect(version_id, chosen, owed, self._outlook, exposure)
+            if not self._rules.free_receipts and seen.is_idle(self._rules.max_receipts):
+                continue
+            decision, facts = self._decide(version_id, seen, close_all=close_all)
+            if decision.closes:
+                closed.append(self._close(version_id, chosen, owed, facts))
         return closed
 
-    def _close(self, version_id: Hash32) -> Batch:
-        channels = self._store.channels_to_close(version_id, free_receipts=self._rules.free_receipts)
-        vouchers = self._worthwhile(version_id, self._store.vouchers(channels))
-        extra = [channel for channel in self._store.owing(version_id) if channel not in channels]
-        room = _room(vouchers)
-        for voucher in self._worthwhile(version_id, self._store.vouchers(extra)):
-            if room[voucher.held.wallet] > 0:
-                room[voucher.held.wallet] -= 1
-                vouchers.append(voucher)
-        batch = self._store.close_batch(
-            version_id, channels, vouchers, self._rules.max_receipts, int(self._clock())
-        )
+    def _decide(
+        self, version_id: Hash32, seen: Prospect, *, close_all: bool
+    ) -> tuple[Decision, dict[str, Any]]:
+        """The decision, and what it was made of, for the log."""
+        decision = decide(seen, self._rules, self._clock(), close_all=close_all)
+        facts = {
+            "version": hex_bytes(version_id),
+            "reason": str(decision.reason),
+            "value": decision.value,
+            "cost": decision.cost,
+            "needed": decision.needed,
+            "gas": seen.rows.gas,
+            "gas_price": seen.gas_price,
+            "usual_gas_price": self._outlook.gas_price().usual,
+            "age": round(decision.age_seconds),
+            "vouchers": asdict(seen.rows),
+            "at_risk": seen.at_risk,
+            "cover": seen.cover,
+        }
+        now = self._clock()
+        if not decision.closes and now - self._told_at.get(version_id, 0.0) >= QUIET_SECONDS:
+            self._told_at[version_id] = now
+            _log.info("batch waits", receipts=seen.receipts, text=decision.text, **facts)
+        return decision, facts
+
+    def _close(
+        self,
+        version_id: Hash32,
+        open_channels: Sequence[OpenChannel],
+        owing: Sequence[Owing],
+        facts: dict[str, Any],
+    ) -> Batch:
+        channels = within_rows(open_channels)
+        ranges = choose_ranges(channels, self._rules.max_receipts)
+        vouchers = self._vouchers(version_id, [channel.channel for channel in channels], owing)
+        started = time.monotonic()
+        leaves = self._store.leaves(ranges)
+        root = leaves.root()
+        self._on_step("hashed")
+        batch = self._store.write_batch(version_id, root, leaves, vouchers, int(self._clock()))
         _log.info(
-            "batch closed", batch=hex_bytes(batch.batch_id), receipts=batch.receipts, vouchers=len(vouchers)
+            "batch closed",
+            batch=hex_bytes(batch.batch_id),
+            receipts=batch.receipts,
+            seconds=round(time.monotonic() - started, 3),
+            rows=len(vouchers),
+            **facts,
         )
         self._on_step("closed")
         return batch
+
+    def _vouchers(
+        self, version_id: Hash32, channels: Sequence[int], owing: Sequence[Owing]
+    ) -> list[ChannelVoucher]:
+        """Of the batch's channels first, then of others that owe, the greatest debts first."""
+        vouchers = self._worthwhile(version_id, self._store.vouchers(channels))
+        debts = sorted(owing, key=lambda row: row.settled - row.amount)
+        others = [row.channel for row in debts if row.channel not in set(channels)]
+        room = _room(vouchers)
+        for start in range(0, len(others), MAX_VOUCHERS):
+            if not any(room.values()):
+                break
+            page = self._store.vouchers(others[start : start + MAX_VOUCHERS])
+            for voucher in self._worthwhile(version_id, page):
+                if room[voucher.held.wallet] > 0:
+                    room[voucher.held.wallet] -= 1
+                    vouchers.append(voucher)
+        return vouchers
 
     def _worthwhile(self, version_id: Hash32, vouchers: list[ChannelVoucher]) -> list[ChannelVoucher]:
         """Those that the contract would not skip, as far as one can see now."""
@@ -155,10 +215,11 @@ class Settler:
 
     def _post(self, batch: Batch) -> None:
         vouchers = self._store.batch_vouchers(batch)
+        key = f"post:{batch.batch_id.hex()}:{batch.attempt}"
         try:
-            receipt = self._send_post(batch, vouchers)
+            receipt = self._send_post(batch, vouchers, key)
         except ContractRevert as error:
-            self._store.note_failure([batch], str(error), reverted=True)
+            self._store.note_failure([batch], str(error), receipt=mined_revert(self._sender, key))
             self._retry_at[batch.id] = self._clock() + REVERT_WAIT
             _log.error("batch refused", batch=hex_bytes(batch.batch_id), reason=str(error))
             return
@@ -167,9 +228,9 @@ class Settler:
         if not found.exists:
             return  # a reorg took it away again; the next step looks anew
         skipped = self._skipped(receipt)
-        tx_hash = hex_bytes(receipt.transaction_hash) if receipt else None
-        self._store.mark_posted(batch, found.posted_at, found.amount, tx_hash, skipped)
+        self._store.mark_posted(batch, found.posted_at, found.amount, receipt, skipped)
         self._note_settled(batch.key.version_id, vouchers)
+        self._outlook.escrows.forget(voucher.consumer for voucher in vouchers)
         _log.info(
             "batch posted",
             batch=hex_bytes(batch.batch_id),
@@ -178,13 +239,13 @@ class Settler:
             count=found.count,
             skipped=[(consumer, reason) for consumer, reason in skipped],
             gas=receipt.gas_used if receipt else None,
+            wei=receipt.gas_used * receipt.effective_gas_price if receipt else None,
         )
         self._on_step("posted")
 
-    def _send_post(self, batch: Batch, vouchers: Sequence[ChannelVoucher]) -> TxReceipt | None:
+    def _send_post(self, batch: Batch, vouchers: Sequence[ChannelVoucher], key: str) -> TxReceipt | None:
         """The posting's transaction, sent now unless it was; None if the batch is on-chain by another's
         hand."""
-        key = f"post:{batch.batch_id.hex()}:{batch.attempt}"
         if self._settlement.batch(batch.batch_id).exists:
             intent = self._sender.outbox.find(self._client.chain_id, self._sender.address, key)
             return self._sender.wait(intent) if intent else None
@@ -213,62 +274,13 @@ class Settler:
             (voucher.channel, view.settled, view.count) for voucher, view in zip(vouchers, views, strict=True)
         )
 
-    # Collecting
 
-    def collect_final(self) -> None:
-        """Collect what is final; notice what a reorg undid and what somebody else collected."""
-        batches = self._store.in_state(BatchState.POSTED)
-        if not batches:
-            return
-        if self._window is None:
-            self._window = self._settlement.dispute_window()
-        chain_time = self._client.get_block("latest").timestamp
-        due = [batch for batch in batches if self._needs_look(batch, chain_time)]
-        final: list[Batch] = []
-        for batch, view in zip(due, self._settlement.batches([b.batch_id for b in due]), strict=True):
-            self._checked_at[batch.id] = self._clock()
-            if not view.exists:
-                _log.warning("batch vanished in a reorg", batch=hex_bytes(batch.batch_id))
-                self._store.mark_vanished(batch)
-            elif view.collected:
-                self._store.mark_collected([batch])
-            elif not view.holds and chain_time >= view.posted_at + self._window:
-                final.append(batch)
-        for start in range(0, len(final), MAX_COLLECT):
-            self._collect(final[start : start + MAX_COLLECT])
-
-    def _needs_look(self, batch: Batch, chain_time: int) -> bool:
-        if self._clock() < self._retry_at.get(batch.id, 0.0):
-            return False
-        is_final = chain_time >= (batch.posted_at or 0) + (self._window or 0)
-        return is_final or self._clock() - self._checked_at.get(batch.id, 0.0) >= RECHECK_SECONDS
-
-    def _collect(self, batches: list[Batch]) -> None:
-        name = sha256(b"".join(b"%s:%d" % (b.batch_id, b.attempt) for b in batches)).hexdigest()
-        try:
-            self._sender.send(self._settlement.collect([b.key for b in batches]), key=f"collect:{name}")
-        except ContractRevert as error:
-            self._store.note_failure(batches, str(error), reverted=True)
-            self._retry_at.update({batch.id: self._clock() + REVERT_WAIT for batch in batches})
-            _log.error("collect refused", batches=len(batches), reason=str(error))
-            return
-        self._on_step("collect_sent")
-        self._store.mark_collected(batches)
-        _log.info("batches collected", batches=len(batches))
-        self._on_step("collected")
-
-    def claim(self) -> None:
-        """Pay out to the operator what settlements have credited."""
-        amount = self._settlement.claimable(self._node)
-        if amount < self._rules.min_claim:
-            return
-        try:
-            self._sender.send(self._settlement.claim(self._node))
-        except ContractRevert as error:
-            _log.error("claim refused", amount=amount, reason=str(error))
-            return
-        _log.info("claimed", amount=amount)
-        self._on_step("claim_sent")
+def by_version(channels: Sequence[OpenChannel]) -> dict[Hash32, list[OpenChannel]]:
+    """In their order."""
+    found: dict[Hash32, list[OpenChannel]] = {}
+    for channel in channels:
+        found.setdefault(channel.version_id, []).append(channel)
+    return found
 
 
 def _room(vouchers: Sequence[ChannelVoucher]) -> dict[bool, int]:

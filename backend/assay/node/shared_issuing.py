@@ -24,7 +24,7 @@ from assay.node.entries import Acknowledge, AlreadyIssued, ChannelKey, Issue, Lo
 from assay.node.errors import PaymentError, Unavailable
 from assay.node.postgresql import PostgresConnection, PostgresDatabase, Raw, as_ours
 from assay.node.rows import RECEIPT, channel_state, receipt_of_row
-from assay.node.schema import to_blob
+from assay.node.schema import UINT128_MAX, from_blob, to_blob
 from assay.node.shared_channels import Locked, LockedChannel
 from assay.types import Address, Domain, Hash32, Receipt, SignedReceipt
 
@@ -232,6 +232,9 @@ class SharedIssuer:
             raw.execute(_DATA, _columns(data), binary=True)
         if rows := [_channel_row(channel) for channel in channels]:
             raw.execute(_UPDATE, _columns(rows), binary=True)
+        for channel, item, _ in fresh:
+            if item.prepaid:
+                _add_prepaid(raw, channel, item.price)
 
 
 def _receipt_row(channel: int, item: Issue, logged: LoggedReceipt) -> tuple[object, ...]:
@@ -263,6 +266,13 @@ def _channel_row(channel: LockedChannel) -> tuple[object, ...]:
         held.signature if held else None,
         int(held.wallet) if held else 0,
     )
+
+
+def _add_prepaid(raw: Raw, channel: int, price: int) -> None:
+    row = raw.execute("SELECT prepaid FROM channels WHERE id = $1", (channel,)).fetchone()
+    assert row is not None
+    after = to_blob(min(from_blob(row[0]) + price, UINT128_MAX))
+    raw.execute("UPDATE channels SET prepaid = $1 WHERE id = $2", (after, channel))
 
 
 def _columns(rows: Iterable[tuple[object, ...]]) -> list[list[object]]:

@@ -42,7 +42,9 @@ def read_log(log: Database, chain_time: int, dispute_window: int) -> LogFigures:
         return LogFigures(batches={})
     with log.session() as db:
         ((receipts,),) = db.execute("SELECT coalesce(max(id), 0) FROM receipts")
-        ((open_receipts,),) = db.execute("SELECT count(*) FROM receipts WHERE batch IS NULL")
+        ((open_receipts,),) = db.execute(
+            "SELECT coalesce(sum(sequence - closed), 0) FROM channels WHERE sequence > closed"
+        )
         last = db.execute("SELECT executed_at, digest FROM receipts ORDER BY id DESC LIMIT 1").fetchone()
         owed = db.execute("SELECT amount, settled FROM channels WHERE amount > settled").fetchall()
         states: dict[str, int] = dict(

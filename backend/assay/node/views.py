@@ -107,16 +107,17 @@ def receipt_data(database: Database, digest: bytes) -> bytes:
 
 
 def batch_lines(database: Database, domain: Domain, batch_id: bytes) -> Iterator[bytes]:
-    """`GET /v1/batches/{batch_id}` in pages of whole lines; nothing if there is no such batch."""
+    """`GET /v1/batches/{batch_id}` in pages of whole lines; nothing if there is no such batch, or if its
+    receipts are kept no more. Bounded memory, and no read that lasts, however large the batch is."""
     with database.session() as connection:
         row = connection.execute(
-            "SELECT b.version_id, b.receipts_root, b.receipts, m.value FROM batches b, meta m"
-            " WHERE b.batch_id = ? AND m.key = 'node'",
+            "SELECT b.id, b.version_id, b.receipts_root, b.receipts, m.value FROM batches b, meta m"
+            " WHERE b.batch_id = ? AND m.key = 'node' AND b.kept >= 2",
             (batch_id,),
         ).fetchone()
         if row is None:
             return
-        version_id, root, count, node = row
+        number, version_id, root, count, node = row
         header = {
             "batch_id": "0x" + batch_id.hex(),
             "node": node,
@@ -125,10 +126,5 @@ def batch_lines(database: Database, domain: Domain, batch_id: bytes) -> Iterator
             "count": count,
         }
         yield orjson.dumps(header) + b"\n"
-        last = 0
-        while True:
-            page = list(batch_receipts(connection, node, batch_id, last, PAGE))
-            if not page:
-                return
-            last = page[-1][0]
-            yield b"".join(orjson.dumps(logged.to_json(domain)) + b"\n" for _, logged in page)
+        for page in batch_receipts(connection, node, number, PAGE):
+            yield b"".join(orjson.dumps(logged.to_json(domain)) + b"\n" for logged in page)

@@ -367,7 +367,9 @@ def test_settlement__traffic__is_posted_published_collected_and_claimed(world: W
 def find_batch(world: World, digest: str) -> str:
     log = sqlite3.connect(f"file:{world.node.folder}/receipts.sqlite3?mode=ro", uri=True)
     (batch_id,) = log.execute(
-        "SELECT b.batch_id FROM batches b JOIN receipts r ON r.batch = b.id WHERE r.digest = ?",
+        "SELECT b.batch_id FROM batches b JOIN batch_ranges g ON g.batch = b.id JOIN receipts r ON"
+        " r.channel = g.channel AND r.sequence BETWEEN g.first_sequence AND g.last_sequence"
+        " WHERE r.digest = ?",
         (bytes.fromhex(digest[2:]),),
     ).fetchone()
     log.close()

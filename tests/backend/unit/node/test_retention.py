@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from assay.commitments.signing import SigningKey
 from assay.node import retention
-from assay.node.batches import Batch, BatchStore
+from assay.node.batches import Batch, BatchStore, Shares
 from assay.node.database import SqliteDatabase
 from assay.node.entries import ChannelKey, HeldVoucher, Issue, LoggedReceipt
-from assay.node.log import ReceiptLog, read_data
+from assay.node.log import ReceiptLog, batch_receipts, read_data
 from assay.node.retention import Retention
+from assay.node.unbatched import choose_ranges
+from assay.node.views import batch_lines
 from assay.types import ZERO_ADDRESS, Address, Domain, Hash32
 
 from tests.backend.unit.node.test_log import DATA
@@ -50,8 +52,11 @@ class Kept:
         return logged
 
     def close_batch(self, *, free_receipts: bool = False) -> Batch:
-        channels = self.store.channels_to_close(VERSION, free_receipts=free_receipts)
-        return self.store.close_batch(VERSION, channels, [], 100, EXECUTED_AT)
+        channels = [c for c in self.store.open_channels() if free_receipts or c.charged]
+        ranges = choose_ranges(channels, 100)
+        leaves = self.store.leaves(ranges)
+        root = leaves.root()
+        return self.store.write_batch(VERSION, root, leaves, [], EXECUTED_AT)
 
     def has(self, logged: LoggedReceipt) -> bool:
         return read_data(self.db, logged.digest) is not None
@@ -80,7 +85,7 @@ def test_prune__batch_collected_and_window_passed__drops_its_data_alone(kept: Ke
     batch = kept.close_batch()
     kept.store.mark_posted(batch, POSTED_AT, 5, None, [])
     assert Retention(WINDOW, free_receipts=True).prune(kept.db, POSTED_AT + WINDOW + 1) == 0
-    kept.store.mark_collected([batch])
+    kept.store.mark_collected([(batch, Shares(5, 0, 0))])
     free_too = Retention(WINDOW, free_receipts=True)
     assert free_too.prune(kept.db, POSTED_AT + WINDOW) == 0
     assert kept.has(kept.paid)
@@ -94,7 +99,7 @@ def test_prune__executed_by_a_clock_that_ran_ahead__keeps_what_can_be_disputed_b
 ) -> None:
     batch = kept.close_batch()
     kept.store.mark_posted(batch, POSTED_AT, 5, None, [])
-    kept.store.mark_collected([batch])
+    kept.store.mark_collected([(batch, Shares(5, 0, 0))])
     ahead = POSTED_AT + 300
     kept.db.execute("UPDATE receipts SET executed_at = ?", (ahead,))
     assert KEEP.prune(kept.db, ahead + WINDOW) == 0
@@ -105,7 +110,7 @@ def test_prune__dispute_open_of_a_final_receipt__keeps_its_data_until_it_is_clos
     """One that was opened before the batch was posted may last longer than the batch's window."""
     batch = kept.close_batch()
     kept.store.mark_posted(batch, POSTED_AT, 5, None, [])
-    kept.store.mark_collected([batch])
+    kept.store.mark_collected([(batch, Shares(5, 0, 0))])
     kept.dispute(kept.paid)
     kept.dispute(kept.paid)
     assert KEEP.prune(kept.db, POSTED_AT + 9 * WINDOW) == 1  # the free one
@@ -125,11 +130,15 @@ def test_prune__free_receipt_never_batched__is_retired_and_stays_out_of_batches(
     assert kept.has(kept.free)
     assert KEEP.prune(kept.db, EXECUTED_AT + WINDOW + 1) == 1
     assert not kept.has(kept.free)
+    assert kept.log.receipt(kept.free.digest) is None
     later = kept.issue(3, 0)
     batch = kept.close_batch(free_receipts=True)
     assert batch.receipts == 2
-    rows = kept.db.execute("SELECT digest FROM receipts WHERE batch IS NOT NULL ORDER BY id").fetchall()
-    assert rows == [(kept.paid.digest,), (later.digest,)]
+    assert published(kept, batch) == [kept.paid, later]
+
+
+def published(kept: Kept, batch: Batch) -> list[LoggedReceipt]:
+    return [one for page in batch_receipts(kept.db, NODE, batch.id, 1) for one in page]
 
 
 def test_prune__free_receipts_are_batched__keeps_them(kept: Kept) -> None:
@@ -147,16 +156,52 @@ def test_prune__more_than_one_step__drops_so_many_and_goes_on(
     assert [KEEP.prune(kept.db, late) for _ in range(3)] == [2, 2, 0]
 
 
-def test_prune__receipt_taken_by_a_batch_meanwhile__keeps_its_data(kept: Kept) -> None:
+def test_prune__receipt_taken_by_a_batch_meanwhile__keeps_its_data(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The batch is closed between the look and the write."""
-    rows: list[tuple[int]] = kept.db.execute(
-        "SELECT id FROM receipts WHERE digest = ?", (kept.free.digest,)
-    ).fetchall()
+    forget = Retention._forget
 
-    class Raced(Retention):
-        def _unbatched(self, connection: sqlite3.Connection, chain_time: int) -> list[tuple[int]]:
-            kept.close_batch(free_receipts=True)
-            return rows
+    def raced(*arguments: Any) -> bool:
+        kept.close_batch(free_receipts=True)
+        return forget(*arguments)
 
-    Raced(WINDOW, free_receipts=False).prune(kept.db, EXECUTED_AT + WINDOW + 1)
+    monkeypatch.setattr(Retention, "_forget", staticmethod(raced))
+    assert KEEP.prune(kept.db, EXECUTED_AT + WINDOW + 1) == 0
     assert kept.has(kept.free)
+    assert kept.log.receipt(kept.free.digest) == kept.free
+
+
+def test_prune__dispute_open_of_a_free_receipt__keeps_it_alone_until_it_is_closed(kept: Kept) -> None:
+    later = kept.issue(3, 0)
+    kept.dispute(kept.free)
+    assert KEEP.prune(kept.db, EXECUTED_AT + WINDOW + 1) == 1
+    assert (kept.has(kept.free), kept.has(later)) == (True, False)
+    assert KEEP.prune(kept.db, EXECUTED_AT + WINDOW + 1) == 0
+    kept.dispute(kept.free, "won")
+    assert KEEP.prune(kept.db, EXECUTED_AT + WINDOW + 1) == 1
+    assert kept.log.receipt(kept.free.digest) is None
+    assert [c.receipts for c in kept.store.open_channels()] == [1]  # the paid one
+
+
+def test_prune__batch_older_than_receipts_are_kept__drops_them_and_serves_it_no_more(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "ROWS_A_STEP", 2)
+    for n in range(3, 6):
+        kept.issue(n, 5)
+    batch = kept.close_batch()
+    assert batch.receipts == 4
+    kept.store.mark_posted(batch, POSTED_AT, 5, None, [])
+    kept.store.mark_collected([(batch, Shares(5, 0, 0))])
+    brief = Retention(WINDOW, free_receipts=True, keep_seconds=2 * WINDOW)
+    assert sum(brief.prune(kept.db, POSTED_AT + 2 * WINDOW) for _ in range(4)) == 4  # tensors alone
+    lines = b"".join(batch_lines(kept.log.database, DOMAIN, batch.batch_id)).splitlines()
+    assert len(lines) == 1 + 4
+    late = POSTED_AT + 2 * WINDOW + 1
+    assert brief.prune(kept.db, late) == 2
+    assert list(batch_lines(kept.log.database, DOMAIN, batch.batch_id)) == []
+    assert [brief.prune(kept.db, late) for _ in range(3)] == [2, 0, 0]
+    assert kept.log.receipt(kept.paid.digest) is None
+    assert kept.log.receipt(kept.free.digest) == kept.free
+    assert kept.issue(6, 5).signed.receipt.sequence == 5
