@@ -1,0 +1,59 @@
+"""KServe's Python client, REST and gRPC, unchanged, against a real node and beside this project's messages."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.oip_world import PRICE, World, oip_world
+from tests.support.venvs import peer_environment, peer_python
+
+SCRIPT = Path(__file__).parents[3] / "support" / "kserve_client.py"
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    peer_python("kserve")
+    with oip_world(tmp_path_factory.mktemp("kserve")) as found:
+        yield found
+
+
+def ask(world: World, **environment: str) -> dict[str, Any]:
+    consumer = world.consumer()
+    vouchers = [world.voucher(consumer, PRICE * number, number - 1) for number in (1, 2)]
+    command = [
+        *(str(peer_python("kserve")), "-W", "ignore", str(SCRIPT), f"http://{world.http}", world.grpc),
+        *(world.name(world.free), world.paid.name, json.dumps(vouchers)),
+    ]
+    done = subprocess.run(
+        command,
+        env=peer_environment() | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize("first", [pytest.param("", marks=pytest.mark.deep), "1"])
+def test_kserve_client__rest_and_grpc__served(world: World, first: str) -> None:
+    found = ask(world, ASSAY_FIRST=first)
+    answers = []
+    for door in (found["rest"], found["grpc"]):
+        assert door["live"] and door["ready"] and door["model"]
+        answers += [door[kind] for kind in ("json", "typed", "binary") if kind in door]
+        assert door["paid"]["receipt"]["price"] == str(PRICE)
+        assert "voucher" in door["error"]
+    assert len(answers) == 4
+    assert all(answer["id"] == "seven" and answer["y"] == answers[0]["y"] for answer in answers)
+    assert (
+        found["rest"]["paid"]["receipt"]["sequence"] == 1
+        and found["grpc"]["paid"]["receipt"]["sequence"] == 2
+    )
