@@ -23,19 +23,24 @@ class Task:
 
 @dataclass(slots=True)
 class Batch:
-    """Tasks of one run, their rows and input bytes together. After the run: a result for each, the seconds,
-    and why these should rather not have been run together (empty: no reason)."""
+    """Tasks of one run, their rows and input bytes together, and how many were left out as cancelled. After
+    the run: a result for each, when it began and how long it took, and why these should rather not have been
+    run together (empty: no reason)."""
 
     tasks: list[Task]
     rows: int
     size: int
+    cancelled: int = 0
+    started: float = 0.0
     results: list[Result | Exception] = field(default_factory=list)
     seconds: float = 0.0
     problem: str = ""
 
     def run(self, runner: SessionRunner) -> None:
         """All together; if that fails each alone, so that none suffers from its neighbours."""
-        started = time.perf_counter()
+        self.started = time.perf_counter()
+        if not self.tasks:
+            return
         together = _run(runner, self.tasks)
         if isinstance(together, list):
             self.results.extend(together)
@@ -47,7 +52,7 @@ class Batch:
             for task in self.tasks:
                 alone = _run(runner, [task])
                 self.results += alone if isinstance(alone, list) else [alone]
-        self.seconds = time.perf_counter() - started
+        self.seconds = time.perf_counter() - self.started
 
 
 class WrongRows(RunFailed):

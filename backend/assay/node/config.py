@@ -200,7 +200,9 @@ class NodeConfig(Section):
     chain_id: int = Field(ge=1)
     deployments: str
     hub_url: str
-    run_threads: int = Field(default=2, ge=1, description="runs of one version at the same time")
+    run_threads: int = Field(
+        default=0, ge=0, description="runs of one version at the same time; 0: one less than there are cores"
+    )
     session_threads: int = Field(default=1, ge=1, description="threads of one run")
     view_max_age_seconds: float = Field(default=30.0, gt=0)
     serve_offers: bool = Field(

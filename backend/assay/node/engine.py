@@ -48,9 +48,10 @@ class EngineStatistics:
     run_seconds: Distribution = field(default_factory=lambda: Distribution(SECONDS))
     last_done: float = 0.0
 
-    def ran(self, jobs: int, rows: int, seconds: float) -> None:
-        """One run of that many rows, which answered `jobs`."""
+    def ran(self, jobs: int, rows: int, seconds: float, queue_seconds: float = 0.0) -> None:
+        """One run of that many rows, which answered `jobs`, who waited `queue_seconds` together."""
         self.jobs += jobs
+        self.queue_seconds += queue_seconds
         self.batch_rows.observe(rows)
         self.run_seconds.observe(seconds)
         runs, total = self.by_rows.get(rows, (0, 0.0))

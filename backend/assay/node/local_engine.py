@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 import time
 from dataclasses import dataclass
 from typing import Final
@@ -57,16 +58,17 @@ class LocalEngine:
         self._runner: SessionRunner | None = runner
         self._rules = rules
         self._times = times
+        self._lock = threading.Lock()
         self._queue: FairQueue[Task] = FairQueue(rules.max_waiting, rules.max_waiting_bytes)
-        self._lanes = Lanes(runner, rules.lanes, self._finish)
-        self._running = 0
+        self._lanes = Lanes(runner, rules.lanes, self._lock, self._take_in_lane, self._finish)
+        self._waiting = 0
         self._flush_due = False
         self._drained: asyncio.Event | None = None
         self._rows_per_second = 0.0
 
     @property
     def waiting(self) -> int:
-        return len(self._queue) + self._running
+        return self._waiting
 
     @property
     def queued(self) -> int:
@@ -80,9 +82,11 @@ class LocalEngine:
         task = Task(job, rows or 1, time.perf_counter())
         key = batch_key(job.inputs) if rows else id(task)  # of its own: it is joined with nothing
         size = sum([array.nbytes for array in job.inputs])
-        if not self._queue.push(Entry(task, job.consumer, task.rows, size, key)):
-            self.statistics.refused += 1
-            raise self._busy(job)
+        with self._lock:
+            if not self._queue.push(Entry(task, job.consumer, task.rows, size, key)):
+                self.statistics.refused += 1
+                raise self._busy(job)
+        self._waiting += 1
         self._flush_soon()
 
     def _busy(self, job: Job) -> Unavailable:
@@ -99,51 +103,62 @@ class LocalEngine:
     def _flush_soon(self) -> None:
         """After everything that the event loop has at hand: requests that it has read are in the queue
         then."""
-        if not self._flush_due and self._lanes.is_free:
+        if not self._flush_due:
             self._flush_due = True
             asyncio.get_running_loop().call_soon(self._flush)
 
     def _flush(self) -> None:
-        """Start what can be started: one run in the event loop, or runs in all lanes that are free."""
+        """One run in the event loop; or see to it that a lane works."""
         self._flush_due = False
-        while self._lanes.is_free and (batch := self._next_batch()):
-            self._running += len(batch.tasks)
-            if self._is_short(batch):
-                assert self._runner is not None
-                batch.run(self._runner)
-                self._finish(batch)
-                break
-            self._lanes.put(batch)
+        with self._lock:
+            if not len(self._queue):
+                return
+            if not self._is_short():
+                self._lanes.wake()
+                return
+            batch = self._take()
+        if batch is not None:
+            assert self._runner is not None
+            batch.run(self._runner)
+            self._finish(batch)
         if len(self._queue):
             self._flush_soon()
 
-    def _is_short(self, batch: Batch) -> bool:
-        """Whether to run it in the event loop: not while a lane is busy, whose core it would take."""
-        return not self._lanes.busy and self._times.predict(batch.size) <= self._rules.inline_seconds
+    def _is_short(self) -> bool:
+        """Whether to run the next batch in the event loop: not while a lane is busy, whose core it would
+        take."""
+        if self._lanes.busy:
+            return False
+        size = min(self._queue.bytes, self._queue.bytes * self.batching.max_rows // max(self._queue.rows, 1))
+        return self._times.predict(size) <= self._rules.inline_seconds
 
-    def _next_batch(self) -> Batch | None:
+    def _take(self) -> Batch | None:
+        """The next batch; with the lock held, in any thread."""
         before = len(self._queue)
         entries = self._queue.pop_batch(
             self.batching.max_rows, self._rules.max_batch_bytes, lambda task: task.job.cancelled
         )
-        self.statistics.cancelled += before - len(self._queue) - len(entries)
-        if not entries:
-            self._check_drained()
+        cancelled = before - len(self._queue) - len(entries)
+        if not entries and not cancelled:
             return None
         tasks = [entry.item for entry in entries]
-        now = time.perf_counter()
-        self.statistics.queue_seconds += sum([now - task.submitted for task in tasks])
-        return Batch(tasks, sum([task.rows for task in tasks]), sum([entry.size for entry in entries]))
+        rows, size = sum([task.rows for task in tasks]), sum([entry.size for entry in entries])
+        return Batch(tasks, rows, size, cancelled)
+
+    def _take_in_lane(self) -> Batch | None:
+        batch = self._take()
+        if len(self._queue):
+            self._lanes.wake()
+        return batch
 
     def _finish(self, batch: Batch) -> None:
         """In the event loop: hand out what a run gave."""
-        self._running -= len(batch.tasks)
+        self._waiting -= len(batch.tasks) + batch.cancelled
+        self.statistics.cancelled += batch.cancelled
         if batch.problem:
             self.batching = Batching(1, f"{batch.problem} (a batch of {batch.rows} rows)")
-        self._times.record(batch.size, batch.seconds)
-        self.statistics.ran(len(batch.tasks), batch.rows, batch.seconds)
-        rate = batch.rows / max(batch.seconds, 1e-6)
-        self._rows_per_second += _SHARE * (rate - self._rows_per_second) if self._rows_per_second else rate
+        if batch.tasks:
+            self._count(batch)
         for task, result in zip(batch.tasks, batch.results, strict=True):
             self.statistics.failed += isinstance(result, Exception)
             try:
@@ -151,12 +166,17 @@ class LocalEngine:
             except Exception as error:
                 context = {"message": "what waited for a run failed", "exception": error}
                 asyncio.get_running_loop().call_exception_handler(context)
-        if len(self._queue):
-            self._flush_soon()
         self._check_drained()
 
+    def _count(self, batch: Batch) -> None:
+        self._times.record(batch.size, batch.seconds)
+        queued = sum([batch.started - task.submitted for task in batch.tasks])
+        self.statistics.ran(len(batch.tasks), batch.rows, batch.seconds, queued)
+        rate = batch.rows / max(batch.seconds, 1e-6)
+        self._rows_per_second += _SHARE * (rate - self._rows_per_second) if self._rows_per_second else rate
+
     def _check_drained(self) -> None:
-        if self._drained is not None and not self.waiting:
+        if self._drained is not None and not self._waiting:
             self._drained.set()
 
     async def close(self) -> None:

@@ -118,12 +118,17 @@ def build_loader(folder: Path, config: NodeConfig) -> Loader:
     )
 
 
+def usable_cores() -> int:
+    """Of this process; other processes may use them as well."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def engine_rules(config: NodeConfig) -> EngineRules:
     engines = config.engines
     return EngineRules(
         run_seconds=config.limits.run_seconds,
         threads=config.session_threads,
-        lanes=config.run_threads,
+        lanes=config.run_threads or max(usable_cores() - 1, 1),
         inline_seconds=engines.inline_ms / 1000,
         max_waiting=engines.max_waiting,
         max_waiting_bytes=engines.max_waiting_mib * MIB,
@@ -243,7 +248,7 @@ class NodeProcess:
             thaw_margin_seconds=config.settlement.thaw_margin_seconds,
         )
         gate, writer = self._build_gate(signer, ledger, follower, log)
-        pool = ThreadPoolExecutor(config.run_threads, thread_name_prefix="model")
+        pool = ThreadPoolExecutor(max(usable_cores(), 2), thread_name_prefix="parsing")
         service = Service(
             domain=deployment.domain,
             node=config.node,
