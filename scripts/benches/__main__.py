@@ -47,6 +47,7 @@ def main(names: tuple[str, ...], json_path: Path | None, no_peers: bool, rounds:
     console, progress = Console(highlight=False), Console(stderr=True, highlight=False)
     chosen = BENCHES if not names or "all" in names else tuple(dict.fromkeys(names))
     rows: list[Row] = []
+    failures: list[str] = []
     for name in chosen:
         module = importlib.import_module(f"scripts.benches.{name}")
         with progress.status(f"measuring {name} …") as status:
@@ -60,9 +61,14 @@ def main(names: tuple[str, ...], json_path: Path | None, no_peers: bool, rounds:
             except MissingError as error:
                 raise click.ClickException(str(error)) from None
         console.print(build_table(name, measured))
+        for note in options.notes:
+            console.print(note, soft_wrap=True)
+        failures += [f"{name}: {failure}" for failure in options.failures]
         rows += measured
         if json_path:
             write_rows(json_path, rows)
+    if failures:
+        raise click.ClickException("does not hold: " + "; ".join(failures))
 
 
 def check_rows(bench: str, rows: list[Row]) -> list[Row]:

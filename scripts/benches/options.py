@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 class MissingError(RuntimeError):
@@ -18,3 +18,7 @@ class Options:
     minutes: float = 10.0
     rounds: int = 3
     progress: Callable[[str], None] = lambda _: None
+    notes: list[str] = field(default_factory=list)
+    """Lines to show below the table."""
+    failures: list[str] = field(default_factory=list)
+    """What a bench found not to hold: the run fails, after its table."""

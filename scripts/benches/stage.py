@@ -108,7 +108,7 @@ class Stage:
     ) -> Load:
         """Requests for the offer's row; each connection is a payer if it has a price. `expected`: requests a
         second, at most, for which vouchers are signed. The last answers are checked."""
-        payment = self._payment(offer, seconds + WARMUP, expected, connections) if offer.price else None
+        payment = self._prepare(offer, seconds + WARMUP, expected, connections) if offer.price else None
         plan = Plan(
             port=self.node.port,
             seconds=seconds,
@@ -125,18 +125,22 @@ class Stage:
             check_answer(self, offer, answer)
         return load
 
-    def _payment(self, offer: Offer, seconds: float, expected: float, connections: int) -> Payment:
-        self.add_payers(connections)
+    def payment(self, offer: Offer, payers: tuple[Payer, ...] = (), requests: int = 0) -> Payment:
         return Payment(
             domain=self.network.domain,
             node=self.node.operator,
             version_id=offer.published.version_id,
             price=offer.price,
-            payers=tuple(
-                Payer(secret, offer.spent[i] + 1) for i, secret in enumerate(self.payers[:connections])
-            ),
-            requests=int(expected * MORE * seconds / connections) + SPARE,
+            payers=payers,
+            requests=requests,
         )
+
+    def _prepare(self, offer: Offer, seconds: float, expected: float, connections: int) -> Payment:
+        """A payer for each connection, who goes on where it was."""
+        self.add_payers(connections)
+        payers = enumerate(self.payers[:connections])
+        going_on = tuple(Payer(secret, offer.spent[i] + 1) for i, secret in payers)
+        return self.payment(offer, going_on, int(expected * MORE * seconds / connections) + SPARE)
 
 
 def check_answer(stage: Stage, offer: Offer, answer: bytes) -> None:

@@ -160,7 +160,13 @@ def start_anvil(
     command += [] if state is None else ["--state", str(state)]
     with contextlib.ExitStack() as stack:
         output = log or stack.enter_context(tempfile.TemporaryFile())
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            process_group=0,  # a terminal's Ctrl-C is for who started it, and ends it in order
+        )
         try:
             bound = _wait_until_listening(process, output)
         except BaseException:

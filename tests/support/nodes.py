@@ -148,6 +148,7 @@ class NodeUnderTest:
                 stdout=log,
                 stderr=log,
                 env={**os.environ, "ASSAY_LOG_JSON": "1"},
+                process_group=0,  # a terminal's Ctrl-C is for who started it, and stops it in order
             )
         deadline = time.monotonic() + wait_seconds
         while not self._is_ready(len(self.versions) if offers is None else offers):

@@ -65,11 +65,15 @@ class Connections:
         """(connection, status, whole answer) for those that have come. Raises ServerGoneError, OSError."""
         for number, _ in self._poll.poll(seconds):
             index = self._index[number]
-            data = self._sockets[index].recv(RECEIVE)
-            if not data:
-                raise ServerGoneError(f"the server closed connection {index} under load")
-            if found := self._parse(index, data):
+            try:
+                data = self._sockets[index].recv(RECEIVE)
+            except ConnectionError:
+                data = b""
+            if found := self._parse(index, data) if data else self._lost(index):
                 yield index, *found
+
+    def _lost(self, index: int) -> tuple[int, bytes] | None:
+        raise ServerGoneError(f"the server closed connection {index} under load")
 
     def _parse(self, index: int, data: bytes) -> tuple[int, bytes] | None:
         if self._rest[index]:

@@ -38,7 +38,10 @@ class Payment:
 
     def sign(self, key: SigningKey, number: int) -> dict[str, str]:
         """The request parameters of a payer's n-th voucher."""
-        amount, count = number * self.price, number - 1
+        return self.sign_for(key, number * self.price, number - 1)
+
+    def sign_for(self, key: SigningKey, amount: int, count: int) -> dict[str, str]:
+        """The request parameters of a voucher."""
         digest = voucher_digest(self.domain, Voucher(key.address, self.node, self.version_id, amount, count))
         return {
             "voucher_consumer": key.address,
