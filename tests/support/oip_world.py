@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from assay.commitments.manifest import Manifest
 from assay.node.config import GrpcConfig, LimitsConfig
 from assay.node.operator_token import FILE
 from assay.types import TensorSpec, VersionStatus
@@ -31,7 +33,7 @@ KINDS = (
 X = np.arange(4, dtype=np.float32).reshape(1, 4)
 
 
-def every_kind() -> tuple[bytes, Any]:
+def every_kind() -> tuple[bytes, Manifest]:
     """A model that gives back inputs of many datatypes, shape (-1, 2) each, and its manifest."""
     rows = ["n", 2]
     inputs = [helper.make_tensor_value_info(name, kind, rows) for name, _, kind in KINDS]
@@ -90,12 +92,16 @@ class World:
 
 
 @contextlib.contextmanager
-def oip_world(folder: Path, **options: Any) -> Iterator[World]:
-    """A free, a paid, a many-typed and a revoked model; small limits."""
+def oip_world(
+    folder: Path, more: Mapping[str, tuple[bytes, Manifest]] = MappingProxyType({}), **limits_given: Any
+) -> Iterator[World]:
+    """A free, a paid, a many-typed and a revoked model, and `more` free ones; small limits."""
     with local_network(folder) as network:
         port = free_port()
-        limits = LimitsConfig(max_body_mib=1, max_unacknowledged=3, max_elements=100_000)
-        node = network.add_node(limits=limits, grpc=GrpcConfig(port=port), **options)
+        limits = LimitsConfig(
+            **{"max_body_mib": 1, "max_unacknowledged": 3, "max_elements": 100_000, **limits_given}
+        )
+        node = network.add_node(limits=limits, grpc=GrpcConfig(port=port))
         linear = linear_model(), linear_manifest()
         world = World(
             network,
@@ -106,6 +112,8 @@ def oip_world(folder: Path, **options: Any) -> Iterator[World]:
             kinds=network.publish("kinds", *every_kind()),
             revoked=network.publish("revoked", *linear),
         )
+        for name, (artifact, manifest) in more.items():
+            node.offer(network.publish(name, artifact, manifest), 0)
         for published in (world.free, world.paid, world.kinds, world.revoked):
             node.offer(published, PRICE if published is world.paid else 0)
         with node.running():

@@ -90,7 +90,6 @@ REFUSALS: Final[dict[str, Refusal]] = {
         "an input's values are not of its datatype, or there are too few or too many of them",
         "send as many values as the shape says, each within the datatype",
     ),
-    "input_string": _input("a string is not valid UTF-8", "encode strings as UTF-8"),
     "input_not_finite": _input("an input holds NaN or infinite values", "clean the input first"),
     "input_output_form": _input(
         "an output holds values that JSON cannot carry", "ask for it with `binary_data`"
