@@ -7,10 +7,13 @@ marked `network`; all others reach 127.0.0.1 and nothing else.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
+
+from tests.support.postgresql import CURE, Cluster, cluster, find_binaries
 
 DEEP = bool(os.environ.get("ASSAY_DEEP"))
 """Set by `scripts/test --deep`: long fuzzing, and the tests marked `deep`."""
@@ -31,3 +34,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.allow_hosts(["127.0.0.1"]))
         if item.get_closest_marker("deep") and not DEEP:
             item.add_marker(pytest.mark.skip(reason="long; scripts/test --deep runs it"))
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Cluster]:
+    """A PostgreSQL server of this worker's own."""
+    if find_binaries() is None:
+        pytest.skip(CURE)
+    with cluster() as server:
+        yield server

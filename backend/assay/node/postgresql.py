@@ -93,6 +93,12 @@ class PostgresDatabase:
         connection.ensure_open()
         return connection
 
+    def close(self) -> None:
+        """End the connections that wait for the next `session`."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._idle.get_nowait().close()
+
     @contextlib.contextmanager
     def session(self) -> Iterator[PostgresConnection]:
         """One of a few that are kept open. Raises RetryableError if all are in use for long."""

@@ -25,11 +25,12 @@ class LockedChannel:
     unpaid: int
     charged: int
     held: HeldVoucher | None
+    prepaid: int = 0
     changed: bool = False
 
     @classmethod
-    def of(cls, number: int, state: ChannelState) -> LockedChannel:
-        return cls(number, state.sequence, state.unpaid, state.charged, state.voucher)
+    def of(cls, number: int, state: ChannelState, prepaid: int = 0) -> LockedChannel:
+        return cls(number, state.sequence, state.unpaid, state.charged, state.voucher, prepaid)
 
     @property
     def amount(self) -> int:
@@ -56,7 +57,9 @@ class LockedChannel:
         self.sequence += 1
         self.changed = True
         self.unpaid += not item.has_voucher
-        if not item.prepaid:
+        if item.prepaid:
+            self.prepaid = min(self.prepaid + item.price, UINT128_MAX)
+        else:
             self.charged = min(self.charged + item.price, UINT128_MAX)
         return self.sequence
 
@@ -123,7 +126,8 @@ class Locked:
             )
 
     def changed(self) -> Iterable[LockedChannel]:
-        return (channel for channel in self.channels.values() if channel.changed)
+        """In the order of their rows."""
+        return sorted((one for one in self.channels.values() if one.changed), key=lambda one: one.id)
 
 
 def _check_count(channel: LockedChannel, voucher: HeldVoucher) -> None:

@@ -24,7 +24,7 @@ from assay.node.entries import Acknowledge, AlreadyIssued, ChannelKey, Issue, Lo
 from assay.node.errors import PaymentError, Unavailable
 from assay.node.postgresql import PostgresConnection, PostgresDatabase, Raw, as_ours
 from assay.node.rows import RECEIPT, channel_state, receipt_of_row
-from assay.node.schema import UINT128_MAX, from_blob, to_blob
+from assay.node.schema import from_blob, to_blob
 from assay.node.shared_channels import Locked, LockedChannel
 from assay.types import Address, Domain, Hash32, Receipt, SignedReceipt
 
@@ -38,40 +38,40 @@ Fresh = tuple[int, Issue, LoggedReceipt]
 """A receipt to be stored: its channel's row id, what it is issued for, the receipt."""
 
 _LOCK: Final = "SELECT 1 FROM consumers WHERE consumer = ANY($1::text[]) ORDER BY consumer FOR NO KEY UPDATE"
-_CHANNELS: Final = (
-    "SELECT id, version_id, consumer, sequence, unpaid, charged, amount, count, signature, wallet FROM "
-    "channels"
-    " WHERE consumer = ANY($1::text[])"
-)
-_STORED: Final = (
-    f"SELECT r.voucher, {RECEIPT} FROM receipts r JOIN channels c ON c.id = r.channel"  # noqa: S608
-    " WHERE r.voucher = ANY($1::bytea[]) OR r.digest = ANY($2::bytea[])"
-)
-_NEW_CONSUMERS: Final = (
-    "INSERT INTO consumers SELECT unnest($1::text[]) ORDER BY 1 ON CONFLICT (consumer) DO NOTHING"
-)
-_NEW_CHANNELS: Final = (
-    "INSERT INTO channels (version_id, consumer) SELECT v, c FROM unnest($1::bytea[], $2::text[]) AS n (v, c)"
-    " ORDER BY c, v ON CONFLICT (version_id, consumer) DO NOTHING"
-)
-_RECEIPTS: Final = (
-    "INSERT INTO receipts (channel, sequence, version_id, digest, input_hash, output_hash, price, "
-    "executed_at,"
-    " signature, voucher, public) SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bytea[], $4::bytea[],"
-    " $5::bytea[], $6::bytea[], $7::bytea[], $8::bigint[], $9::bytea[], $10::bytea[], $11::bigint[])"
-)
-_DATA: Final = (
-    "INSERT INTO receipt_data SELECT r.id, d.content FROM unnest($1::bytea[], $2::bytea[]) AS d (digest, "
-    "content)"
-    " JOIN receipts r ON r.digest = d.digest"
-)
-_UPDATE: Final = (
-    "UPDATE channels c SET sequence = n.sequence, unpaid = n.unpaid, charged = n.charged, amount = n.amount,"
-    " count = n.count, signature = n.signature, wallet = n.wallet"
-    " FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bytea[], $5::bytea[], $6::bigint[], "
-    "$7::bytea[],"
-    " $8::bigint[]) AS n (id, sequence, unpaid, charged, amount, count, signature, wallet) WHERE c.id = n.id"
-)
+_CHANNELS: Final = """
+SELECT id, prepaid, version_id, consumer, sequence, unpaid, charged, amount, count, signature, wallet
+FROM channels WHERE consumer = ANY($1::text[])
+"""
+_STORED: Final = f"""
+SELECT r.voucher, {RECEIPT} FROM receipts r JOIN channels c ON c.id = r.channel
+WHERE r.voucher = ANY($1::bytea[]) OR r.digest = ANY($2::bytea[])
+"""  # noqa: S608
+_NEW_CONSUMERS: Final = """
+INSERT INTO consumers SELECT unnest($1::text[]) ORDER BY 1 ON CONFLICT (consumer) DO NOTHING
+"""
+_NEW_CHANNELS: Final = """
+INSERT INTO channels (version_id, consumer)
+SELECT v, c FROM unnest($1::bytea[], $2::text[]) AS n (v, c) ORDER BY c, v
+ON CONFLICT (version_id, consumer) DO NOTHING
+"""
+_RECEIPTS: Final = """
+INSERT INTO receipts (channel, sequence, version_id, digest, input_hash, output_hash, price, executed_at,
+    signature, voucher, public)
+SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bytea[], $4::bytea[], $5::bytea[], $6::bytea[],
+    $7::bytea[], $8::bigint[], $9::bytea[], $10::bytea[], $11::bigint[])
+"""
+_DATA: Final = """
+INSERT INTO receipt_data SELECT r.id, d.content
+FROM unnest($1::bytea[], $2::bytea[]) AS d (digest, content) JOIN receipts r ON r.digest = d.digest
+"""
+_UPDATE: Final = """
+UPDATE channels c SET sequence = n.sequence, unpaid = n.unpaid, charged = n.charged, amount = n.amount,
+    count = n.count, signature = n.signature, wallet = n.wallet, prepaid = n.prepaid
+FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bytea[], $5::bytea[], $6::bigint[], $7::bytea[],
+    $8::bigint[], $9::bytea[])
+    AS n (id, sequence, unpaid, charged, amount, count, signature, wallet, prepaid)
+WHERE c.id = n.id
+"""
 
 _log = structlog.get_logger(__name__)
 
@@ -176,9 +176,9 @@ class SharedIssuer:
         channels = raw.execute(_CHANNELS, (consumers,), binary=True)
         receipts = raw.execute(_STORED, (payments, asked), binary=True) if payments or asked else None
         locked = {}
-        for number, *row in channels.fetchall():
+        for number, prepaid, *row in channels.fetchall():
             state = channel_state(row)
-            locked[state.key] = LockedChannel.of(number, state)
+            locked[state.key] = LockedChannel.of(number, state, from_blob(prepaid))
         rows = [] if receipts is None else receipts.fetchall()
         stored = [(voucher, receipt_of_row(self.node, row)) for voucher, *row in rows]
         paid = {Hash32(voucher): logged for voucher, logged in stored if voucher is not None}
@@ -232,9 +232,6 @@ class SharedIssuer:
             raw.execute(_DATA, _columns(data), binary=True)
         if rows := [_channel_row(channel) for channel in channels]:
             raw.execute(_UPDATE, _columns(rows), binary=True)
-        for channel, item, _ in fresh:
-            if item.prepaid:
-                _add_prepaid(raw, channel, item.price)
 
 
 def _receipt_row(channel: int, item: Issue, logged: LoggedReceipt) -> tuple[object, ...]:
@@ -265,14 +262,8 @@ def _channel_row(channel: LockedChannel) -> tuple[object, ...]:
         channel.count,
         held.signature if held else None,
         int(held.wallet) if held else 0,
+        to_blob(channel.prepaid),
     )
-
-
-def _add_prepaid(raw: Raw, channel: int, price: int) -> None:
-    row = raw.execute("SELECT prepaid FROM channels WHERE id = $1", (channel,)).fetchone()
-    assert row is not None
-    after = to_blob(min(from_blob(row[0]) + price, UINT128_MAX))
-    raw.execute("UPDATE channels SET prepaid = $1 WHERE id = $2", (after, channel))
 
 
 def _columns(rows: Iterable[tuple[object, ...]]) -> list[list[object]]:

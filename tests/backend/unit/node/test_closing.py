@@ -14,7 +14,7 @@ from assay.commitments.signing import SigningKey
 from assay.errors import FatalError, RetryableError
 from assay.node import closing as closing_module
 from assay.node.batches import Batch, BatchStore, Shares
-from assay.node.database import SqliteDatabase
+from assay.node.database import Database, SqliteDatabase
 from assay.node.entries import ChannelKey, HeldVoucher, Issue, LoggedReceipt
 from assay.node.log import ReceiptLog, batch_of, batch_receipts
 from assay.node.profit import VersionProfit, read_profit
@@ -34,9 +34,9 @@ PRICE = 5
 class Desk:
     """A log and the settler's store over it. Time is a counter: one second a receipt."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, database: Database) -> None:
         self.now = 1_000
-        self.database = SqliteDatabase(folder / "log.sqlite3")
+        self.database = database
         self.log = ReceiptLog(self.database, DOMAIN, NODE, clock=lambda: self.now)
         self.store = BatchStore(self.database, NODE)
         self.db = self.database.connect()
@@ -72,8 +72,8 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
-    made = Desk(tmp_path)
+def desk(database: Database) -> Iterator[Desk]:
+    made = Desk(database)
     yield made
     made.close()
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 from assay.commitments.signing import SigningKey
 from assay.node import retention
 from assay.node.batches import Batch, BatchStore, Shares
-from assay.node.database import SqliteDatabase
+from assay.node.database import Database
 from assay.node.entries import ChannelKey, HeldVoucher, Issue, LoggedReceipt
 from assay.node.log import ReceiptLog, batch_receipts, read_data
 from assay.node.retention import Retention
@@ -34,8 +33,8 @@ KEEP = Retention(WINDOW, free_receipts=False)
 class Kept:
     """A log with a paid receipt and a free one, both with data."""
 
-    def __init__(self, folder: Path) -> None:
-        self.log = ReceiptLog(SqliteDatabase(folder / "log.sqlite3"), DOMAIN, NODE, clock=lambda: EXECUTED_AT)
+    def __init__(self, database: Database) -> None:
+        self.log = ReceiptLog(database, DOMAIN, NODE, clock=lambda: EXECUTED_AT)
         self.store = BatchStore(self.log.database, NODE)
         self.db = self.log.database.connect()
         self.consumer = SigningKey(b"\x09" * 32).address
@@ -63,8 +62,8 @@ class Kept:
 
     def dispute(self, logged: LoggedReceipt, outcome: str | None = None) -> None:
         self.db.execute(
-            "INSERT OR REPLACE INTO disputes (dispute_id, digest, opened_block, phase, deadline, is_ours,"
-            " outcome) VALUES (1, ?, 1, 1, 9, 1, ?)",
+            "INSERT INTO disputes (dispute_id, digest, opened_block, phase, deadline, is_ours, outcome)"
+            " VALUES (1, ?, 1, 1, 9, 1, ?) ON CONFLICT (dispute_id) DO UPDATE SET outcome = excluded.outcome",
             (logged.digest, outcome),
         )
 
@@ -75,8 +74,8 @@ class Kept:
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> Iterator[Kept]:
-    made = Kept(tmp_path)
+def kept(database: Database) -> Iterator[Kept]:
+    made = Kept(database)
     yield made
     made.close()
 
