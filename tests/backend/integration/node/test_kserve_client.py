@@ -1,4 +1,4 @@
-"""KServe's Python client, REST and gRPC, unchanged, against a real node and beside this project's messages."""
+"""KServe's Python client, REST and gRPC, unchanged, against a real node; beside this project's messages."""
 
 from __future__ import annotations
 
