@@ -14,6 +14,7 @@ from assay.errors import RetryableError
 
 MAX_HEADERS: Final = 100
 MAX_HEAD_BYTES: Final = 65_536
+CLOSED: Final = "the connection was closed; an executor must keep it alive"
 
 
 class ConnectionFailed(RetryableError):  # noqa: N818 - named after what happened, as in assay.errors
@@ -76,7 +77,7 @@ class Connection(asyncio.Protocol):
     ) -> Answer:
         """Raises ConnectionFailed; the connection is closed then."""
         if self._transport is None:
-            raise ConnectionFailed("the connection was closed")
+            raise ConnectionFailed(CLOSED)
         self._begin()
         waiter = self._waiter = asyncio.get_running_loop().create_future()
         self._transport.write(self._head(method, path, len(body), headers) + body)
@@ -123,7 +124,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        self._fail(f"the connection was lost: {_reason(exc)}" if exc else "the connection was closed")
+        self._fail(f"the connection was lost: {_reason(exc)}" if exc else CLOSED)
 
     def _fail(self, reason: str) -> None:
         if self._waiter is not None and not self._waiter.done():

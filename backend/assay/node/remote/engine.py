@@ -131,6 +131,7 @@ class RemoteEngine:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._fail_waiting("this version is being unloaded; ask again")
+        await asyncio.sleep(0)  # closed connections are let go of by the event loop
 
     # Runs
 
@@ -184,6 +185,8 @@ class RemoteEngine:
                 self._give(job, Result(outputs, commit_tensors(outputs)))
                 return kept
             break
+        if kept is not None:
+            kept.connection.close()
         self._give(job, Unavailable(self.problem or "its executor failed; ask again", retry_after=2))
         return None
 

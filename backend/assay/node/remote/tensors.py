@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import orjson
@@ -16,14 +16,12 @@ from assay.node.errors import RunFailed
 from assay.node.oip import Array, from_binary
 from assay.types import TensorSpec
 
-CODE: Final = "executor_answer"
-
 
 class BadAnswer(RunFailed):
     """An executor's answer that does not fit the version's signature: nothing is signed for it."""
 
     def __init__(self, problem: str) -> None:
-        super().__init__(f"the executor's answer does not fit the version: {problem}", code=CODE)
+        super().__init__(f"the executor's answer does not fit the version: {problem}")
 
 
 def encode_request(
