@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from typing import Any, Final
 
 import orjson
@@ -12,10 +13,11 @@ from assay.commitments.parsing import parse_hash
 from assay.errors import RequestError
 from assay.node import oip
 from assay.node.catalog import Route, Served
-from assay.node.errors import NotFound, Unavailable
+from assay.node.errors import InputError, NotFound, Unavailable
 from assay.node.http.messages import BINARY, Headers, Reply, Request, json_reply
 from assay.node.refusals import answer_error
 from assay.node.service import Service
+from assay.node.voucher_header import NAME as VOUCHER
 from assay.node.x402 import wire
 from assay.node.x402.counting import PaymentCounters
 from assay.node.x402.paying import Bought, Till
@@ -24,7 +26,9 @@ from assay.node.x402.wire import PaymentTerms
 from assay.types import Hash32
 
 MAX_SAID: Final = 300
+REMEMBERED: Final = 4096
 _LENGTH: Final = oip.HEADER_LENGTH.encode()
+_VOUCHER: Final = VOUCHER.encode()
 
 _log = structlog.get_logger(__name__)
 
@@ -51,6 +55,7 @@ class Door:
         self._counters = counters
         self._endpoint = endpoint.rstrip("/")
         self._min_price = min_price
+        self._recent: OrderedDict[Hash32, Hash32] = OrderedDict()
         self.proven: set[Hash32] = set()
 
     def price(self, served: Served) -> int:
@@ -101,6 +106,9 @@ class Door:
             payment="0x" + bought.row.payment.hex(),
             repeated=bought.repeated,
         )
+        self._recent[bought.receipt.digest] = bought.row.payment
+        while len(self._recent) > REMEMBERED:
+            self._recent.popitem(last=False)
         return self._reply(bought, name, asked, self._service.catalog.find(route))
 
     async def _buy(
@@ -117,6 +125,8 @@ class Door:
                 code="not_ready",
                 retry_after=60,
             )
+        if _VOUCHER in request.headers:
+            raise InputError("send a voucher or PAYMENT-SIGNATURE, not both", code="input_payment")
         payment = wire.parse_payment(request.headers[wire.SIGNATURE], self.terms, price)
         if served.version_id not in self.proven:
             raise Unavailable(
@@ -154,7 +164,11 @@ class Door:
     async def receipt_payment(self, request: Request) -> Reply:
         """`GET /v1/receipts/{digest}/payment`. Raises NotFound."""
         digest = parse_hash(request.parts["digest"], "digest")
-        row = await asyncio.to_thread(self._store.of_receipt, digest)
+        payment = self._recent.get(digest)  # the log's tables may be a moment behind
+        if payment is None:
+            row = await asyncio.to_thread(self._store.of_receipt, digest)
+        else:
+            row = await asyncio.to_thread(self._store.find, payment)
         if row is None:
             raise NotFound(f"no payment by x402 bought a receipt 0x{digest.hex()} of this node")
         return json_reply({"receipt": "0x" + digest.hex(), **self.payment_json(row)})
