@@ -107,10 +107,15 @@ def check_stream(network: Network, node: NodeUnderTest, stream: Traffic) -> None
         verify_signer(bytes.fromhex(receipt["digest"][2:]), signed.signature, node.signer.address)
     log = ReceiptLog(SqliteDatabase(node.folder / "receipts.sqlite3"), network.domain, node.operator)
     try:
+        wait_for(lambda: receipts_of(log, stream.consumer) >= REQUESTS)  # the journal is taken in by and by
         (state,) = log.channels_of(stream.consumer.address)
         assert (state.sequence, state.charged, state.amount) == (REQUESTS, REQUESTS * PRICE, REQUESTS * PRICE)
     finally:
         log.close()
+
+
+def receipts_of(log: ReceiptLog, consumer: Consumer) -> int:
+    return sum(state.sequence for state in log.channels_of(consumer.address))
 
 
 def settle_and_check(

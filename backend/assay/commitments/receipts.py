@@ -83,6 +83,17 @@ def voucher_digest(domain: Domain, voucher: Voucher) -> Hash32:
     return keccak(b"\x19\x01" + domain_separator(domain) + struct_hash)
 
 
+def voucher_words(voucher: Voucher) -> bytes:
+    """What the struct hashes of all vouchers of a channel are made of in front: type, parties, version."""
+    return VOUCHER_TYPEHASH + address_word(voucher.consumer) + address_word(voucher.node) + voucher.version_id
+
+
+def digest_of_words(prefix: bytes, words: bytes, *numbers: int) -> Hash32:
+    """The EIP-712 digest of a struct that ends in `numbers`, each within its type. `prefix`: 0x1901 and the
+    domain's separator."""
+    return keccak(prefix + keccak(words + b"".join([number.to_bytes(32, "big") for number in numbers])))
+
+
 def receipts_tree(digests: Iterable[bytes]) -> MerkleTree:
     """The tree over 32-byte receipt digests in batch order; its root is `receipts_root`."""
     return MerkleTree(digests)

@@ -10,12 +10,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.commitments.merkle import root_of_leaves
+from assay.commitments.merkle import PADDING, root_of_leaves
 from assay.errors import RequestError
 from assay.types import Hash32
 
 CHUNK_BYTES: Final = 1024
 MAX_RANK: Final = 16
+_FEW_CHUNKS: Final = 64
 MAX_DIM: Final = (1 << 32) - 1
 STRING: Final = 8
 """ONNX `TensorProto.DataType.STRING`, Open Inference Protocol `BYTES`."""
@@ -82,8 +83,24 @@ def oip_dtype(dtype: np.dtype[Any]) -> str:
 def tensor_root(data: bytes | bytearray | memoryview) -> Hash32:
     """Merkle root over the 1,024-byte chunks of a tensor's row-major little-endian bytes; one pass."""
     view = memoryview(data).cast("B") if len(data) else memoryview(b"")
+    if len(view) <= _FEW_CHUNKS * CHUNK_BYTES:
+        return _root_of_few(view)
     chunks = range(0, max(len(view), 1), CHUNK_BYTES)
     return root_of_leaves(b"".join([sha256(b"\x00" + view[i : i + CHUNK_BYTES]).digest() for i in chunks]))
+
+
+def _root_of_few(view: memoryview) -> Hash32:
+    """The root of a small tensor, as most are that are asked about: without `merkle`'s blocks."""
+    level = [
+        sha256(b"\x00" + view[i : i + CHUNK_BYTES]).digest() for i in range(0, len(view) or 1, CHUNK_BYTES)
+    ]
+    height = 0
+    while len(level) > 1:
+        if len(level) & 1:
+            level.append(PADDING[height])
+        level = [sha256(b"\x01" + level[i] + level[i + 1]).digest() for i in range(0, len(level), 2)]
+        height += 1
+    return Hash32(level[0])
 
 
 def tensor_commitment(dtype: int, dims: Sequence[int], data: bytes | bytearray | memoryview) -> Hash32:

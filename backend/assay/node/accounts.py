@@ -20,10 +20,24 @@ from assay.types import Hash32, Voucher
 
 @dataclass(slots=True)
 class InFlight:
-    """A request that is being served; a repetition of it waits for `done`."""
+    """A request that is being served; repetitions of it wait for its receipt."""
 
     input_hash: Hash32
-    done: asyncio.Future[LoggedReceipt]
+    waiting: list[asyncio.Future[LoggedReceipt]] = field(default_factory=list)
+
+    def wait(self) -> asyncio.Future[LoggedReceipt]:
+        future: asyncio.Future[LoggedReceipt] = asyncio.get_running_loop().create_future()
+        self.waiting.append(future)
+        return future
+
+    def end(self, outcome: LoggedReceipt | Exception) -> None:
+        for future in self.waiting:
+            if future.done():
+                continue
+            if isinstance(outcome, Exception):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
 
 
 @dataclass(slots=True)
@@ -41,6 +55,8 @@ class Channel:
     in_flight: dict[Hash32, InFlight] = field(default_factory=dict)
     pending: int = 0
     """Requests reserved and not yet finished, paid or not."""
+    words: bytes = b""
+    """What the digests of its vouchers begin with, once one was asked for."""
 
     @classmethod
     def of(cls, state: ChannelState) -> Channel:

@@ -43,6 +43,8 @@ class Account:
     fetched_at: float | None = None
     used_at: float = 0.0
     refreshing: asyncio.Task[None] | None = None
+    promised: int | None = None
+    """At least what is owed, as of the last sum and what was added to it since; None: to be summed anew."""
 
     @property
     def owed(self) -> int:
@@ -168,11 +170,34 @@ class Follower:
             self._evict()
         return account
 
+    def touch(self, account: Account) -> None:
+        """It is in use."""
+        account.used_at = self._clock()
+        self._accounts.move_to_end(account.consumer)
+
+    def stays_covered(self, account: Account, channel: Channel, amount: int) -> bool:
+        """Whether the escrow, as last seen, covers all that is owed once the channel owes `amount`. What is
+        owed is summed over the channels only if what was added to the last sum does not suffice."""
+        if channel.settled is None or account.fetched_at is None:
+            return False
+        if self._clock() - account.fetched_at > self._max_age:
+            return False
+        more, safe = max(amount - channel.held_amount, 0), self.safe_balance(account)
+        if account.promised is None or account.promised + more > safe:
+            if not account.is_known:
+                return False
+            account.promised = account.owed
+        if account.promised + more > safe:
+            return False
+        account.promised += more
+        return True
+
     def channel(self, account: Account, version_id: Hash32) -> Channel:
         channel = account.channels.get(version_id)
         if channel is None:
             channel = Channel.of(self._receipts.channel(ChannelKey(version_id, account.consumer)))
             account.channels[version_id] = channel
+            account.promised = None
         return channel
 
     def settled(self, key: ChannelKey) -> int:
@@ -228,5 +253,6 @@ class Follower:
             view = views[account.consumer]
             account.escrow = view.escrow
             account.fetched_at = started
+            account.promised = None
             for version_id, settled in view.settled.items():
                 account.channels[version_id].settled = settled

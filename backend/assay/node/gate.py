@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from assay.commitments.receipts import voucher_digest
-from assay.commitments.signing import recover
+from assay.commitments.receipts import digest_of_words, domain_separator, voucher_digest, voucher_words
+from assay.commitments.signing import is_signed_by, recover
 from assay.errors import RetryableError, VerificationError
 from assay.node import accounts
 from assay.node.accounts import Channel, InFlight
@@ -52,6 +52,7 @@ class Gate:
         max_unacknowledged: int = 64,
     ) -> None:
         self._domain = domain
+        self._separator = b"\x19\x01" + domain_separator(domain)
         self._log = log
         self._follower = follower
         self._ledger = ledger
@@ -86,10 +87,43 @@ class Gate:
                 break
         kept = held if accounts.raises_held(channel, voucher) else channel.unsaved
         accounts.reserve(channel, kept, price)
-        done: asyncio.Future[LoggedReceipt] = asyncio.get_running_loop().create_future()
-        done.add_done_callback(lambda future: future.cancelled() or future.exception())
-        channel.in_flight[payment] = InFlight(input_hash, done)
+        account.promised = None
+        channel.in_flight[payment] = InFlight(input_hash)
         return Ticket(channel, price, kept, payment)
+
+    def admit_now(self, terms: Terms, version_id: Hash32, price: int, input_hash: Hash32) -> Ticket | None:
+        """`admit` for who is known and covered and comes for the first time: what it does then, without
+        waiting for anything. None: ask `admit`. Raises PaymentError."""
+        account = self._follower.known(terms.consumer)
+        channel = account.channels.get(version_id) if account is not None else None
+        if account is None or channel is None or self._log.is_shared:
+            return None
+        voucher = terms.voucher
+        if voucher is None:
+            self._follower.touch(account)
+            accounts.reserve(channel, None, 0)
+            return Ticket(channel, 0)
+        payment = self._digest(channel, voucher)
+        if payment in channel.in_flight or channel.might_have_paid(voucher.amount) or not price:
+            return None
+        if not is_signed_by(payment, terms.signature, voucher.consumer):
+            return None
+        accounts.check_counts(channel, voucher, self._max_unacknowledged)
+        accounts.check_coverage(channel, voucher, price)
+        if channel.is_behind_chain or not self._follower.stays_covered(account, channel, voucher.amount):
+            return None
+        held = HeldVoucher(voucher.amount, voucher.count, terms.signature)
+        kept = held if accounts.raises_held(channel, voucher) else channel.unsaved
+        self._follower.touch(account)
+        accounts.reserve(channel, kept, price)
+        channel.in_flight[payment] = InFlight(input_hash)
+        return Ticket(channel, price, kept, payment)
+
+    def _digest(self, channel: Channel, voucher: Voucher) -> Hash32:
+        """`voucher_digest`; what is the same for all vouchers of a channel is put together once."""
+        if not channel.words:
+            channel.words = voucher_words(voucher)
+        return digest_of_words(self._separator, channel.words, voucher.amount, voucher.count)
 
     async def admit_prepaid(self, consumer: Address, version_id: Hash32) -> Ticket:
         """A request that is paid for outside of the vouchers: it takes the channel's next sequence and leaves
@@ -126,6 +160,7 @@ class Gate:
         held = HeldVoucher(voucher.amount, voucher.count, terms.signature, wallet)
         if accounts.raises_held(channel, voucher):
             channel.held = held
+            account.promised = None
         return channel, held
 
     def store(self, channel: Channel, voucher: HeldVoucher) -> None:
@@ -137,7 +172,7 @@ class Gate:
         paid = ticket.payment is not None
         accounts.commit(ticket.channel, receipt, ticket.voucher, paid)
         if ticket.payment is not None and (waiting := ticket.channel.in_flight.pop(ticket.payment, None)):
-            waiting.done.set_result(receipt)
+            waiting.end(receipt)
 
     def give_up(self, ticket: Ticket, error: BaseException | None = None) -> None:
         """The request failed, or was a repetition: nothing is charged."""
@@ -145,7 +180,7 @@ class Gate:
         if ticket.repeated is not None or ticket.payment is None:
             return
         if waiting := ticket.channel.in_flight.pop(ticket.payment, None):
-            waiting.done.set_exception(
+            waiting.end(
                 error
                 if isinstance(error, Exception)
                 else Unavailable("the first of these requests was given up; repeat it")
@@ -210,7 +245,7 @@ class Gate:
         if waiting is not None:
             if waiting.input_hash != input_hash:
                 raise _used(None)
-            return await asyncio.shield(waiting.done)
+            return await waiting.wait()
         if not channel.might_have_paid(amount):
             return None
         logged = await self._ask(self._log.receipt_paid_by, payment)

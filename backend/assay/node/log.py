@@ -17,6 +17,7 @@ from assay.node.closing import pages, ranges_of
 from assay.node.database import Connection, Database, Row, SqliteDatabase
 from assay.node.entries import Acknowledge, ChannelKey, ChannelState, Issue, LoggedReceipt
 from assay.node.issuing import LocalIssuer
+from assay.node.pending import Pending
 from assay.node.rows import CHANNEL, RECEIPT, channel_state, receipt_of_row
 from assay.node.schema import prepare_database
 from assay.types import Address, Domain, SkipReason
@@ -54,6 +55,8 @@ class ReceiptLog:
         self.database = database
         self.domain = domain
         self.node = node
+        self.pending: Pending | None = None
+        """What this process has in its journal and not in the tables."""
         self._read: Connection | None = prepare_database(database, domain, node)
         if database.is_shared:
             self._read.close()
@@ -88,6 +91,8 @@ class ReceiptLog:
 
     def channel(self, key: ChannelKey) -> ChannelState:
         """The channel's state; zeros where there is none."""
+        if self.pending is not None and (row := self.pending.rows.get(key)) is not None:
+            return row.state
         rows = self._rows(
             f"SELECT {CHANNEL} FROM channels WHERE version_id = ? AND consumer = ?",  # noqa: S608
             key.version_id,
@@ -98,7 +103,10 @@ class ReceiptLog:
     def channels_of(self, consumer: Address) -> list[ChannelState]:
         """Every channel of a consumer, over all versions."""
         query = f"SELECT {CHANNEL} FROM channels WHERE consumer = ? ORDER BY id"  # noqa: S608
-        return [channel_state(row) for row in self._rows(query, consumer)]
+        found = {state.key: state for state in map(channel_state, self._rows(query, consumer))}
+        if self.pending is not None:
+            found |= {state.key: state for state in self.pending.channels_of(consumer)}
+        return list(found.values())
 
     def has_taken_back(self, consumer: Address) -> bool:
         """Whether the chain refused a signature of this wallet that the node took and is still owed for."""
@@ -109,10 +117,14 @@ class ReceiptLog:
         return bool(self._rows(query, consumer, int(SkipReason.BAD_SIGNATURE)))
 
     def receipt(self, digest: bytes) -> LoggedReceipt | None:
+        if self.pending is not None and (found := self.pending.with_digest(digest)) is not None:
+            return found
         return self._receipt("r.digest = ?", digest)
 
     def receipt_paid_by(self, payment: bytes) -> LoggedReceipt | None:
         """The receipt that the voucher with digest `payment` paid for."""
+        if self.pending is not None and (found := self.pending.with_payment(payment)) is not None:
+            return found
         return self._receipt("r.voucher = ?", payment)
 
     def last_receipt(self) -> LoggedReceipt | None:

@@ -92,7 +92,7 @@ def read_request(
         raise InputError("id: expected a string; leave it out or quote it", code="input_json")
     return InferRequest(
         inputs=arrays,
-        outputs=_parse_outputs(header.get("outputs"), outputs, default),
+        outputs=requested(header.get("outputs"), outputs, default),
         binary_default=default,
         id=request_id,
         parameters=parameters,
@@ -325,16 +325,15 @@ def _finite(array: Array, spec: TensorSpec) -> Array:
     return array
 
 
-def _parse_outputs(
-    requested: Any, specs: Sequence[TensorSpec], default: bool
-) -> tuple[RequestedOutput, ...] | None:
-    if requested is None or requested == []:
+def requested(outputs: Any, specs: Sequence[TensorSpec], default: bool) -> tuple[RequestedOutput, ...] | None:
+    """What a request's `outputs` ask for; None: all. Raises InputError."""
+    if outputs is None or outputs == []:
         return None
-    if not isinstance(requested, list):
+    if not isinstance(outputs, list):
         raise InputError("outputs: expected a JSON array", code="input_json")
     names = [spec.name for spec in specs]
     result: list[RequestedOutput] = []
-    for item in requested:
+    for item in outputs:
         name = _object(item, "outputs[]").get("name")
         if name not in names:
             raise InputError(

@@ -33,12 +33,15 @@ from assay.node.config import (
     NodeConfig,
     resolve_path,
 )
+from assay.node.counting import Distribution
 from assay.node.engine import Engine
 from assay.node.extensions import Extensions
 from assay.node.follower import Follower
 from assay.node.gate import Gate
 from assay.node.http.exchange import Limits
 from assay.node.http.server import HttpServer
+from assay.node.journal import Journal
+from assay.node.journal_writer import JournalWriter
 from assay.node.lifecycle import Lifecycle
 from assay.node.loader import Loader, VersionRecord, describe_version
 from assay.node.local_engine import EngineRules
@@ -58,7 +61,7 @@ from assay.node.service import Service
 from assay.node.tracing import TraceSource
 from assay.node.validate import SandboxLimits
 from assay.node.views import NodeInfo
-from assay.node.writer import Writer
+from assay.node.writer import ReceiptWriter
 from assay.types import Address
 
 if TYPE_CHECKING:
@@ -247,7 +250,8 @@ class NodeProcess:
             max_age_seconds=config.view_max_age_seconds,
             thaw_margin_seconds=config.settlement.thaw_margin_seconds,
         )
-        gate, writer = self._build_gate(signer, ledger, follower, log)
+        metrics = Metrics(limits.deadline_ms / 1000)
+        gate, writer = self._build_gate(signer, ledger, follower, log, metrics.commit_group)
         pool = ThreadPoolExecutor(max(usable_cores(), 2), thread_name_prefix="parsing")
         service = Service(
             domain=deployment.domain,
@@ -259,7 +263,7 @@ class NodeProcess:
             log=log,
             writer=writer,
             pool=pool,
-            metrics=Metrics(limits.deadline_ms / 1000),
+            metrics=metrics,
             max_elements=limits.max_elements,
         )
         app = Server(
@@ -341,12 +345,17 @@ class NodeProcess:
             loop.add_signal_handler(number, stop)
 
     def _build_gate(
-        self, signer: SigningKey, ledger: ChainLedger, follower: Follower, log: ReceiptLog
-    ) -> tuple[Gate, Writer]:
+        self,
+        signer: SigningKey,
+        ledger: ChainLedger,
+        follower: Follower,
+        log: ReceiptLog,
+        groups: Distribution,
+    ) -> tuple[Gate, ReceiptWriter]:
         domain, most = ledger.deployment.domain, self.config.limits.max_unacknowledged
         if not log.is_shared:
             gate = Gate(domain, log, follower, ledger, max_unacknowledged=most)
-            return gate, Writer(log, signer, self._fail)
+            return gate, JournalWriter(log, Journal(self.folder), signer, self._fail, groups=groups)
         from assay.node.shared_gate import SharedGate
         from assay.node.shared_writer import SharedWriter
 

@@ -15,6 +15,7 @@ from assay.node.catalog import Route as ModelRoute
 from assay.node.catalog import parse_model_path
 from assay.node.endpoints import Endpoints
 from assay.node.errors import InputError, TooLarge, Unavailable
+from assay.node.hot_path import HotPath
 from assay.node.http.exchange import Exchange, Limits, Peer, body_too_large
 from assay.node.http.messages import BINARY, Reply, Request
 from assay.node.http.routes import Handler, Routes
@@ -38,6 +39,7 @@ class Server:
         self.routes = Routes()
         self.stopping = False
         self._service = service
+        self._hot_path = HotPath(service, service.max_elements, self._ended, self._refuse)
         self._metrics = service.metrics
         self._running = 0
         self._bytes = 0
@@ -80,6 +82,8 @@ class Server:
 
     def serve(self, exchange: Exchange) -> None:
         target = exchange.target
+        if isinstance(target, ModelRoute) and self._serve_now(exchange, target):
+            return
         work = (
             self._infer(exchange, target) if isinstance(target, ModelRoute) else self._run(exchange, target)
         )
@@ -106,6 +110,29 @@ class Server:
         exchange.reply(reply)
 
     # Inference
+
+    def _serve_now(self, exchange: Exchange, route: ModelRoute) -> bool:
+        """By the hot path, if it is for there."""
+        request = exchange.request
+        if self._door is not None and X402_SIGNATURE in request.headers:
+            return False
+        try:
+            return self._hot_path.take(exchange, route, self._json_length(request), {})
+        except Exception as error:
+            self._refuse(exchange, error)
+            return True
+
+    def _refuse(self, exchange: Exchange, error: Exception) -> None:
+        request = exchange.request
+        reply = self.refuse(error, request)
+        if self._door is not None and reply.status == 402:
+            reply = replace(reply, headers=reply.headers + self._door.told(error, request, exchange.target))
+        exchange.reply(reply)
+        code = error.code if isinstance(error, RequestError) else "internal"
+        self._ended(exchange, reply.status, code)
+
+    def _ended(self, exchange: Exchange, status: int, code: str) -> None:
+        self._metrics.record(status, code, time.perf_counter() - exchange.started)
 
     def _model_path(self, path: bytes) -> ModelRoute | None:
         """What a path that ends in `/infer` names."""
@@ -137,7 +164,6 @@ class Server:
         self._bytes += length
 
     async def _infer(self, exchange: Exchange, route: ModelRoute) -> None:
-        code = ""
         request = exchange.request
         if self._door is not None and X402_SIGNATURE in request.headers:
             exchange.reply(await self._sell(self._door, request, route))
@@ -145,12 +171,10 @@ class Server:
         try:
             reply = await self._inference(request, route)
         except Exception as error:
-            reply = self.refuse(error, request)
-            if self._door is not None and reply.status == 402:
-                reply = replace(reply, headers=reply.headers + self._door.told(error, request, route))
-            code = error.code if isinstance(error, RequestError) else "internal"
+            self._refuse(exchange, error)
+            return
         exchange.reply(reply)
-        self._metrics.record(reply.status, code, time.perf_counter() - exchange.started)
+        self._ended(exchange, reply.status, "")
 
     async def _sell(self, door: Door, request: Request, route: ModelRoute) -> Reply:
         """A request that is paid for by x402: it waits for the chain, and is not counted with the others."""

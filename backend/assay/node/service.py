@@ -26,7 +26,7 @@ from assay.node.log import ReceiptLog
 from assay.node.metrics import Metrics
 from assay.node.oip import Array
 from assay.node.terms import Terms, parse_terms
-from assay.node.writer import Writer
+from assay.node.writer import ReceiptWriter
 from assay.types import Address, Domain, Hash32, VersionStatus
 
 SMALL_BODY: Final = 65_536
@@ -63,7 +63,7 @@ class Service:
         follower: Follower,
         gate: Gate,
         log: ReceiptLog,
-        writer: Writer,
+        writer: ReceiptWriter,
         pool: ThreadPoolExecutor,
         metrics: Metrics,
         max_elements: int,
@@ -78,7 +78,7 @@ class Service:
         self.gate = gate
         self.writer = writer
         self._pool = pool
-        self._max_elements = max_elements
+        self.max_elements = max_elements
         self.unguarded: dict[Hash32, str] = {}
         """Priced versions that are closed, with what was seen of them."""
 
@@ -183,7 +183,7 @@ class Service:
         self, engine: Engine, body: bytes, json_length: int | None
     ) -> tuple[oip.InferRequest, Hash32]:
         request = oip.parse_request(
-            body, json_length, engine.inputs, engine.outputs, max_elements=self._max_elements
+            body, json_length, engine.inputs, engine.outputs, max_elements=self.max_elements
         )
         return request, commit_tensors(request.inputs)
 

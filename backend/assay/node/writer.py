@@ -9,7 +9,7 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
@@ -21,10 +21,33 @@ from assay.node.log import ReceiptLog
 MAX_GROUP: Final = 512
 
 Item = Issue | Acknowledge
+Done = Callable[[LoggedReceipt | Exception | None], None]
 Outcome = LoggedReceipt | None | BaseException
 Waiting = tuple[Item, "asyncio.Future[LoggedReceipt | None]"]
 
 _log = structlog.get_logger(__name__)
+
+
+class ReceiptWriter(Protocol):
+    """What puts receipts on disk; belongs to the event loop that called `start`."""
+
+    @property
+    def waiting(self) -> int:
+        """Items that are not on disk yet."""
+
+    def start(self) -> None: ...
+
+    async def stop(self) -> None:
+        """Write what is waiting, then let go of the log."""
+
+    def submit(self, item: Item) -> asyncio.Future[LoggedReceipt | None]:
+        """Resolves when the item is on disk: with the receipt for an `Issue`, with None for an `Acknowledge`.
+
+        Raises FatalError after a failed write or after `stop`.
+        """
+
+    def put(self, item: Item, done: Done) -> None:
+        """`submit` with a callback in the loop instead of a future."""
 
 
 class Writer:
@@ -71,6 +94,17 @@ class Writer:
         future = self._loop.create_future()
         self._queue.put((item, future))
         return future
+
+    def put(self, item: Item, done: Done) -> None:
+        """As `ReceiptWriter.put`."""
+
+        def tell(future: asyncio.Future[LoggedReceipt | None]) -> None:
+            if future.cancelled():
+                return
+            error = future.exception()
+            done(error if isinstance(error, Exception) else future.result())
+
+        self.submit(item).add_done_callback(tell)
 
     def _run(self) -> None:
         running = True

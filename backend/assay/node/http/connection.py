@@ -139,7 +139,7 @@ class Connection(asyncio.Protocol):
             return
         path, _, query = self._url.partition(b"?")
         request = Request(self._parser.get_method().decode(), path, query, headers, self.peer)
-        exchange = self._incoming = Exchange(request, self._send, perf_counter())
+        exchange = self._incoming = Exchange(request, self, perf_counter())
         exchange.close = bool(self._parser.should_upgrade())
         exchange.is_http_1_0 = self._parser.get_http_version() == "1.0"
         length = None
@@ -210,7 +210,7 @@ class Connection(asyncio.Protocol):
                 exchange = self._current = self._waiting.popleft()
                 self.deadline = inf
                 if exchange.refusal is not None:
-                    self._send(exchange, exchange.refusal)
+                    self.send(exchange, exchange.refusal)
                 else:
                     self._app.serve(exchange)
         finally:
@@ -233,7 +233,7 @@ class Connection(asyncio.Protocol):
         else:
             self._await_body(incoming)
 
-    def _send(self, exchange: Exchange, reply: Reply) -> None:
+    def send(self, exchange: Exchange, reply: Reply) -> None:
         """The reply of the request that is being served; of any other it is not wanted any more."""
         if exchange is not self._current or self._is_closing:
             return
@@ -248,6 +248,19 @@ class Connection(asyncio.Protocol):
             return
         else:
             self._transport.write(head + reply.body)
+        self._complete(exchange)
+
+    def send_raw(self, exchange: Exchange, head: bytes, body: bytes) -> None:
+        """`head`: status line and headers, without the empty line at their end."""
+        if exchange is not self._current or self._is_closing:
+            return
+        if self._has_ended and not self._waiting:
+            exchange.close = True
+        if exchange.close:
+            ending = b"connection: close\r\n\r\n"
+        else:
+            ending = b"connection: keep-alive\r\n\r\n" if exchange.is_http_1_0 else b"\r\n"
+        self._transport.write(b"".join((head, ending, body)))
         self._complete(exchange)
 
     async def _send_stream(self, exchange: Exchange, reply: Reply) -> None:
@@ -317,7 +330,7 @@ class Connection(asyncio.Protocol):
             return
         self._release(self._incoming)
         self._in_head = False
-        exchange = self._incoming = Exchange(Request("", b"", b"", {}, self.peer), self._send, perf_counter())
+        exchange = self._incoming = Exchange(Request("", b"", b"", {}, self.peer), self, perf_counter())
         exchange.refusal = self._app.refuse(error, None)
         self._refuse_now(exchange)
 

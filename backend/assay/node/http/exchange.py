@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -33,12 +32,21 @@ class Limits:
     idle_seconds: float = 75.0
 
 
+class Way(Protocol):
+    """The way back for replies."""
+
+    def send(self, exchange: Exchange, reply: Reply) -> None: ...
+
+    def send_raw(self, exchange: Exchange, head: bytes, body: bytes) -> None: ...
+
+
 class Exchange:
     """A request and the way back. `reply` is called once, in the event loop; when the client is gone it does
     nothing."""
 
     __slots__ = (
         "close",
+        "connection",
         "is_admitted",
         "is_http_1_0",
         "max_body",
@@ -46,15 +54,14 @@ class Exchange:
         "refusal",
         "request",
         "reserved",
-        "send",
         "size",
         "started",
         "target",
     )
 
-    def __init__(self, request: Request, send: Callable[[Exchange, Reply], None], started: float) -> None:
+    def __init__(self, request: Request, connection: Way, started: float) -> None:
         self.request = request
-        self.send = send
+        self.connection = connection
         self.started = started
         """`perf_counter` when the head was there."""
         self.parts: list[bytes] = []
@@ -69,7 +76,11 @@ class Exchange:
         self.reserved = 0
 
     def reply(self, reply: Reply) -> None:
-        self.send(self, reply)
+        self.connection.send(self, reply)
+
+    def reply_raw(self, head: bytes, body: bytes) -> None:
+        """As `reply`, for a head that is written already, but for how the connection goes on and its end."""
+        self.connection.send_raw(self, head, body)
 
 
 class Peer(Protocol):
@@ -144,8 +155,8 @@ def not_http(error: Exception) -> RequestError:
 
 def no_upgrade() -> RequestError:
     return RequestError(
-        "this node speaks HTTP/1.1 alone, and cannot tell the body of a request that asks for an upgrade from "
-        "what follows it; send it without Upgrade",
+        "this node speaks HTTP/1.1 alone, and cannot tell the body of a request that asks for an upgrade "
+        "from what follows it; send it without Upgrade",
         status=400,
         code="input_http",
     )

@@ -1,0 +1,174 @@
+"""The usual inference from bytes to bytes without a task or a wait of its own: callbacks in the event loop.
+
+    whole request ► version ► inputs ► voucher, escrow ► engine ► receipt ► on disk ► answer
+
+The checks are SPEC.md §7's, in its order, and so are the refusals. Whatever would have to wait (a consumer
+seen for the first time, a wallet's signature, a repeated request, a chain that must be asked) is left to
+`Service`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from time import perf_counter
+from typing import Any, Final
+
+from assay.node import oip
+from assay.node.catalog import Route, Served
+from assay.node.engine import Engine, Job, Result
+from assay.node.entries import Issue, LoggedReceipt
+from assay.node.errors import PaymentError
+from assay.node.fast_answer import AnswerWriter
+from assay.node.fast_request import FastReader
+from assay.node.gate import Ticket
+from assay.node.http.exchange import Exchange
+from assay.node.service import Service, receipt_content, wants_public
+from assay.node.terms import parse_terms
+from assay.types import Address, Hash32
+
+MAX_BODY: Final = 524_288
+"""Bytes of body that are read and hashed in the event loop."""
+
+Ended = Callable[[Exchange, int, str], None]
+Refused = Callable[[Exchange, Exception], None]
+
+
+class HotPath:
+    """`ended` is told of every request that was answered here, `refused` answers those that are refused."""
+
+    def __init__(self, service: Service, max_elements: int, ended: Ended, refused: Refused) -> None:
+        self.service = service
+        self.ended = ended
+        self.refused = refused
+        self._max_elements = max_elements
+        self._readers: OrderedDict[int, tuple[Engine, FastReader, AnswerWriter]] = OrderedDict()
+
+    def take(
+        self, exchange: Exchange, route: Route, json_length: int | None, voucher: Mapping[str, Any]
+    ) -> bool:
+        """Serve it; False: it is not for here, and nothing was done. Raises RequestError."""
+        body = exchange.request.body
+        if len(body) > MAX_BODY:
+            return False
+        service = self.service
+        served = service.catalog.find(route)
+        admitted = service.admit_version(served)
+        reader, writer = self._tools(served, admitted.engine)
+        found = reader.read(body, json_length)
+        if found is None:
+            return False
+        request, input_hash = found
+        parameters = {**request.parameters, **voucher} if voucher else request.parameters
+        public = wants_public(parameters) if "public" in parameters else False
+        rows = served.exact.check_inputs(admitted.engine.inputs, request.inputs) if served.exact else 0
+        terms = parse_terms(parameters, admitted.price, service.node, served.version_id)
+        ticket = service.gate.admit_now(terms, served.version_id, admitted.price, input_hash)
+        if ticket is None:
+            return False
+        flight = Flight(self, exchange)
+        flight.served, flight.engine, flight.writer, flight.name = served, admitted.engine, writer, route.name
+        flight.request, flight.input_hash, flight.ticket = request, input_hash, ticket
+        flight.rows, flight.public = rows, public
+        consumer = terms.consumer if terms.voucher is not None else Address(f"ip:{exchange.request.peer}")
+        try:
+            admitted.engine.submit(Job(request.inputs, consumer, flight.ran))
+        except BaseException as error:
+            service.gate.give_up(ticket, error)
+            raise
+        return True
+
+    def _tools(self, served: Served, engine: Engine) -> tuple[FastReader, AnswerWriter]:
+        known = self._readers.get(id(engine))
+        if known is None or known[0] is not engine:
+            reader = FastReader(engine.inputs, engine.outputs, self._max_elements)
+            known = engine, reader, AnswerWriter(self.service.domain, engine.outputs)
+            self._readers[id(engine)] = known
+            while len(self._readers) > 256:
+                self._readers.popitem(last=False)
+        return known[1], known[2]
+
+
+class Flight:
+    """One request between its callbacks."""
+
+    __slots__ = (
+        "engine",
+        "exchange",
+        "input_hash",
+        "name",
+        "path",
+        "public",
+        "request",
+        "result",
+        "rows",
+        "served",
+        "ticket",
+        "writer",
+    )
+
+    served: Served
+    engine: Engine
+    writer: AnswerWriter
+    name: str
+    request: oip.InferRequest
+    input_hash: Hash32
+    ticket: Ticket
+    rows: int
+    public: bool
+    result: Result
+
+    def __init__(self, path: HotPath, exchange: Exchange) -> None:
+        self.path = path
+        self.exchange = exchange
+
+    def ran(self, result: Result | Exception) -> None:
+        """The engine is done with it."""
+        path, ticket, served = self.path, self.ticket, self.served
+        try:
+            if isinstance(result, Exception):
+                raise result
+            self.result = result
+            data = None
+            if served.exact:
+                served.exact.check_outputs(self.engine.outputs, result.outputs, self.rows)
+                data = receipt_content(self.engine, self.request.inputs, result)
+            self.writer.check(self.request, result.outputs)
+            issue = Issue(
+                ticket.channel.key,
+                self.input_hash,
+                result.output_hash,
+                ticket.price,
+                ticket.voucher,
+                ticket.payment,
+                data,
+                self.public and data is not None,
+            )
+            path.service.writer.put(issue, self.logged)
+        except Exception as error:
+            self._fail(error)
+
+    def logged(self, outcome: LoggedReceipt | Exception | None) -> None:
+        """The receipt is on disk."""
+        if not isinstance(outcome, LoggedReceipt):
+            self._fail(outcome or RuntimeError("the writer gave no receipt"))
+            return
+        path, exchange = self.path, self.exchange
+        service = path.service
+        service.gate.finish(self.ticket, outcome)
+        service.metrics.receipts.inc()
+        self.served.requests.record(perf_counter() - exchange.started, ok=True)
+        answer = self.writer.render(self.name, self.served.number, self.request, self.result.outputs, outcome)
+        exchange.reply_raw(*answer)
+        path.ended(exchange, 200, "")
+
+    def _fail(self, error: Exception) -> None:
+        if isinstance(error, sqlite3.IntegrityError):
+            error = PaymentError(
+                "voucher has paid for another request already; sign a new one with a greater amount",
+                code="voucher_stale",
+            )
+        self.path.service.gate.give_up(self.ticket, error)
+        self.served.requests.record(perf_counter() - self.exchange.started, ok=False)
+        self.path.refused(self.exchange, error)

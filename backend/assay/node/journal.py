@@ -1,0 +1,154 @@
+"""A file that receipts are appended to, and on disk in, before anything of them leaves the process.
+
+The SQLite log spreads a receipt over its indexes: some ten pages of 4 KiB to sync for each group. The journal
+has its 400 bytes in one place, in blocks that are allocated already, so that a group costs one short write to
+the disk. What is in the log, too, is overwritten: there are two segments, used in turn.
+
+    frame: magic:4 ‖ segment's epoch:u64 ‖ number:u64 ‖ length:u32 ‖ crc32:u32 ‖ payload
+
+Frames are written one after another, each once the one before it is on disk, numbered without gaps. A segment
+ends where a frame has another epoch, another number than the next, or a wrong checksum: there a crash cut it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from struct import Struct
+from typing import Final
+from zlib import crc32
+
+from assay.errors import FatalError
+
+SEGMENT_BYTES: Final = 8 << 20
+_MAGIC: Final = b"ASYJ"
+_HEAD: Final = Struct(">4sQQII")
+_NAMES: Final = ("receipts.journal.0", "receipts.journal.1")
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    epoch: int
+    number: int
+    payload: bytes
+
+
+@dataclass(slots=True)
+class _Segment:
+    """`last`: the number of its last frame; 0 if it has none."""
+
+    descriptor: int
+    epoch: int = 0
+    last: int = 0
+
+
+class Journal:
+    """`append` belongs to one thread at a time, `forget` to any; the folder to one process. What `frames`
+    gives must be made safe and forgotten before the first `append`."""
+
+    def __init__(self, folder: Path, segment_bytes: int = SEGMENT_BYTES) -> None:
+        """Raises FatalError if the files cannot be made."""
+        self.folder = folder
+        self._bytes = segment_bytes
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._segments = [_Segment(_open(folder / name, segment_bytes)) for name in _NAMES]
+        except OSError as error:
+            raise _failed(folder, error) from None
+        self._current = 0
+        self._offset = 0
+        self._forgotten = 0
+        self.number = 0
+        """Of the last frame."""
+        self._find_end()
+
+    def close(self) -> None:
+        for segment in self._segments:
+            os.close(segment.descriptor)
+
+    def _find_end(self) -> None:
+        """Go on behind what is there: in the older segment, with a greater epoch."""
+        for segment in self._segments:
+            for frame in read_frames(segment.descriptor):
+                segment.epoch, segment.last = frame.epoch, frame.number
+        self.number = self._found = max(segment.last for segment in self._segments)
+        newest = 0 if self._segments[0].epoch > self._segments[1].epoch else 1
+        self._current, self._offset = newest, self._bytes  # full: the next frame begins the other one
+
+    def frames(self) -> Iterator[Frame]:
+        """All that can be read, oldest first; those that were forgotten may be among them."""
+        for segment in sorted(self._segments, key=lambda segment: segment.epoch):
+            yield from read_frames(segment.descriptor)
+
+    def append(self, payload: bytes) -> int:
+        """The frame's number, when it is on disk. Raises FatalError."""
+        size = _HEAD.size + len(payload)
+        assert self._forgotten >= self._found
+        if self._offset + size > self._bytes:
+            other = 1 - self._current
+            if self._segments[other].last <= self._forgotten:
+                self._segments[other].epoch = self._segments[self._current].epoch + 1
+                self._current, self._offset = other, 0
+        segment, number = self._segments[self._current], self.number + 1
+        head = _HEAD.pack(
+            _MAGIC, segment.epoch, number, len(payload), _checksum(segment.epoch, number, payload)
+        )
+        try:
+            written = os.pwrite(segment.descriptor, head + payload, self._offset)
+        except OSError as error:
+            raise _failed(self.folder, error) from None
+        if written != size:
+            raise _failed(self.folder, OSError(f"{written} of {size} bytes were written"))
+        self._offset += size
+        self.number = segment.last = number
+        return number
+
+    def forget(self, number: int) -> None:
+        """Frames up to this one are safe elsewhere."""
+        self._forgotten = max(self._forgotten, number)
+
+
+def read_frames(descriptor: int) -> Iterator[Frame]:
+    """The frames of a segment up to where it ends."""
+    offset, before = 0, None
+    while len(head := os.pread(descriptor, _HEAD.size, offset)) == _HEAD.size:
+        magic, epoch, number, length, checksum = _HEAD.unpack(head)
+        if magic != _MAGIC or (before is not None and (epoch, number) != (before.epoch, before.number + 1)):
+            return
+        payload = os.pread(descriptor, length, offset + _HEAD.size)
+        if len(payload) != length or _checksum(epoch, number, payload) != checksum:
+            return
+        before = Frame(epoch, number, payload)
+        yield before
+        offset += _HEAD.size + length
+
+
+def _checksum(epoch: int, number: int, payload: bytes) -> int:
+    return crc32(payload, (epoch * 31 + number) & 0xFFFFFFFF)
+
+
+def _open(path: Path, size: int) -> int:
+    """A file of zeros that are on disk: writing into it changes nothing but its contents, so that a write
+    that returned (O_DSYNC) is on disk, too."""
+    if not path.exists():
+        temporary = path.with_suffix(".new")
+        with temporary.open("wb") as file:
+            file.write(bytes(size))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    return os.open(path, os.O_RDWR | getattr(os, "O_DSYNC", os.O_SYNC))
+
+
+def _failed(folder: Path, error: OSError) -> FatalError:
+    return FatalError(
+        f"cannot write the receipts journal in {folder}: {error}; no signature leaves without it. Check free "
+        "space and permissions, then start the node again"
+    )
