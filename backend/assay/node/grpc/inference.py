@@ -43,6 +43,7 @@ class Inference:
         self._max_elements = max_elements
         self._is_stopping = is_stopping
         self._tasks: set[asyncio.Task[Message]] = set()
+        self._running = 0
         self._bytes = 0
 
     async def infer(self, request: Message, voucher: Mapping[str, Any]) -> Message:
@@ -83,12 +84,14 @@ class Inference:
         if self._is_stopping():
             raise Unavailable("this node is stopping; use another node")
         limits = self._limits
-        if len(self._tasks) > limits.max_concurrent or self._bytes + size > limits.max_bytes_in_progress:
+        if self._running >= limits.max_concurrent or self._bytes + size > limits.max_bytes_in_progress:
             raise Unavailable("this node is at its limit of requests in progress; try again", code="busy")
+        self._running += 1
         self._bytes += size
         try:
             yield
         finally:
+            self._running -= 1
             self._bytes -= size
 
     async def _infer(self, message: Message, voucher: Mapping[str, Any]) -> Message:

@@ -1,0 +1,182 @@
+"""The limits of ModelInfer, its drain, calls that are given up, over a service that answers when told to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+from assay.node.catalog import Catalog, Served
+from assay.node.errors import NotFound, Unavailable
+from assay.node.grpc.inference import Inference, model_route
+from assay.node.grpc.messages import load_messages
+from assay.node.http.exchange import Limits
+from assay.node.metrics import Metrics
+from assay.types import Address, Assurance, Domain, Hash32, TensorSpec
+
+PUBLISHER = Address("0x00000000000000000000000000000000000000A1")
+X = np.zeros((1, 2), np.float32)
+
+
+@dataclass
+class Engine:
+    inputs: tuple[TensorSpec, ...] = (TensorSpec("x", "FP32", (-1, 2)),)
+    outputs: tuple[TensorSpec, ...] = (TensorSpec("x", "FP32", (-1, 2)),)
+
+
+@dataclass
+class Receipt:
+    def to_json(self, domain: Domain) -> dict[str, Any]:
+        return {"sequence": 1}
+
+
+@dataclass
+class Admitted:
+    engine: Engine = field(default_factory=Engine)
+    price: int = 0
+
+
+@dataclass
+class Answer:
+    outputs: tuple[Any, ...]
+    receipt: Receipt = field(default_factory=Receipt)
+
+
+@dataclass
+class WaitingService:
+    """Answers with its inputs once `go` is set."""
+
+    catalog: Catalog
+    metrics: Metrics = field(default_factory=lambda: Metrics(1.0))
+    domain: Domain = field(default_factory=lambda: Domain(1, PUBLISHER))
+    go: asyncio.Event = field(default_factory=asyncio.Event)
+    answered: int = 0
+
+    def admit_version(self, served: Served) -> Admitted:
+        return Admitted()
+
+    async def answer(self, served: Served, request: Any, **_: Any) -> Answer:
+        await self.go.wait()
+        self.answered += 1
+        return Answer(request.inputs)
+
+
+class World:
+    def __init__(self, **limits: int) -> None:
+        served = Served(Hash32(bytes(32)), PUBLISHER, "m", 1, Assurance.SIGNED)
+        self.served = served
+        self.service = WaitingService(Catalog([served]))
+        self.stopping = False
+        self.inference = Inference(
+            self.service,  # type: ignore[arg-type]
+            Limits(**limits),
+            1000,
+            lambda: self.stopping,
+        )
+
+    def ask(self, name: str = "m", voucher: Mapping[str, Any] | None = None) -> Any:
+        message = load_messages().ModelInferRequest(model_name=name, raw_input_contents=[X.tobytes()])
+        message.inputs.add(name="x", datatype="FP32", shape=[1, 2])
+        return asyncio.ensure_future(self.inference.infer(message, voucher or {}))
+
+
+async def settled() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+def test_infer__more_at_once_than_allowed__busy() -> None:
+    async def run() -> None:
+        world = World(max_concurrent=2)
+        asked = [world.ask() for _ in range(3)]
+        await settled()
+        with pytest.raises(Unavailable) as caught:
+            await asked[2]
+        assert caught.value.code == "busy"
+        world.service.go.set()
+        replies = await asyncio.gather(*asked[:2])
+        assert all(reply.raw_output_contents[0] == X.tobytes() for reply in replies)
+        assert (await world.ask()).parameters["receipt"].string_param == '{"sequence":1}'
+
+    asyncio.run(run())
+
+
+def test_infer__more_bytes_than_allowed__busy() -> None:
+    async def run() -> None:
+        world = World(max_bytes_in_progress=45)
+        first, second = world.ask(), world.ask()
+        await settled()
+        with pytest.raises(Unavailable):
+            await second
+        world.service.go.set()
+        await first
+        await world.ask()
+
+    asyncio.run(run())
+
+
+def test_infer__while_stopping__refused() -> None:
+    async def run() -> None:
+        world = World()
+        world.stopping = True
+        with pytest.raises(Unavailable) as caught:
+            await world.ask()
+        assert caught.value.code == "not_ready"
+
+    asyncio.run(run())
+
+
+def test_infer__given_up_by_its_client__finished_all_the_same() -> None:
+    async def run() -> None:
+        world = World()
+        asked = world.ask()
+        await settled()
+        asked.cancel()
+        await settled()
+        assert asked.cancelled() and world.service.answered == 0
+        drained = asyncio.ensure_future(world.inference.drain())
+        await settled()
+        assert not drained.done()
+        world.service.go.set()
+        await drained
+        assert world.service.answered == 1 and world.served.requests.succeeded == 1
+
+    asyncio.run(run())
+
+
+def test_infer__refused_after_its_client_left__nobody_is_told() -> None:
+    async def run() -> None:
+        world = World()
+        asked = world.ask("nobody")
+        await asyncio.sleep(0)
+        asked.cancel()
+        await world.inference.drain()
+
+    asyncio.run(run())
+
+
+def test_infer__any_end__is_counted() -> None:
+    async def run() -> None:
+        world = World()
+        world.service.go.set()
+        await world.ask()
+        with pytest.raises(NotFound):
+            await world.ask("nobody")
+        text = world.service.metrics.render().decode()
+        assert 'assay_node_requests_total{status="200"} 1.0' in text
+        assert 'assay_node_failures_total{code="model_unknown"} 1.0' in text
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("version", ["x", "-1", "1.0", "٣", "1" * 10])
+def test_model_route__version_that_is_no_number__unknown(version: str) -> None:
+    with pytest.raises(NotFound):
+        model_route("m", version)
+
+
+def test_model_route__no_version__the_newest() -> None:
+    assert model_route("m", "").number is None and model_route("m", "7").number == 7
