@@ -24,8 +24,8 @@ class Task:
 @dataclass(slots=True)
 class Batch:
     """Tasks of one run, their rows and input bytes together, and how many were left out as cancelled. After
-    the run: a result for each, when it began and how long it took, and why these should rather not have been
-    run together (empty: no reason)."""
+    the run: a result for each, when it began, how long it took, how long of that the processor worked on it,
+    and why these should rather not have been run together (empty: no reason)."""
 
     tasks: list[Task]
     rows: int
@@ -34,11 +34,12 @@ class Batch:
     started: float = 0.0
     results: list[Result | Exception] = field(default_factory=list)
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     problem: str = ""
 
     def run(self, runner: SessionRunner) -> None:
         """All together; if that fails each alone, so that none suffers from its neighbours."""
-        self.started = time.perf_counter()
+        self.started, worked = time.perf_counter(), time.thread_time()
         if not self.tasks:
             return
         together = _run(runner, self.tasks)
@@ -53,6 +54,7 @@ class Batch:
                 alone = _run(runner, [task])
                 self.results += alone if isinstance(alone, list) else [alone]
         self.seconds = time.perf_counter() - self.started
+        self.cpu_seconds = time.thread_time() - worked
 
 
 class WrongRows(RunFailed):

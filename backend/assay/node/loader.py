@@ -146,7 +146,7 @@ class Loader:
         """A warm engine in this process. Raises ArtifactRefused."""
         record = prepared.record
         version = Loadable(
-            prepared.path.read_bytes(),
+            prepared.path,
             prepared.inputs,
             prepared.outputs,
             is_exact=record.is_exact,

@@ -169,7 +169,7 @@ class LocalEngine:
         self._check_drained()
 
     def _count(self, batch: Batch) -> None:
-        self._times.record(batch.size, batch.seconds)
+        self._times.record(batch.size, batch.cpu_seconds)
         queued = sum([batch.started - task.submitted for task in batch.tasks])
         self.statistics.ran(len(batch.tasks), batch.rows, batch.seconds, queued)
         rate = batch.rows / max(batch.seconds, 1e-6)

@@ -1,4 +1,7 @@
-"""How long a run will take, from how long runs of its size took. Pure."""
+"""How long a run will take, from how long runs of its size took. Pure.
+
+In processor time: on a machine with other work to do, a run takes longer by the clock and is no other run.
+"""
 
 from __future__ import annotations
 

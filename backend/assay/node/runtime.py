@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -41,8 +42,13 @@ def limit_arena(max_bytes: int) -> None:
     _ARENA.append(max_bytes)
 
 
-def build_session(artifact: bytes, *, threads: int = 1, is_optimised: bool = True) -> ort.InferenceSession:
+def build_session(
+    artifact: bytes | Path, *, threads: int = 1, is_optimised: bool = True
+) -> ort.InferenceSession:
     """A CPU session of an ONNX file. Raises ArtifactRefused `load_failed`.
+
+    From a path it takes the memory of the file's weights once, and little more on the way; of bytes the
+    session keeps a copy.
 
     Not `is_optimised`: the graph is run as it is written, so that no fusion, known or not, can make the
     answer another than the program's: what exact versions are served with.
@@ -58,7 +64,8 @@ def build_session(artifact: bytes, *, threads: int = 1, is_optimised: bool = Tru
     if _ARENA:
         options.add_session_config_entry("session.use_env_allocators", "1")
     try:
-        return ort.InferenceSession(artifact, options, providers=["CPUExecutionProvider"])
+        source = str(artifact) if isinstance(artifact, Path) else artifact
+        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise ArtifactRefused(
             f"ONNX Runtime does not load the model: {str(error)[:400]}", code="load_failed"
