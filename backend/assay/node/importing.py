@@ -7,6 +7,7 @@ that rows go in by the hundred. Entries that the tables have already, as after a
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import chain, islice
 from typing import Any, Final
@@ -16,7 +17,7 @@ from assay.node.entries import ChannelKey
 from assay.node.journal_entries import Entry, IssuedReceipt
 from assay.node.pending import Row
 from assay.node.rows import CHANNEL, channel_state
-from assay.node.schema import to_blob
+from assay.node.schema import from_blob, to_blob
 
 _SIZES: Final = (128, 16, 1)
 """Rows of a statement: few sizes, so that each is compiled once."""
@@ -64,7 +65,7 @@ class Importer:
             "SELECT (SELECT coalesce(max(id), 0) FROM receipts), (SELECT coalesce(max(id), 0) FROM channels)"
         ).fetchall()
         self._read_rows({entry.key for entry in entries} - self._rows.keys(), channels)
-        receipts, data, touched = [], [], {}
+        receipts, data, touched, prepaid = [], [], {}, Counter[int]()
         for entry in entries:
             number, row = self._rows[entry.key]
             if not apply(row, entry):
@@ -72,6 +73,8 @@ class Importer:
             touched[entry.key] = (number, row)
             if entry.receipt is not None:
                 last += 1
+                if entry.prepaid:
+                    prepaid[number] += entry.receipt.price
                 receipts.append(_receipt_row(last, number, entry, entry.receipt))
                 if entry.data is not None:
                     data.append((last, entry.data))
@@ -79,6 +82,13 @@ class Importer:
         self._insert(_RECEIPT, 12, receipts)
         for pair in data:
             self._db.execute("INSERT INTO receipt_data VALUES (?, ?)", pair)
+        for number, more in prepaid.items():
+            self._add_prepaid(number, more)
+
+    def _add_prepaid(self, channel: int, more: int) -> None:
+        ((before,),) = self._db.execute("SELECT prepaid FROM channels WHERE id = ?", (channel,))
+        after = to_blob(min(from_blob(before) + more, UINT128_MAX))
+        self._db.execute("UPDATE channels SET prepaid = ? WHERE id = ?", (after, channel))
 
     def _read_rows(self, keys: Iterable[ChannelKey], last: int) -> None:
         """Row ids and states of channels; ids of their own for new ones."""

@@ -6,6 +6,8 @@ import asyncio
 import base64
 import contextlib
 import json
+import re
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,12 +19,13 @@ from assay.commitments.authorizations import payment_id, statement_digest, token
 from assay.commitments.identifiers import address_word, keccak
 from assay.commitments.receipts import receipt_from_json
 from assay.commitments.signing import SigningKey, recover
-from assay.node.config import X402Config
+from assay.node.config import SettlementConfig, X402Config
 from assay.types import Address, Hash32
 
-from tests.support.nodes import Network, NodeUnderTest, Published, local_network
+from tests.support.nodes import ASSAY, Network, NodeUnderTest, Published, local_network
 from tests.support.onnx_models import linear_manifest, linear_model
 from tests.support.x402 import (
+    ROOT,
     RunningFacilitator,
     authorize,
     documented_infer,
@@ -33,6 +36,7 @@ from tests.support.x402 import (
 
 pytestmark = pytest.mark.network
 PRICE = 5
+WINDOW = 30
 ROW = [[1.0, 2.0, 3.0, 4.0]]
 
 
@@ -55,8 +59,12 @@ class Shop:
         return f"{self.node.url}{self.published.path}/infer"
 
     @property
+    def payee(self) -> Address:
+        return Address(self.network.chain.accounts[8])
+
+    @property
     def income(self) -> int:
-        return self.network.token.balance_of(self.node.operator)
+        return self.network.token.balance_of(self.payee)
 
     def payer(self, tokens: int = 100) -> SigningKey:
         key = SigningKey.generate()
@@ -80,7 +88,7 @@ class Shop:
     ) -> dict[str, str]:
         """`PAYMENT-SIGNATURE` of one authorization."""
         until = int(time.time()) + 90 if before is None else before
-        given = authorize(key, self.node.operator, value, until, nonce)
+        given = authorize(key, self.payee, value, until, nonce)
         payload = payment_body(key, self.domain, given)["paymentPayload"]
         if identifier is not None:
             payload["extensions"] = {"payment-identifier": {"info": {"required": False, "id": identifier}}}
@@ -157,13 +165,19 @@ def receipt_of(answer: httpx.Response) -> dict[str, Any]:
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     folder: Path = tmp_path_factory.mktemp("x402")
     with (
-        local_network(folder) as network,
+        local_network(folder, dispute_window=WINDOW) as network,
         running_facilitator(
             network.chain, network.deployments, folder / "facilitator", "--wait-seconds", "3"
         ) as facilitator,
     ):
         node = network.add_node(
-            x402=X402Config(facilitator=facilitator.url, settle_seconds=5.0, verify_seconds=3.0)
+            x402=X402Config(
+                facilitator=facilitator.url,
+                payee=network.chain.accounts[8],  # the operator's own gets what batches pay, too
+                settle_seconds=5.0,
+                verify_seconds=3.0,
+            ),
+            settlement=SettlementConfig(poll_seconds=0.2, max_age_seconds=0.5),
         )
         published = network.publish("linear", linear_model(), linear_manifest())
         node.offer(published, PRICE)
@@ -226,7 +240,7 @@ def test_infer__unpaid__is_told_what_it_costs(shop: Shop) -> None:
             "network": shop_network(shop),
             "asset": shop.network.token.address,
             "amount": str(PRICE),
-            "payTo": shop.node.operator,
+            "payTo": shop.payee,
             "maxTimeoutSeconds": 120,
             "extra": {"name": "Test Token", "version": "1", "assetTransferMethod": "eip3009"},
         }
@@ -387,3 +401,45 @@ def test_infer__facilitator_gone__is_503_and_nothing_is_paid(shop: Shop) -> None
         shop.facilitator.start()
     assert shop.income == before
     assert receipt_of(shop.buy(header))["consumer"] == key.address
+
+
+def test_settler__receipts_without_vouchers__are_posted_and_verify_from_the_chain(
+    shop: Shop, tmp_path: Path
+) -> None:
+    """The last test here: it moves the chain's clock."""
+    answer = shop.buy(shop.header(shop.payer()))
+    receipt = receipt_of(answer)
+    domain = shop.network.domain
+    file = tmp_path / "receipt.json"
+    file.write_text(json.dumps(receipt | {"chain_id": domain.chain_id, "settlement": domain.settlement}))
+    options = {
+        "rpc": shop.network.chain.url,
+        "deployments": str(shop.network.deployments),
+        "data": str(tmp_path / "data"),
+    }
+    command = [*ASSAY, "receipt", "verify", str(file), "--no-api", "--json"]
+    for name, value in options.items():
+        command += [f"--{name}", value]
+    deadline, moved = time.monotonic() + 60, False
+    while True:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        report = json.loads(found.stdout)
+        if found.returncode == 0:
+            break
+        assert found.returncode == 3 and time.monotonic() < deadline, (found.stdout, found.stderr)
+        if report["proof"] and not moved:
+            shop.network.chain.increase_time(WINDOW)
+            moved = True
+    assert report["final"] is True
+    batch = shop.network.settlement.batch(Hash32(bytes.fromhex(report["proof"]["batch_id"][2:])))
+    assert (batch.amount, batch.count) == (0, 0)
+
+
+def test_settle__one_payment__costs_so_much_gas(shop: Shop) -> None:
+    """What `backend/operations/x402.md` tells operators."""
+    answer = shop.buy(shop.header(shop.payer()))
+    transaction = decoded(answer.headers["payment-response"])["transaction"]
+    mined = shop.network.chain.request("eth_getTransactionReceipt", transaction)
+    text = (ROOT / "backend" / "operations" / "x402.md").read_text()
+    (told,) = re.findall(r"about ([0-9,]+) a payment", text)
+    assert int(mined["gasUsed"], 16) == pytest.approx(int(told.replace(",", "")), rel=0.1)
