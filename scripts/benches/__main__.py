@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 from rich.console import Console
@@ -83,7 +83,8 @@ def build_table(name: str, rows: list[Row]) -> Table:
     table = Table(title=name, title_justify="left", show_edge=False, pad_edge=False)
     for field in FIELDS:
         numeric = field in ("value", "reference", "ratio")
-        table.add_column(field, justify="right" if numeric else "left", overflow="fold")
+        justify: Literal["left", "right"] = "right" if numeric else "left"
+        table.add_column(field, justify=justify, overflow="fold", no_wrap=field != "unit")
     for row in rows:
         table.add_row(*(show(row[field]) for field in FIELDS))
     return table

@@ -21,8 +21,8 @@ LEAST_OFFERED = 1.4
 LEAST_SHARE = 0.85
 """Of what is fair: a consumer below it was pushed aside."""
 MOST_P99 = 1.0
-"""Seconds, of requests that were let in: the deadline that a node's requests are counted by. Or twice what all
-that a node lets in at once takes at the capacity measured, if that is more."""
+"""Seconds, of requests that were let in: the deadline that a node's requests are counted by. Or twice what
+all that a node lets in at once takes at the capacity measured, if that is more."""
 WARM = 0.25
 """Of a run, before memory is looked at; at most WARM_SECONDS."""
 WARM_SECONDS = 90.0

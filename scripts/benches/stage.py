@@ -7,8 +7,8 @@ import re
 import secrets
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ BOND, SLASH = 10, 400
 STAKE = 10**9
 GAS = 300_000
 MORE = 1.25
-"""Vouchers signed for each that is expected to be spent; besides SPARE for each payer."""
+"""Vouchers signed for each that is expected to be spent; and SPARE more for whom a connection is kept."""
 SPARE = 50
 WARMUP = 0.3
 """Seconds."""
@@ -49,6 +49,13 @@ class Offer:
     published: Published
     price: int
     spent: Counter[int] = field(default_factory=Counter)
+
+    def spend(self, sent: Sequence[int], payers: int) -> None:
+        """`sent` by each connection; payers without a connection of their own took turns."""
+        if len(sent) != payers:
+            each, more = divmod(sum(sent), payers)
+            sent = [each + (i < more) for i in range(payers)]
+        self.spent.update(dict(enumerate(sent)))
 
     @property
     def infer(self) -> InferRequest:
@@ -105,10 +112,14 @@ class Stage:
         *,
         connections: int = 16,
         rate: float | None = None,
+        payers: int | None = None,
     ) -> Load:
-        """Requests for the offer's row; each connection is a payer if it has a price. `expected`: requests a
-        second, at most, for which vouchers are signed. The last answers are checked."""
-        payment = self._prepare(offer, seconds + WARMUP, expected, connections) if offer.price else None
+        """Requests for the offer's row; if it has a price, each connection is a payer, or so many `payers`
+        take turns. `expected`: requests a second, at most, for which vouchers are signed. The last answers
+        are checked."""
+        payment = None
+        if offer.price:
+            payment = self._prepare(offer, (seconds + WARMUP) * expected, connections, payers or connections)
         plan = Plan(
             port=self.node.port,
             seconds=seconds,
@@ -120,7 +131,7 @@ class Stage:
         )
         load = drive(plan, self.cores.client)
         if payment is not None:
-            offer.spent.update(dict(enumerate(load.sent)))
+            offer.spend(load.sent, len(payment.payers))
         for answer in load.last:
             check_answer(self, offer, answer)
         return load
@@ -135,12 +146,14 @@ class Stage:
             requests=requests,
         )
 
-    def _prepare(self, offer: Offer, seconds: float, expected: float, connections: int) -> Payment:
-        """A payer for each connection, who goes on where it was."""
-        self.add_payers(connections)
-        payers = enumerate(self.payers[:connections])
-        going_on = tuple(Payer(secret, offer.spent[i] + 1) for i, secret in payers)
-        return self.payment(offer, going_on, int(expected * MORE * seconds / connections) + SPARE)
+    def _prepare(self, offer: Offer, requests: float, connections: int, payers: int) -> Payment:
+        """Payers with vouchers for `requests` in all, and more; each goes on where it was."""
+        self.add_payers(payers)
+        going_on = tuple(Payer(secret, offer.spent[i] + 1) for i, secret in enumerate(self.payers[:payers]))
+        if payers == connections:
+            return self.payment(offer, going_on, int(requests * MORE / payers) + SPARE)
+        payment = self.payment(offer, going_on, int(requests * MORE / payers) + 1)
+        return replace(payment, behind=connections)
 
 
 def check_answer(stage: Stage, offer: Offer, answer: bytes) -> None:

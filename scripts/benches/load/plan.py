@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 from assay.commitments.receipts import voucher_digest
@@ -35,10 +36,12 @@ class Payment:
     payers: tuple[Payer, ...]
     requests: int
     """Vouchers that each payer signs before the clock runs: the most requests that it sends."""
+    behind: int = 0
+    """Receipts that it may not have yet when it sends the next request: of requests under way beside it."""
 
     def sign(self, key: SigningKey, number: int) -> dict[str, str]:
         """The request parameters of a payer's n-th voucher."""
-        return self.sign_for(key, number * self.price, number - 1)
+        return self.sign_for(key, number * self.price, max(0, number - 1 - self.behind))
 
     def sign_for(self, key: SigningKey, amount: int, count: int) -> dict[str, str]:
         """The request parameters of a voucher."""
@@ -68,15 +71,19 @@ class Plan:
     """Whether `fixed` is a gRPC call (header block and message), not an HTTP request."""
     infer: InferRequest | None = None
     payment: Payment | None = None
+    """With a payer for each connection, or else with payers who take turns, whichever connection is free."""
 
     def streams(self) -> list[Iterator[Buffers]]:
         """Each connection's requests, made and signed now."""
         if self.payment is None:
             fixed = self.infer.render({}) if self.infer else self.fixed
             return [_endless(fixed)] * self.connections
-        if self.infer is None or len(self.payment.payers) != self.connections:
-            raise ValueError("a paid load needs an inference and a payer for each connection")
-        return [iter(_paid(self.infer, self.payment, payer)) for payer in self.payment.payers]
+        if self.infer is None:
+            raise ValueError("a paid load needs an inference")
+        own = [_paid(self.infer, self.payment, payer) for payer in self.payment.payers]
+        if len(own) == self.connections:
+            return [iter(requests) for requests in own]
+        return [chain.from_iterable(zip(*own, strict=True))] * self.connections
 
 
 def _endless(request: Buffers) -> Iterator[Buffers]:
@@ -92,7 +99,7 @@ def _paid(infer: InferRequest, payment: Payment, payer: Payer) -> list[Buffers]:
 
 @dataclass(frozen=True)
 class Load:
-    """What was measured after the warm-up; times in seconds."""
+    """What was measured after the warm-up; times in seconds. At least one request was answered in it."""
 
     seconds: float
     times: np.ndarray[tuple[int], np.dtype[np.float64]] = field(repr=False)
