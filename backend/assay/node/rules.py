@@ -19,6 +19,9 @@ from assay.types import TensorSpec
 
 MAX_ARTIFACT: Final = 512 << 20
 MAX_NODES: Final = 20_000
+MAX_INITIALIZERS: Final = 80_000
+MAX_ATTRIBUTES: Final = 256
+"""Of one node, and of its inputs and outputs together ten times as many."""
 MAX_VALUES: Final = 64
 """Inputs, and outputs."""
 MAX_ELEMENTS: Final = 1 << 28
@@ -45,6 +48,25 @@ QUANTISER_OPERATORS: Final = frozenset(
 )
 """What onnxruntime's quantiser writes in QOperator form beyond ONNX's own operators."""
 CONTROL_FLOW: Final = frozenset(("If", "Loop", "Scan", "SequenceMap"))
+STRING_GROWING: Final = frozenset(
+    (
+        "Concat",
+        "ConcatFromSequence",
+        "Expand",
+        "Gather",
+        "GatherElements",
+        "GatherND",
+        "Pad",
+        "Resize",
+        "ScatterElements",
+        "ScatterND",
+        "StringConcat",
+        "StringSplit",
+        "Tile",
+        "Where",
+    )
+)
+"""What can make more text than it is given; text is kept outside of the memory that a node can limit."""
 RANDOM: Final = frozenset(
     ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
 )
@@ -61,6 +83,13 @@ def check_artifact(data: bytes) -> onnx.ModelProto:
         model: onnx.ModelProto = onnx.ModelProto.FromString(data)
     except DecodeError:
         raise ArtifactRefused("the file is not an ONNX model: it does not parse", code="not_onnx") from None
+    try:
+        return _check_model(model)
+    except UnicodeDecodeError:
+        raise ArtifactRefused("a name in the file is not UTF-8", code="not_onnx") from None
+
+
+def _check_model(model: onnx.ModelProto) -> onnx.ModelProto:
     if not model.graph.node or not model.opset_import:
         raise ArtifactRefused(
             "the file is not an ONNX model: it has no graph or no operator sets", code="not_onnx"
@@ -76,6 +105,7 @@ def check_artifact(data: bytes) -> onnx.ModelProto:
             "the model carries training information; export it for inference", code="training"
         )
     _check_graph(model.graph)
+    _check_strings(model)
     return model
 
 
@@ -97,6 +127,11 @@ def _check_graph(graph: onnx.GraphProto) -> None:
         raise ArtifactRefused(
             f"the graph has {len(graph.node)} nodes, at most {MAX_NODES} are taken", code="too_large"
         )
+    if len(graph.initializer) > MAX_INITIALIZERS:
+        raise ArtifactRefused(
+            f"the graph has {len(graph.initializer)} initializers, at most {MAX_INITIALIZERS} are taken",
+            code="too_large",
+        )
     if graph.sparse_initializer:
         raise ArtifactRefused("the model has sparse initializers; store them densely", code="sparse")
     for tensor in graph.initializer:
@@ -112,6 +147,51 @@ def _check_graph(graph: onnx.GraphProto) -> None:
             _check_value(value)
     for position, node in enumerate(graph.node):
         _check_node(node, node.name or f"#{position}")
+
+
+def _check_strings(model: onnx.ModelProto) -> None:
+    """Nothing that makes more text than it is given, where a tensor is text or may be."""
+    text = onnx.TensorProto.STRING
+    graph = model.graph
+    growing = [node for node in graph.node if node.op_type in STRING_GROWING]
+    if not growing or not _has_text(graph):
+        return
+    known = onnx.shape_inference.infer_shapes(model).graph
+    types = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    for value in (*known.input, *known.value_info, *known.output):
+        types[value.name] = value.type.tensor_type.elem_type
+    for node in growing:
+        if node.op_type.startswith("String") or any(
+            types.get(name, text) == text for name in node.input if name
+        ):
+            raise ArtifactRefused(
+                f"node {node.name or node.output[0]} ({node.op_type}): it may make any amount of text; do "
+                f"that before the model is asked",
+                code="strings",
+                operator=node.op_type,
+                node=node.name,
+            )
+
+
+def _has_text(graph: onnx.GraphProto) -> bool:
+    """Whether any tensor may be text: inputs, initializers, and what operators make of their attributes."""
+    text = onnx.TensorProto.STRING
+    return (
+        any(value.type.tensor_type.elem_type == text for value in graph.input)
+        or any(tensor.data_type == text for tensor in graph.initializer)
+        or any(_makes_text(node) for node in graph.node)
+    )
+
+
+def _makes_text(node: onnx.NodeProto) -> bool:
+    text = onnx.TensorProto.STRING
+    if node.op_type == "Cast":
+        return any(attribute.name == "to" and attribute.i == text for attribute in node.attribute)
+    if node.op_type == "Constant":
+        return any(
+            attribute.s or attribute.strings or attribute.t.data_type == text for attribute in node.attribute
+        )
+    return node.domain == ML_DOMAIN and any(attribute.strings for attribute in node.attribute)
 
 
 def _check_value(value: onnx.ValueInfoProto) -> None:
@@ -166,6 +246,8 @@ def _check_node(node: onnx.NodeProto, name: str) -> None:
         raise refuse("random numbers cannot be repeated by anybody who checks", "random")
     if node.op_type == "Dropout" and len(node.input) > 2 and node.input[2]:
         raise refuse("Dropout with a training mode draws random numbers; export for inference", "random")
+    if len(node.attribute) > MAX_ATTRIBUTES or len(node.input) + len(node.output) > 10 * MAX_ATTRIBUTES:
+        raise refuse("it has more attributes or tensors than any operator", "too_large")
     for attribute in node.attribute:
         if attribute.type in _SUBGRAPHS or attribute.HasField("g") or attribute.graphs:
             raise refuse(f"attribute {attribute.name!r} holds a graph", "control_flow")

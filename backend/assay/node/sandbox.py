@@ -3,8 +3,8 @@
 Reads `{"path", "memory", "cpu_seconds", "threads", "exact", "runtime"}` (one JSON line) from standard input,
 gives up what it could do harm with (`confinement`), and writes one JSON line: `{"inputs", "outputs",
 "run_seconds", "memory_bytes", "exact", "obstacle"}` or `{"error", "code", "operator", "node"}`. `exact` is
-null but for exact versions: `{"program_root", "self_test"}` in, terms out. `obstacle` is `row_wise`'s. Without
-`runtime` the file is checked and lowered, but not run by ONNX Runtime: another server does that.
+null but for exact versions: `{"program_root", "self_test"}` in, terms out. `obstacle` is `row_wise`'s.
+Without `runtime` the file is checked and lowered, but not run by ONNX Runtime: another server does that.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from assay.node.confinement import isolate, lock_down
 
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     import onnxruntime as ort
 
     from assay.types import TensorSpec
+
+
+MAX_OUTPUT: Final = 64 << 20
+"""Bytes of all outputs of one row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +99,18 @@ def run_on_zeros(session: ort.InferenceSession, inputs: tuple[TensorSpec, ...]) 
         feeds[spec.name] = np.full(shape, "", dtype=object) if dtype.kind == "O" else np.zeros(shape, dtype)
     started = time.perf_counter()
     try:
-        session.run(None, feeds)
+        outputs = session.run(None, feeds)
     except Exception as error:
         raise ArtifactRefused(
             f"its first run, on zeros, failed: {str(error)[:300]}", code="run_failed"
         ) from None
-    return time.perf_counter() - started
+    seconds = time.perf_counter() - started
+    if sum(array.nbytes for array in outputs) > MAX_OUTPUT:
+        raise ArtifactRefused(
+            f"one row gives more than {MAX_OUTPUT} bytes of outputs; a model that does is not served",
+            code="output_size",
+        )
+    return seconds
 
 
 def warm_up(memory: ResidentMemory, *, exact: bool) -> None:

@@ -21,7 +21,7 @@ from assay.node.errors import ArtifactRefused
 from assay.node.exactness import ExactClaim, ExactTerms
 from assay.types import TensorSpec
 
-RULES_VERSION: Final = 4
+RULES_VERSION: Final = 5
 """Counts up when `rules` change, so that what passed before is looked at again."""
 
 _PROCESSOR_FIELDS: Final = frozenset(("model name", "flags", "Features", "CPU part"))

@@ -1,0 +1,237 @@
+"""ONNX files that are out to hurt whoever loads them, and with which code each is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from tests.support.onnx_models import build_model, linear_model, tensor, value
+
+X, Y = value("x", [1]), value("y", [1])
+IDENTITY = helper.make_node("Identity", ["x"], ["y"])
+
+
+@dataclass(frozen=True)
+class Hostile:
+    """`codes`: any of them is a right refusal; whether memory or a library's own limit ends it may differ."""
+
+    name: str
+    build: Callable[[], bytes]
+    codes: tuple[str, ...]
+    needs_child: bool = False
+    """Rules alone do not refuse it: it must be parsed, loaded or run, which only the child does."""
+
+
+def model_of(*nodes: onnx.NodeProto, initializers: tuple[onnx.TensorProto, ...] = ()) -> onnx.ModelProto:
+    return build_model(nodes, [X], [Y], initializers)
+
+
+def data_of(*nodes: onnx.NodeProto, initializers: tuple[onnx.TensorProto, ...] = ()) -> bytes:
+    return bytes(model_of(*nodes, initializers=initializers).SerializeToString())
+
+
+def loop_node(depth: int = 0) -> onnx.NodeProto:
+    """2^62 iterations; around `depth` loops like it."""
+    inner = [loop_node(depth - 1)] if depth else [helper.make_node("Identity", ["v"], ["v2"])]
+    if depth:
+        inner[0].input[2], inner[0].output[0] = "v", "v2"
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["c"], ["c2"]), *inner],
+        "body",
+        [value("i", [], TensorProto.INT64), value("c", [], TensorProto.BOOL), value("v", [1])],
+        [value("c2", [], TensorProto.BOOL), value("v2", [1])],
+    )
+    return helper.make_node("Loop", ["n", "t", "x"], ["y"], name="for_ever", body=body)
+
+
+def loops(depth: int) -> bytes:
+    stored = (tensor("n", np.int64(1 << 62)), tensor("t", np.bool_(True)))
+    return data_of(loop_node(depth), initializers=stored)
+
+
+def branches(depth: int) -> bytes:
+    """`If` in `If` …: nested deeper than parsers go."""
+    graph = helper.make_graph(
+        [helper.make_node("Constant", [], ["z"], value_floats=[1.0])], "b", [], [value("z", [1])]
+    )
+    for _ in range(depth):
+        node = helper.make_node("If", ["t"], ["z"], then_branch=graph, else_branch=graph)
+        graph = helper.make_graph([node], "b", [], [value("z", [1])])
+        if len(graph.SerializeToString()) > 1 << 20:  # both branches double it
+            break
+    node = helper.make_node("If", ["t"], ["y"], then_branch=graph, else_branch=graph)
+    return data_of(node, initializers=(tensor("t", np.bool_(True)),))
+
+
+def nested_messages(depth: int = 2_000) -> bytes:
+    """Attributes of graphs of nodes …, one message in another."""
+    data = b""
+    for _ in range(depth):
+        data = field(
+            6, field(5, field(1, data))
+        )  # AttributeProto.g of NodeProto.attribute of GraphProto.node
+    return field(7, data)  # ModelProto.graph
+
+
+def field(number: int, data: bytes) -> bytes:
+    """A length-delimited protobuf field."""
+    return bytes([number << 3 | 2]) + varint(len(data)) + data
+
+
+def varint(number: int) -> bytes:
+    parts = bytearray()
+    while number > 0x7F:
+        parts.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes((*parts, number))
+
+
+def great_claim() -> bytes:
+    """A graph of 2 GiB in a file of a dozen bytes."""
+    return b"\x08\x0a\x3a" + varint((1 << 31) - 1) + b"\x0a\x02"
+
+
+def external(location: str) -> bytes:
+    weights = tensor("w", np.ones(1, np.float32))
+    weights.ClearField("raw_data")
+    weights.data_location = TensorProto.EXTERNAL
+    weights.external_data.add(key="location", value=location)
+    return data_of(helper.make_node("Add", ["x", "w"], ["y"]), initializers=(weights,))
+
+
+def many_empty(prefix: bytes, count: int) -> bytes:
+    """Two bytes each, and a hundred in memory."""
+    head = linear_model()
+    return head + field(7, prefix * count)
+
+
+def many_attributes(count: int) -> bytes:
+    return linear_model() + field(7, field(1, field(4, b"Relu") + b"\x2a\x00" * count))
+
+
+def constant_of_shape(elements: int) -> bytes:
+    shape = tensor("s", np.array([elements], np.int64))
+    return data_of(
+        helper.make_node("ConstantOfShape", ["s"], ["big"]),
+        helper.make_node("ReduceSum", ["big"], ["z"], keepdims=1),
+        helper.make_node("Add", ["z", "x"], ["y"]),
+        initializers=(shape,),
+    )
+
+
+def expand_output() -> bytes:
+    """A row of one number gives 200 MiB."""
+    shape = tensor("s", np.array([50 << 20], np.int64))
+    model = build_model(
+        [helper.make_node("Expand", ["x", "s"], ["y"])], [X], [value("y", [50 << 20])], [shape]
+    )
+    return bytes(model.SerializeToString())
+
+
+def doubled_strings(times: int = 40) -> bytes:
+    nodes = [
+        helper.make_node("StringConcat", [f"s{i}", f"s{i}"], [f"s{i + 1}"], name=f"double{i}")
+        for i in range(times)
+    ]
+    model = build_model(
+        nodes,
+        [value("s0", ["rows"], TensorProto.STRING)],
+        [value(f"s{times}", ["rows"], TensorProto.STRING)],
+        opsets={"": 20},
+    )
+    return bytes(model.SerializeToString())
+
+
+def tiled_strings() -> bytes:
+    model = build_model(
+        [helper.make_node("Tile", ["s", "n"], ["y"], name="tile")],
+        [value("s", [1], TensorProto.STRING)],
+        [value("y", [None], TensorProto.STRING)],
+        [tensor("n", np.array([1 << 24], np.int64))],
+    )
+    return bytes(model.SerializeToString())
+
+
+def cyclic() -> bytes:
+    return data_of(
+        helper.make_node("Add", ["x", "b"], ["a"]),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("Relu", ["b"], ["y"]),
+    )
+
+
+def same_name_twice() -> bytes:
+    return data_of(
+        helper.make_node("Relu", ["x"], ["h"]),
+        helper.make_node("Exp", ["x"], ["h"]),
+        helper.make_node("Relu", ["h"], ["y"]),
+    )
+
+
+def bad_name() -> bytes:
+    return data_of(helper.make_node("NotAName", ["x"], ["y"])).replace(b"NotAName", b"\xff\xfeAName")
+
+
+def recursive_function() -> bytes:
+    model = model_of(helper.make_node("f", ["x"], ["y"], domain="local"))
+    function = helper.make_function(
+        "local", "f", ["a"], ["b"], [helper.make_node("f", ["a"], ["b"], domain="local")], []
+    )
+    model.functions.append(function)
+    return bytes(model.SerializeToString())
+
+
+def sparse() -> bytes:
+    model = model_of(IDENTITY)
+    model.graph.sparse_initializer.add().dims.append(1 << 40)
+    return bytes(model.SerializeToString())
+
+
+def matrix_powers(count: int = 400, side: int = 4096) -> bytes:
+    """Hours of multiplications on a row of one number."""
+    nodes = [helper.make_node("Expand", ["x", "s"], ["m0"])]
+    nodes += [helper.make_node("MatMul", [f"m{i}", f"m{i}"], [f"m{i + 1}"]) for i in range(count)]
+    nodes += [helper.make_node("ReduceMax", [f"m{count}"], ["y"], keepdims=0)]
+    sides = tensor("s", np.array([side, side], np.int64))
+    model = build_model(nodes, [value("x", [1, 1])], [value("y", [])], [sides])
+    return bytes(model.SerializeToString())
+
+
+MEMORY = ("memory", "run_failed", "load_failed", "crashed")
+HOSTILE = (
+    Hostile("endless-loop", lambda: loops(0), ("control_flow",)),
+    Hostile("nested-loops", lambda: loops(8), ("control_flow",)),
+    Hostile("nested-branches", lambda: branches(200), ("control_flow", "not_onnx")),
+    Hostile("nested-messages", nested_messages, ("not_onnx",)),
+    Hostile("great-claim", great_claim, ("not_onnx",)),
+    Hostile("truncated", lambda: linear_model()[:-40], ("not_onnx",)),
+    Hostile("external-relative", lambda: external("weights.bin"), ("external_data",)),
+    Hostile("external-absolute", lambda: external("/etc/passwd"), ("external_data",)),
+    Hostile("external-traversal", lambda: external("../../../../etc/shadow"), ("external_data",)),
+    Hostile("many-nodes", lambda: many_empty(b"\x0a\x00", 1_000_000), ("too_large",)),
+    Hostile("many-initializers", lambda: many_empty(b"\x2a\x00", 1_000_000), ("too_large",)),
+    Hostile("many-attributes", lambda: many_attributes(1_000_000), ("too_large",)),
+    Hostile("bad-name", bad_name, ("not_onnx",)),
+    Hostile("recursive-function", recursive_function, ("functions",)),
+    Hostile("sparse", sparse, ("sparse",)),
+    Hostile("doubled-strings", doubled_strings, ("strings",)),
+    Hostile("tiled-strings", tiled_strings, ("strings",)),
+    Hostile("custom-domain", lambda: custom_domain("com.example"), ("domain",)),
+    Hostile(
+        "unknown-operator", lambda: data_of(helper.make_node("Evil", ["x"], ["y"])), ("load_failed",), True
+    ),
+    Hostile("constant-of-shape", lambda: constant_of_shape(1 << 40), MEMORY, True),
+    Hostile("expanded-output", expand_output, ("output_size", *MEMORY), True),
+    Hostile("cyclic", cyclic, ("load_failed",), True),
+    Hostile("same-name-twice", same_name_twice, ("load_failed",), True),
+    Hostile("matrix-powers", matrix_powers, ("time",), True),
+)
+
+
+def custom_domain(domain: str) -> bytes:
+    node = helper.make_node("Evil", ["x"], ["y"], domain=domain)
+    return bytes(build_model([node], [X], [Y], opsets={"": 17, domain: 1}).SerializeToString())
