@@ -102,6 +102,10 @@ class Database(Protocol):
         """One for a few reads."""
         ...
 
+    def close(self) -> None:
+        """End what `session` keeps open. It may be used again."""
+        ...
+
 
 class SqliteDatabase:
     """A file in WAL mode, synchronous=FULL: a commit that returned is on disk."""
@@ -136,6 +140,9 @@ class SqliteDatabase:
     def session(self) -> Iterator[SqliteConnection]:
         with contextlib.closing(self.connect()) as connection:
             yield connection
+
+    def close(self) -> None:
+        """Nothing is kept open."""
 
 
 class SqliteConnection:

@@ -119,6 +119,9 @@ class Lease:
         with self._database.session() as connection:
             yield connection
 
+    def close(self) -> None:
+        """The session goes on: it is the lock."""
+
 
 class _Turns:
     """The session as one of several users has it."""

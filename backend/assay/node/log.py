@@ -76,6 +76,7 @@ class ReceiptLog:
         if self._read is not None:
             self._read.close()
         self._issuer.close()
+        self.database.close()
 
     # Writing
 

@@ -42,7 +42,7 @@ def log(tmp_path: Path) -> Iterator[ReceiptLog]:
 
 
 def written(log: ReceiptLog, *items: Issue | Acknowledge) -> list[LoggedReceipt]:
-    return [receipt for receipt in log.write(items, SIGNER) if receipt is not None]
+    return [one for one in log.write(items, SIGNER) if isinstance(one, LoggedReceipt)]
 
 
 def test_write__receipts_of_two_channels__are_signed_with_sequences_from_one(log: ReceiptLog) -> None:
