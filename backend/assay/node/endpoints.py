@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, TypeVar
 
 import orjson
 
@@ -18,6 +19,8 @@ from assay.node.service import Service
 from assay.node.terms import parse_voucher
 
 METRICS = b"text/plain; version=0.0.4; charset=utf-8"
+
+A = TypeVar("A")
 
 
 class Endpoints:
@@ -89,10 +92,17 @@ class Endpoints:
     async def channel(self, request: Request) -> Reply:
         version_id = parse_hash(request.parts["version_id"], "version_id")
         key = ChannelKey(version_id, parse_address(request.parts["consumer"], "consumer"))
-        return json_reply(self._service.channel(key))
+        return json_reply(await self._read(self._service.channel, key))
 
     async def receipt(self, request: Request) -> Reply:
-        return json_reply(views.receipt(self._service, parse_hash(request.parts["digest"], "digest")))
+        digest = parse_hash(request.parts["digest"], "digest")
+        return json_reply(await self._read(lambda wanted: views.receipt(self._service, wanted), digest))
+
+    async def _read(self, question: Callable[[A], dict[str, Any]], about: A) -> dict[str, Any]:
+        """What the log answers: a SQLite one at once."""
+        if self._service.log.is_shared:
+            return await asyncio.to_thread(question, about)
+        return question(about)
 
     async def receipt_data(self, request: Request) -> Reply:
         digest = parse_hash(request.parts["digest"], "digest")

@@ -11,7 +11,7 @@ from typing import Final
 
 import structlog
 
-from assay.errors import FatalError, RequestError
+from assay.errors import FatalError, RequestError, RetryableError
 from assay.node.errors import Unavailable
 
 _log = structlog.get_logger(__name__)
@@ -298,6 +298,9 @@ def answer_error(error: BaseException, where: str) -> Answered:
         )
     if isinstance(error, FatalError):
         return _of_code("not_ready", "this node had to stop; use another node", retry_after=60)
+    if isinstance(error, RetryableError):
+        _log.warning("request waits", path=where[:200], error=str(error))
+        return _of_code("not_ready", "what this node needs for the request is away; try again", retry_after=2)
     _log.error("request failed", path=where[:200], exc_info=error)
     return _of_code("internal", "this node failed on the request; its operator finds why in the log")
 
