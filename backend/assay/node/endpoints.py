@@ -13,8 +13,9 @@ from assay.node import views
 from assay.node.catalog import Route, Served
 from assay.node.entries import ChannelKey
 from assay.node.errors import InputError, NotFound, Unavailable
-from assay.node.http.messages import NDJSON, Reply, Request, json_reply
+from assay.node.http.messages import NDJSON, Headers, Reply, Request, json_reply
 from assay.node.http.routes import Routes
+from assay.node.pricing import offer_document
 from assay.node.service import Service
 from assay.node.terms import parse_voucher
 
@@ -72,11 +73,18 @@ class Endpoints:
             raise served.refusal(asked=False)
         name = request.parts["model"]
         numbers = sorted(self._service.catalog.versions(name))
-        return json_reply(served.metadata(name, [str(number) for number in numbers]))
+        document = served.metadata(name, [str(number) for number in numbers])
+        return json_reply(document, headers=self._offer(served))
 
     async def model_ready(self, request: Request) -> Reply:
-        self._service.admit_version(self.find(request), asked=False)
-        return json_reply({"name": request.parts["model"], "ready": True})
+        served = self.find(request)
+        self._service.admit_version(served, asked=False)
+        return json_reply({"name": request.parts["model"], "ready": True}, headers=self._offer(served))
+
+    def _offer(self, served: Served) -> Headers:
+        """`Assay-Offer`: the price before paying, as over gRPC."""
+        offer = offer_document(self._service, served)
+        return () if offer is None else ((b"assay-offer", orjson.dumps(offer)),)
 
     def find(self, request: Request) -> Served:
         """The version that `{model}` and `{version}` of a path name. Raises NotFound `model_unknown`."""
@@ -106,7 +114,7 @@ class Endpoints:
 
     async def receipt_data(self, request: Request) -> Reply:
         digest = parse_hash(request.parts["digest"], "digest")
-        return Reply(200, await asyncio.to_thread(views.receipt_data, self._service.log.database, digest))
+        return Reply(200, await asyncio.to_thread(views.receipt_data, self._service.log, digest))
 
     async def batch(self, request: Request) -> Reply:
         """The batch's receipts as they are read from the log, a page at a time."""

@@ -24,6 +24,7 @@ ArtifactRefused         an ONNX file, or what it does when loaded, breaks a rule
 from __future__ import annotations
 
 from assay.errors import AssayError, RequestError
+from assay.types import Address
 
 
 class InputError(RequestError):
@@ -32,6 +33,10 @@ class InputError(RequestError):
 
 
 class PaymentError(RequestError):
+    """`consumer`: who would have paid, once that is known."""
+
+    consumer: Address | None = None
+
     def __init__(self, message: str, *, code: str) -> None:
         super().__init__(message, status=402, code=code)
 

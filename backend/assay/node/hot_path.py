@@ -64,7 +64,13 @@ class HotPath:
         public = wants_public(parameters) if "public" in parameters else False
         rows = served.exact.check_inputs(admitted.engine.inputs, request.inputs) if served.exact else 0
         terms = parse_terms(parameters, admitted.price, service.node, served.version_id)
-        ticket = service.gate.admit_now(terms, served.version_id, admitted.price, input_hash)
+        if terms.voucher is not None:
+            service.suspicion.check(exchange.request.peer)
+        try:
+            ticket = service.gate.admit_now(terms, served.version_id, admitted.price, input_hash)
+        except PaymentError as error:
+            error.consumer = terms.consumer
+            raise
         if ticket is None:
             return False
         flight = Flight(self, exchange)

@@ -14,20 +14,24 @@ from assay.node import views
 from assay.node.catalog import Route as ModelRoute
 from assay.node.catalog import parse_model_path
 from assay.node.endpoints import Endpoints
-from assay.node.errors import InputError, TooLarge, Unavailable
+from assay.node.errors import InputError, PaymentError, TooLarge, Unavailable
 from assay.node.hot_path import HotPath
 from assay.node.http.exchange import Exchange, Limits, Peer, body_too_large
 from assay.node.http.messages import BINARY, Reply, Request
 from assay.node.http.routes import Handler, Routes
 from assay.node.http.server import Connections
 from assay.node.oip import HEADER_LENGTH
+from assay.node.pricing import payment_document
 from assay.node.refusals import answer_error
 from assay.node.service import Service
+from assay.node.voucher_header import NAME as VOUCHER_NAME
+from assay.node.voucher_header import voucher_parameters
 from assay.node.x402.door import Door
 from assay.node.x402.wire import SIGNATURE as X402_SIGNATURE
 
 REMEMBERED_PATHS: Final = 4096
 _LENGTH_HEADER: Final = HEADER_LENGTH.encode()
+VOUCHER_HEADER: Final = VOUCHER_NAME.encode()
 
 
 class Server:
@@ -117,7 +121,8 @@ class Server:
         if self._door is not None and X402_SIGNATURE in request.headers:
             return False
         try:
-            return self._hot_path.take(exchange, route, self._json_length(request), {})
+            voucher = voucher_parameters(request.headers.get(VOUCHER_HEADER))
+            return self._hot_path.take(exchange, route, self._json_length(request), voucher)
         except Exception as error:
             self._refuse(exchange, error)
             return True
@@ -125,11 +130,22 @@ class Server:
     def _refuse(self, exchange: Exchange, error: Exception) -> None:
         request = exchange.request
         reply = self.refuse(error, request)
-        if self._door is not None and reply.status == 402:
-            reply = replace(reply, headers=reply.headers + self._door.told(error, request, exchange.target))
+        if reply.status == 402:
+            reply = self._tell_price(reply, error, exchange.target)
+            if self._door is not None:
+                told = self._door.told(error, request, exchange.target)
+                reply = replace(reply, headers=reply.headers + told)
         exchange.reply(reply)
         code = error.code if isinstance(error, RequestError) else "internal"
         self._ended(exchange, reply.status, code)
+
+    def _tell_price(self, reply: Reply, error: Exception, route: ModelRoute) -> Reply:
+        """The refusal with what would pay for the request."""
+        consumer = error.consumer if isinstance(error, PaymentError) else None
+        found = payment_document(self._service, self._service.catalog.find(route), consumer)
+        if found is None:
+            return reply
+        return replace(reply, body=orjson.dumps(orjson.loads(reply.body) | {"payment": found}))
 
     def _ended(self, exchange: Exchange, status: int, code: str) -> None:
         self._metrics.record(status, code, time.perf_counter() - exchange.started)
@@ -197,7 +213,10 @@ class Server:
     async def _inference(self, request: Request, route: ModelRoute) -> Reply:
         length = self._json_length(request)
         served = self._service.catalog.find(route)
-        response = await self._service.infer(served, route.name, request.body, length)
+        voucher = voucher_parameters(request.headers.get(VOUCHER_HEADER))
+        response = await self._service.infer(
+            served, route.name, request.body, length, voucher=voucher, peer=request.peer
+        )
         if response.json_length is None:
             return Reply(200, response.body)
         return Reply(200, response.body, BINARY, ((_LENGTH_HEADER, b"%d" % response.json_length),))

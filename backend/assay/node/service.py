@@ -8,7 +8,7 @@ import sqlite3
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import orjson
@@ -25,6 +25,7 @@ from assay.node.gate import Gate, Ticket
 from assay.node.log import ReceiptLog
 from assay.node.metrics import Metrics
 from assay.node.oip import Array
+from assay.node.suspicion import Suspicion
 from assay.node.terms import Terms, parse_terms
 from assay.node.writer import ReceiptWriter
 from assay.types import Address, Domain, Hash32, VersionStatus
@@ -79,6 +80,7 @@ class Service:
         self.writer = writer
         self._pool = pool
         self.max_elements = max_elements
+        self.suspicion = Suspicion()
         self.unguarded: dict[Hash32, str] = {}
         """Priced versions that are closed, with what was seen of them."""
 
@@ -115,12 +117,20 @@ class Service:
         return Admitted(served, served.engine, offer.price)
 
     async def infer(
-        self, served: Served, name: str, body: bytes, json_length: int | None
+        self,
+        served: Served,
+        name: str,
+        body: bytes,
+        json_length: int | None,
+        *,
+        voucher: Mapping[str, Any] | None = None,
+        peer: str = "",
     ) -> oip.InferResponse:
-        """A request as it came over HTTP. Raises RequestError of every kind in `errors`."""
+        """A request as it came over HTTP from `peer`; `voucher`: parameters that go before its own. Raises
+        RequestError of every kind in `errors`."""
         started = time.perf_counter()
         try:
-            response = await self._infer(served, name, body, json_length)
+            response = await self._infer(served, name, body, json_length, voucher=voucher or {}, peer=peer)
         except BaseException:
             served.requests.record(time.perf_counter() - started, ok=False)
             raise
@@ -128,11 +138,20 @@ class Service:
         return response
 
     async def _infer(
-        self, served: Served, name: str, body: bytes, json_length: int | None
+        self,
+        served: Served,
+        name: str,
+        body: bytes,
+        json_length: int | None,
+        *,
+        voucher: Mapping[str, Any],
+        peer: str,
     ) -> oip.InferResponse:
         admitted = self.admit_version(served)
         request, input_hash = await self.parse(admitted, body, json_length)
-        answer = await self._answer(admitted, request, input_hash)
+        if voucher:
+            request = replace(request, parameters={**request.parameters, **voucher})
+        answer = await self._answer(admitted, request, input_hash, peer)
         wanted = oip.requested_outputs(request, admitted.engine.outputs, answer.outputs)
         parameters = {"receipt": orjson.dumps(answer.receipt.to_json(self.domain)).decode()}
         return oip.render_response(name, str(served.number), request.id, wanted, parameters)
@@ -143,12 +162,22 @@ class Service:
         admitted = self.admit_version(served)
         return await self._answer(admitted, request, commit_tensors(request.inputs))
 
-    async def _answer(self, admitted: Admitted, request: oip.InferRequest, input_hash: Hash32) -> Answer:
+    async def _answer(
+        self, admitted: Admitted, request: oip.InferRequest, input_hash: Hash32, peer: str = ""
+    ) -> Answer:
         served = admitted.served
         is_public = wants_public(request.parameters)
         rows = served.exact.check_inputs(admitted.engine.inputs, request.inputs) if served.exact else 0
         terms = parse_terms(request.parameters, admitted.price, self.node, served.version_id)
-        ticket = await self.gate.admit(terms, served.version_id, admitted.price, input_hash)
+        if terms.voucher is not None:
+            self.suspicion.check(peer)
+        try:
+            ticket = await self.gate.admit(terms, served.version_id, admitted.price, input_hash)
+        except PaymentError as error:
+            error.consumer = terms.consumer
+            if error.code == "voucher_signature":
+                self.suspicion.note(peer)
+            raise
         try:
             result = await run_job(admitted.engine, request.inputs, terms.consumer)
             if served.exact:

@@ -236,6 +236,41 @@ def test_infer__vouchers_out_of_order__are_both_served(world: World) -> None:
     assert world.channel(consumer)["amount"] == str(2 * PRICE)
 
 
+def test_infer__voucher_in_a_header__pays(world: World) -> None:
+    consumer = world.consumer()
+    for n in (1, 2):  # the first is new to the node, the second is known
+        fields = consumer.voucher(world.node.operator, world.paid.version_id, n * PRICE, n - 1)
+        header = {name.removeprefix("voucher_"): value for name, value in fields.items()}
+        body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4]}]}
+        raw = np.array(ROW, np.float32).tobytes()
+        body["inputs"][0]["parameters"] = {"binary_data_size": len(raw)}  # type: ignore[assignment]
+        head = json.dumps(body).encode()
+        response = httpx.post(
+            f"{world.node.url}{world.paid.path}/infer",
+            content=head + raw,
+            headers={
+                "Assay-Voucher": json.dumps(header),
+                "Inference-Header-Content-Length": str(len(head)),
+            },
+        )
+        receipt = receipt_of(response)
+        assert (receipt["consumer"], receipt["sequence"]) == (consumer.address, n)
+
+
+def test_infer__not_paid__is_told_what_would_pay(world: World) -> None:
+    consumer = world.consumer()
+    receipt_of(world.pay(consumer, PRICE, 0))
+    refused = world.pay(consumer, PRICE + 1, 0).json()
+    told = refused["payment"]
+    assert refused["code"] == "voucher_short"
+    assert (told["price"], told["node"]) == (str(PRICE), world.node.operator)
+    assert told["channel"]["charged"] == str(PRICE)
+    assert receipt_of(world.pay(consumer, int(told["channel"]["charged"]) + int(told["price"]), 1))
+    offered = json.loads(world.get(world.paid.path).headers["assay-offer"])
+    assert offered == {name: value for name, value in told.items() if name != "channel"}
+    assert world.node.infer(world.paid, ROW).json()["payment"] == offered
+
+
 @pytest.mark.parametrize(
     ("amount", "count", "rows", "code"),
     [

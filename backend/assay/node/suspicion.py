@@ -1,0 +1,45 @@
+"""Bounds what bad signatures cost: checking one takes as long as checking a good one, and nobody pays."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from time import monotonic
+from typing import Final
+
+from assay.node.errors import Unavailable
+
+BURST: Final = 20
+PER_SECOND: Final = 5.0
+REMEMBERED: Final = 4096
+
+
+class Suspicion:
+    """For each remote host, a bucket of bad signatures: `BURST` at once, `PER_SECOND` in the long run. While
+    it is full, vouchers from there are not looked at. An empty name is no host, and is not checked."""
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._spent: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def check(self, peer: str) -> None:
+        """Raises Unavailable `busy`."""
+        if peer and self._spent and self._level(peer) >= BURST:
+            raise Unavailable(
+                "too many vouchers from this address had a bad signature of late; check what you sign, and "
+                "try again",
+                code="busy",
+            )
+
+    def note(self, peer: str) -> None:
+        """A voucher from there was not signed by its consumer."""
+        if not peer:
+            return
+        self._spent[peer] = self._level(peer) + 1, self._clock()
+        self._spent.move_to_end(peer)
+        while len(self._spent) > REMEMBERED:
+            self._spent.popitem(last=False)
+
+    def _level(self, peer: str) -> float:
+        level, at = self._spent.get(peer, (0.0, 0.0))
+        return max(0.0, level - (self._clock() - at) * PER_SECOND)
