@@ -19,7 +19,8 @@ from assay.chain.sender import Sender
 from assay.commitments.signing import SigningKey
 from assay.node.batches import BatchStore
 from assay.node.database import SqliteDatabase
-from assay.node.settler import Settler, SettlerRules
+from assay.node.settler import Settler
+from assay.node.worth import SettlerRules
 from assay.types import Address
 
 from tests.support.nodes import PASSWORD

@@ -170,8 +170,47 @@ def status(data: Path | None, watching: bool, interval: float, as_json: bool) ->
         emit_table(
             f"Node {found['node']}",
             ("", ""),
-            [(key.replace("_", " "), value) for key, value in found.items()],
+            [(key.replace("_", " "), value) for key, value in found.items() if key != "next_batches"],
         )
+
+
+@command.command()
+@data_option
+@json_option
+@command_errors
+def profit(data: Path | None, as_json: bool) -> None:
+    """Show profit and loss by version, from the node's log: what came in, what is on its way, what gas cost.
+
+    Amounts are in the token's base unit, gas in wei; `native_price` in node.toml makes one sum of them.
+    """
+    from assay.node.chain_ledger import ChainLedger
+    from assay.node.config import load_config
+    from assay.node.money import read_profit_of
+    from assay.node.process import open_chain
+
+    folder = node_folder(data)
+    config = load_config(folder)
+    client, deployment = open_chain(folder, config)
+    with client:
+        rows = read_profit_of(folder, config, ChainLedger(client, deployment, config.node))
+    if as_json:
+        emit_json({"native_price": str(config.settlement.native_price), "versions": rows})
+        return
+    earned = ("receipts", "collected", "prepaid", "pending", "open", "owed")
+    columns = (*earned, "royalty", "fee", "voided", "slashed")
+    emit_table(
+        "Profit and loss",
+        ("version", *columns, "gas, wei", "profit"),
+        [
+            (
+                row["model"] or row["version_id"] or "the node",
+                *(row[column] for column in columns),
+                sum(map(int, row["gas_wei"].values())),
+                row["profit"],
+            )
+            for row in rows
+        ],
+    )
 
 
 def parse_served(text: str, decimals: int) -> VersionConfig:

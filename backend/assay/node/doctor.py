@@ -17,11 +17,12 @@ from assay.chain.deployments import Deployment
 from assay.commitments.signing import SigningKey
 from assay.errors import AssayError, RetryableError
 from assay.node.chain_ledger import ChainLedger
-from assay.node.config import MIB, NodeConfig, load_config, resolve_path
+from assay.node.config import MIB, POSTING_SECONDS, NodeConfig, load_config, resolve_path
 from assay.node.disputes import read_disputes
 from assay.node.loader import describe_version
 from assay.node.log_place import log_database
 from assay.node.process import build_loader, folder_lock, load_signer
+from assay.node.unbatched import read_exposure
 from assay.types import Address
 
 MAX_SKEW_SECONDS: Final = 120
@@ -75,6 +76,9 @@ class Doctor:
                 yield from self._node(ledger, signer)
                 if signer is not None:
                     yield self._gas(client, signer.address, disputes=deployment.has_disputes)
+                yield self._thaw(ledger, config)
+                if deployment.has_disputes:
+                    yield self._cover(ledger, config)
                 yield from self._disputes(ledger, config)
                 yield from self._versions(ledger, config)
             except RetryableError as error:
@@ -183,6 +187,36 @@ class Doctor:
             detail = f"signer has {balance} wei, {what} may cost {needed}"
             return Finding("gas", False, detail, f"send {signer} at least {needed - balance} wei")
         return Finding("gas", True, f"{balance} wei, enough for about {balance // price} batches")
+
+    def _thaw(self, ledger: ChainLedger, config: NodeConfig) -> Finding:
+        """Escrow must not be able to leave before a batch that was opened as it began to thaw is posted."""
+        period, needed = ledger.settlement.escrow_thaw_period(), config.settlement.thaw_margin_seconds
+        if period < needed:
+            most = max(period - POSTING_SECONDS, 0)
+            cure = (
+                f"set max_age_seconds in [settlement] to at most {most}"
+                if most
+                else "serve prepaid requests alone, or on a deployment whose escrow thaws more slowly"
+            )
+            detail = f"escrow can leave after {period} s, a batch may take {needed} s to be posted"
+            return Finding("escrow thaw", False, detail, cure)
+        return Finding("escrow thaw", True, f"{period} s; a batch is posted within {needed} s")
+
+    def _cover(self, ledger: ChainLedger, config: NodeConfig) -> Finding:
+        """Paid requests are refused once what is at risk exceeds the stake."""
+        stake = ledger.nodes.node(ledger.node).stake
+        log = log_database(self._folder, config)
+        at_risk = 0
+        if log.exists():
+            with log.session() as connection:
+                at_risk = read_exposure(connection).total
+        detail = f"receipts worth {at_risk} can still be disputed, the stake is {stake}"
+        if at_risk * 10 > stake * 9:
+            cure = (
+                f"add stake (`assay node init --data {self._folder} --stake …`), or wait for windows to pass"
+            )
+            return Finding("cover", False, detail + ": paid requests are, or soon will be, refused", cure)
+        return Finding("cover", True, detail)
 
     def _disputes(self, ledger: ChainLedger, config: NodeConfig) -> Iterator[Finding]:
         """What the chain counts and what the defender's log knows of it."""

@@ -59,6 +59,8 @@ class Gate:
         self._max_unacknowledged = max_unacknowledged
         self._wallet_checks = asyncio.Semaphore(MAX_WALLET_CHECKS)
         self._wallets: OrderedDict[tuple[str, bytes, bytes], None] = OrderedDict()
+        self.limit_risk: Callable[[int], None] = lambda price: None
+        """Raises Unavailable if the stake does not cover a receipt of that price beside those at risk."""
 
     async def admit(self, terms: Terms, version_id: Hash32, price: int, input_hash: Hash32) -> Ticket:
         """Check and reserve. Raises PaymentError, Unavailable. What it returns must go to `finish` or
@@ -85,6 +87,7 @@ class Gate:
             accounts.check_coverage(channel, voucher, price)
             if not await self._cover(account, channel, voucher):
                 break
+        self.limit_risk(price)
         kept = held if accounts.raises_held(channel, voucher) else channel.unsaved
         accounts.reserve(channel, kept, price)
         account.promised = None

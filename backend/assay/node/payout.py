@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import structlog
 
@@ -18,11 +18,8 @@ from assay.errors import ContractRevert
 from assay.node.batches import Batch, BatchState, BatchStore, Shares
 from assay.node.prospects import Outlook
 from assay.node.spending import Kind
-from assay.node.worth import claim_pays, collect_pays
+from assay.node.worth import SettlerRules, claim_pays, collect_pays
 from assay.types import Address
-
-if TYPE_CHECKING:
-    from assay.node.settler import SettlerRules
 
 REVERT_WAIT: Final = 30.0
 RECHECK_SECONDS: Final = 30.0

@@ -35,6 +35,7 @@ from assay.node.config import (
     resolve_path,
 )
 from assay.node.counting import Distribution
+from assay.node.cover import StakeCover
 from assay.node.engine import Engine
 from assay.node.extensions import Extensions
 from assay.node.follower import Follower
@@ -50,6 +51,7 @@ from assay.node.log import ReceiptLog
 from assay.node.log_place import log_database, mark_place
 from assay.node.memory import MemoryBudget, machine_bytes
 from assay.node.metrics import Metrics
+from assay.node.money import ProfitRoute
 from assay.node.offers import OfferScan
 from assay.node.opening import LocalEngines, same_engine
 from assay.node.operator_token import load_token
@@ -63,7 +65,7 @@ from assay.node.tracing import TraceSource
 from assay.node.validate import SandboxLimits
 from assay.node.views import NodeInfo
 from assay.node.writer import ReceiptWriter
-from assay.types import Address
+from assay.types import Address, Hash32
 
 if TYPE_CHECKING:
     from assay.node.grpc.server import GrpcServer
@@ -289,6 +291,7 @@ class NodeProcess:
         self._http = HttpServer(app, app.connections, self.grace_seconds)
         self._handle_signals(app)
         await follower.start()
+        cover = await self._start_cover(follower, gate, ledger, log)
         writer.start()
         sending = await asyncio.to_thread(
             self._start_sending, signer, ledger, log, asyncio.get_running_loop()
@@ -298,6 +301,7 @@ class NodeProcess:
         grpc = x402 = None
         try:
             grpc = await self._open_doors(app, service, Repository(catalog, lifecycle))
+            self._profit_route(ledger, log, catalog).register(app.routes)
             host, port = sock.getsockname()[:2]
             if config.x402.facilitator:
                 from assay.node.x402.opening import open_x402  # for those alone who want it
@@ -323,6 +327,8 @@ class NodeProcess:
             if x402 is not None:
                 await x402.stop()
             await lifecycle.stop()
+            if cover is not None:
+                await cover.stop()
             await follower.stop()
             await asyncio.to_thread(sending.stop)
             await writer.stop()
@@ -353,6 +359,28 @@ class NodeProcess:
 
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop)
+
+    async def _start_cover(
+        self, follower: Follower, gate: Gate, ledger: ChainLedger, log: ReceiptLog
+    ) -> StakeCover | None:
+        """What holds paid requests to the stake, where a stake can be lost."""
+        if not ledger.deployment.has_disputes:
+            return None
+
+        def stake() -> int | None:
+            return follower.last_view.stake if follower.last_view else None
+
+        cover = StakeCover(log.database, stake, poll_seconds=self.config.settlement.poll_seconds)
+        gate.limit_risk = cover.admit
+        await cover.start()
+        return cover
+
+    def _profit_route(self, ledger: ChainLedger, log: ReceiptLog, catalog: Catalog) -> ProfitRoute:
+        def names() -> dict[Hash32, str]:
+            return {one.version_id: f"{one.full_name}@{one.number}" for one in catalog}
+
+        price = self.config.settlement.native_price
+        return ProfitRoute(log.database, ledger, price, load_token(self.folder), names)
 
     def _build_gate(
         self,

@@ -4,8 +4,8 @@ says of escrows, gas, shares and stake. Read-only; the settler acts on it, `stat
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any, Final
 
@@ -14,11 +14,11 @@ from assay.chain.fees import fetch_fees
 from assay.chain.settlement import MAX_VOUCHERS, MAX_WALLET_VOUCHERS
 from assay.chain.views import Escrow
 from assay.errors import AssayError, RetryableError
-from assay.node.batches import Owing
+from assay.node.batches import BatchStore, Owing
 from assay.node.escrows import EscrowBook
 from assay.node.ledger import NO_ESCROW
-from assay.node.unbatched import Exposure, OpenChannel
-from assay.node.worth import Prospect, Rows, net_of_shares
+from assay.node.unbatched import OpenChannel
+from assay.node.worth import Decision, Prospect, Rows, SettlerRules, decide, net_of_shares
 from assay.types import Address, Hash32
 
 FEE_BLOCKS: Final = 100
@@ -111,16 +111,45 @@ def eligible(
     return kept if sum(channel.receipts for channel in kept) >= max_receipts else []
 
 
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """The next batch of a version: its channels, the vouchers it could carry, whether it closes now."""
+
+    version_id: Hash32
+    channels: Sequence[OpenChannel]
+    owing: Sequence[Owing]
+    prospect: Prospect
+    decision: Decision
+
+
+def forecasts(
+    store: BatchStore, outlook: Outlook, rules: SettlerRules, now: float, *, close_all: bool = False
+) -> Iterator[Forecast]:
+    """Of each version that something speaks for. Raises RetryableError."""
+    versions = by_version(store.open_channels())
+    if not versions:
+        return
+    owing, exposure = store.owing(), store.exposure()
+    escrows = outlook.escrows.read(row.consumer for row in owing)
+    for version_id, channels in versions.items():
+        owed = [row for row in owing if row.version_id == version_id]
+        chosen = eligible(channels, owed, rules.max_receipts, free=rules.free_receipts)
+        if not chosen:
+            continue
+        seen = prospect(version_id, chosen, choose_owing(owed, escrows), escrows, outlook)
+        seen = replace(seen, at_risk=exposure.total, cover=outlook.cover())
+        if rules.free_receipts or not seen.is_idle(rules.max_receipts):
+            yield Forecast(version_id, chosen, owed, seen, decide(seen, rules, now, close_all=close_all))
+
+
 def prospect(
     version_id: Hash32,
     channels: Sequence[OpenChannel],
-    owing: Sequence[Owing],
+    paying: Sequence[Owing],
+    escrows: Mapping[Address, Escrow],
     outlook: Outlook,
-    exposure: Exposure,
 ) -> Prospect:
-    """`channels`: the version's, not none. `owing`: its vouchers that the chain has not paid in full."""
-    escrows = outlook.escrows.read(row.consumer for row in owing)
-    paying = choose_owing(owing, escrows)
+    """`channels`: the version's, not none. `paying`: its vouchers that go along."""
     gross = sum(row.payable(escrows.get(row.consumer, NO_ESCROW).balance) for row in paying)
     wallets = sum(row.wallet for row in paying)
     return Prospect(
@@ -133,9 +162,15 @@ def prospect(
         gas_price=outlook.gas_price().now,
         acknowledged=all(channel.is_acknowledged for channel in channels),
         thawing=any(is_leaving(row, escrows.get(row.consumer, NO_ESCROW)) for row in paying),
-        at_risk=exposure.total,
-        cover=outlook.cover(),
     )
+
+
+def by_version(channels: Sequence[OpenChannel]) -> dict[Hash32, list[OpenChannel]]:
+    """In their order."""
+    found: dict[Hash32, list[OpenChannel]] = {}
+    for channel in channels:
+        found.setdefault(channel.version_id, []).append(channel)
+    return found
 
 
 def choose_owing(owing: Iterable[Owing], escrows: Mapping[Address, Escrow]) -> list[Owing]:

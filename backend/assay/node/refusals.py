@@ -260,6 +260,12 @@ REFUSALS: Final[dict[str, Refusal]] = {
         "the node's facilitator does not answer",
         "send the same request after `Retry-After` seconds, pay by voucher, or use another node",
     ),
+    "stake_exhausted": Refusal(
+        503,
+        "UNAVAILABLE",
+        "the node's stake covers no more receipts that can still be disputed",
+        "use another node, or try again when a batch of this one is final",
+    ),
     "busy": Refusal(
         503,
         "UNAVAILABLE",

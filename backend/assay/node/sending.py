@@ -20,8 +20,9 @@ from assay.node.defender import Defender
 from assay.node.disputes import DisputeLog
 from assay.node.repeating import RepeatingThread
 from assay.node.retention import Retention
-from assay.node.settler import Settler, SettlerRules
+from assay.node.settler import Settler
 from assay.node.tracing import LogTraces, TraceSource
+from assay.node.worth import SettlerRules
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import structlog
@@ -24,12 +23,11 @@ from assay.chain.sender import Sender
 from assay.chain.settlement import MAX_VOUCHERS, MAX_WALLET_VOUCHERS
 from assay.chain.values import TxReceipt
 from assay.errors import ContractRevert
-from assay.node import worth
 from assay.node.batches import Batch, BatchState, BatchStore, ChannelVoucher, Owing
 from assay.node.payout import Payout, mined_revert
-from assay.node.prospects import Outlook, eligible, prospect
-from assay.node.unbatched import OpenChannel, choose_ranges, within_rows
-from assay.node.worth import Decision, Prospect, decide
+from assay.node.prospects import Forecast, Outlook, forecasts
+from assay.node.unbatched import choose_ranges, within_rows
+from assay.node.worth import SettlerRules
 from assay.types import Address, Hash32
 
 REVERT_WAIT: Final = 30.0
@@ -37,15 +35,6 @@ QUIET_SECONDS: Final = 60.0
 """Between two log lines about a batch that waits."""
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class SettlerRules(worth.Rules):
-    """When batches are closed and money is drawn. `free_receipts`: post batches of unpaid receipts alone,
-    too."""
-
-    free_receipts: bool = False
-    min_claim: int = 1
 
 
 class Settler:
@@ -100,29 +89,26 @@ class Settler:
 
     def close_due(self, *, close_all: bool = False) -> list[Batch]:
         """Close a batch of each version that calls for one and has none waiting to be posted."""
-        owing, exposure = self._store.owing(), self._store.exposure()
         closed = []
-        for version_id, channels in by_version(self._store.open_channels()).items():
-            owed = [row for row in owing if row.version_id == version_id]
-            chosen = eligible(channels, owed, self._rules.max_receipts, free=self._rules.free_receipts)
-            if not chosen or self._store.has_closed(version_id):
+        for forecast in forecasts(
+            self._store, self._outlook, self._rules, self._clock(), close_all=close_all
+        ):
+            if self._store.has_closed(forecast.version_id):
                 continue
-            seen = prospect(version_id, chosen, owed, self._outlook, exposure)
-            if not self._rules.free_receipts and seen.is_idle(self._rules.max_receipts):
-                continue
-            decision, facts = self._decide(version_id, seen, close_all=close_all)
-            if decision.closes:
-                closed.append(self._close(version_id, chosen, owed, facts))
+            if forecast.decision.closes:
+                closed.append(self._close(forecast))
+            elif self._clock() - self._told_at.get(forecast.version_id, 0.0) >= QUIET_SECONDS:
+                self._told_at[forecast.version_id] = self._clock()
+                _log.info("batch waits", text=forecast.decision.text, **self._facts(forecast))
         return closed
 
-    def _decide(
-        self, version_id: Hash32, seen: Prospect, *, close_all: bool
-    ) -> tuple[Decision, dict[str, Any]]:
-        """The decision, and what it was made of, for the log."""
-        decision = decide(seen, self._rules, self._clock(), close_all=close_all)
-        facts = {
-            "version": hex_bytes(version_id),
+    def _facts(self, forecast: Forecast) -> dict[str, Any]:
+        """What the decision was made of."""
+        seen, decision = forecast.prospect, forecast.decision
+        return {
+            "version": hex_bytes(forecast.version_id),
             "reason": str(decision.reason),
+            "open": seen.receipts,
             "value": decision.value,
             "cost": decision.cost,
             "needed": decision.needed,
@@ -130,26 +116,15 @@ class Settler:
             "gas_price": seen.gas_price,
             "usual_gas_price": self._outlook.gas_price().usual,
             "age": round(decision.age_seconds),
-            "vouchers": asdict(seen.rows),
             "at_risk": seen.at_risk,
             "cover": seen.cover,
         }
-        now = self._clock()
-        if not decision.closes and now - self._told_at.get(version_id, 0.0) >= QUIET_SECONDS:
-            self._told_at[version_id] = now
-            _log.info("batch waits", receipts=seen.receipts, text=decision.text, **facts)
-        return decision, facts
 
-    def _close(
-        self,
-        version_id: Hash32,
-        open_channels: Sequence[OpenChannel],
-        owing: Sequence[Owing],
-        facts: dict[str, Any],
-    ) -> Batch:
-        channels = within_rows(open_channels)
+    def _close(self, forecast: Forecast) -> Batch:
+        version_id = forecast.version_id
+        channels = within_rows(forecast.channels)
         ranges = choose_ranges(channels, self._rules.max_receipts)
-        vouchers = self._vouchers(version_id, [channel.channel for channel in channels], owing)
+        vouchers = self._vouchers(version_id, [channel.channel for channel in channels], forecast.owing)
         started = time.monotonic()
         leaves = self._store.leaves(ranges)
         root = leaves.root()
@@ -161,7 +136,7 @@ class Settler:
             receipts=batch.receipts,
             seconds=round(time.monotonic() - started, 3),
             rows=len(vouchers),
-            **facts,
+            **self._facts(forecast),
         )
         self._on_step("closed")
         return batch
@@ -273,14 +248,6 @@ class Settler:
         self._store.note_settled(
             (voucher.channel, view.settled, view.count) for voucher, view in zip(vouchers, views, strict=True)
         )
-
-
-def by_version(channels: Sequence[OpenChannel]) -> dict[Hash32, list[OpenChannel]]:
-    """In their order."""
-    found: dict[Hash32, list[OpenChannel]] = {}
-    for channel in channels:
-        found.setdefault(channel.version_id, []).append(channel)
-    return found
 
 
 def _room(vouchers: Sequence[ChannelVoucher]) -> dict[bool, int]:

@@ -18,6 +18,8 @@ from assay.node.database import Database
 from assay.node.disputes import read_disputes
 from assay.node.doctor import MIN_POSTINGS, posting_price
 from assay.node.log_place import log_database
+from assay.node.money import next_batches
+from assay.node.prospects import Outlook
 from assay.node.schema import from_blob
 
 
@@ -107,6 +109,7 @@ def fetch_status(folder: Path, config: NodeConfig, ledger: ChainLedger) -> dict[
         "collectable_batches": figures.collectable_batches,
         "disputes": [row.to_json() for row in read_disputes(log)],
         "claimable": str(ledger.settlement.claimable(config.node, block.number)),
+        **(next_batches(log, config, Outlook(ledger.settlement, config.node)) if log.exists() else {}),
     }
 
 

@@ -200,6 +200,8 @@ class Till:
         public = wants_public(order.request.parameters)
         key = ChannelKey(order.version_id, row.authorization.payer)
         gate = self._service.gate
+        if found is None:
+            gate.limit_risk(row.price)
         ticket = await gate.admit_prepaid(key.consumer, key.version_id)
         try:
             result, content = await self._run(order)

@@ -7,8 +7,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from assay.chain.abi import ContractAbi
@@ -18,7 +19,10 @@ from assay.node.batches import BatchState, BatchStore
 from assay.node.database import SqliteDatabase
 from assay.node.entries import Acknowledge, ChannelKey, HeldVoucher, Issue
 from assay.node.log import ReceiptLog
-from assay.node.settler import Settler, SettlerRules
+from assay.node.profit import read_profit
+from assay.node.settler import Settler
+from assay.node.spending import Kind
+from assay.node.worth import POST_BASE, Rows, SettlerRules
 from assay.types import ZERO_ADDRESS, Address, Hash32, SkipReason, Voucher
 
 from tests.support.deploy import deploy_contract, send_unlocked
@@ -290,3 +294,105 @@ def run_settler(desk: Desk, boundary: str) -> subprocess.CompletedProcess[bytes]
     command = [sys.executable, "-m", "tests.support.settle_once", desk.network.chain.url]
     command += [str(desk.network.deployments), str(desk.node.folder), desk.node.operator, boundary]
     return subprocess.run(command, capture_output=True, timeout=120, check=False)
+
+
+# What a batch is worth
+
+
+def test_step__batch_is_worth_its_gas__waits_until_it_is(desk: Desk) -> None:
+    """At a price of one base unit a wei, two gwei of gas price make a batch cost some 10^14 base units."""
+    amount = 10**17
+    consumer = desk.network.add_consumer((desk.node.operator, 2 * amount))
+    desk.receipt(consumer, 10**6, 0, price=10**6)
+    rules = {"native_price": 10**18, "min_age_seconds": 0.0, "max_age_seconds": 10**9}
+    with desk.settler(**rules) as settler:
+        settler.step()
+        assert desk.states() == []
+        desk.receipt(consumer, amount, 1, price=amount - 10**6)
+        settler.step()
+    assert desk.states() == [BatchState.POSTED]
+    assert desk.settled(consumer) == (amount, 1)
+
+
+def test_step__owing_consumer_begins_to_thaw__closes_at_once(desk: Desk) -> None:
+    network, node = desk.network, desk.node
+    consumer = network.add_consumer((node.operator, 100))
+    calm = network.add_consumer((node.operator, 100))
+    desk.receipt(calm, PRICE, 0)
+    desk.receipt(consumer, PRICE, 0)
+    with desk.settler(max_age_seconds=10**9) as settler:
+        settler.step()
+        assert desk.states() == []
+        network.chain.set_balance(consumer.address, 10**18)
+        begin = network.settlement.begin_thaw(node.operator, 100)
+        network.chain.request("anvil_impersonateAccount", consumer.address)
+        network.send_as(consumer.address, begin)
+        settler.step()
+    assert desk.states() == [BatchState.POSTED]
+    assert (desk.settled(consumer), desk.settled(calm)) == ((PRICE, 0), (PRICE, 0))
+
+
+def test_step__owed_for_receipts_posted_before__goes_with_an_unpaid_receipt(desk: Desk) -> None:
+    consumer = desk.network.add_consumer((desk.node.operator, 3))
+    desk.receipt(consumer, PRICE, 0)
+    with desk.settler() as settler:
+        settler.step(close_all=True)
+        assert desk.settled(consumer) == (3, 0)
+        desk.receipt(None, 0, 0)
+        settler.step(close_all=True)
+        assert desk.settled(consumer) == (3, 0)  # nothing would be paid
+        consumer.fund(desk.node.operator, 100)
+        settler.step(close_all=True)
+        settler.step(close_all=True)
+    assert desk.settled(consumer) == (PRICE, 0)
+    assert desk.states() == [BatchState.POSTED] * 2
+
+
+def test_step__one_batch_collected_by_another_hand__collects_the_rest(desk: Desk) -> None:
+    network = desk.network
+    consumer = network.add_consumer((desk.node.operator, 100))
+    with desk.settler() as settler:
+        for n in range(3):
+            desk.receipt(consumer, (n + 1) * PRICE, n)
+            settler.step(close_all=True)
+        store = BatchStore(desk.log.database, desk.node.operator)
+        first, *_ = store.in_state(BatchState.POSTED)
+        store.close()
+        network.chain.increase_time(WINDOW)
+        send = settler._payout._sender.send
+
+        def overtaken(*arguments: Any, **options: Any) -> Any:
+            """Somebody collects the first of them between the look and the transaction."""
+            monkey.undo()
+            network.send(network.settlement.collect([first.key]))
+            return send(*arguments, **options)
+
+        with pytest.MonkeyPatch.context() as monkey:
+            monkey.setattr(settler._payout._sender, "send", overtaken)
+            settler.step()
+        assert desk.states() == [BatchState.POSTED] * 3
+        settler._retry_at.clear()
+        settler.step()
+    assert desk.states() == [BatchState.COLLECTED] * 3
+    with closing(desk.log.database.connect()) as connection:
+        (row, whole) = read_profit(connection, 0, {})
+    assert (row.collected, row.royalty, row.fee, row.voided) == (12, 0, 3, 0)  # fee rounded up, royalty down
+    assert row.collected == network.token.balance_of(desk.node.operator)
+    assert min(row.gas[Kind.POST], row.gas[Kind.COLLECT], whole.gas[Kind.CLAIM]) > 0
+
+
+def test_step__vouchers_of_many__costs_what_the_model_says(desk: Desk) -> None:
+    """The figures of `worth` are held to the contract."""
+    earlier, *consumers = [desk.network.add_consumer((desk.node.operator, 1_000)) for _ in range(9)]
+    with desk.settler() as settler:
+        desk.receipt(earlier, PRICE, 0)
+        settler.step(close_all=True)  # the version's first batch
+        for turn in range(2):
+            for consumer in consumers:
+                desk.receipt(consumer, (turn + 1) * PRICE, turn)
+            settler.step(close_all=True)
+        with closing(desk.log.database.connect()) as connection:
+            _, *used = [gas for (gas,) in connection.execute("SELECT gas FROM spending ORDER BY batch")]
+    collecting = Rows().gas - POST_BASE
+    expected = [Rows(8, first=8).gas - collecting, Rows(8).gas - collecting]
+    assert used == pytest.approx(expected, rel=0.1)
