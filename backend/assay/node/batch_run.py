@@ -9,16 +9,8 @@ from dataclasses import dataclass, field
 from assay.node.batching import hash_outputs, join_rows, part_rows
 from assay.node.engine import Job, Result
 from assay.node.errors import RunFailed
+from assay.node.fair_queue import Entry
 from assay.node.runtime import OutOfTime, SessionRunner
-
-
-@dataclass(slots=True)
-class Task:
-    """A job with its rows; `submitted` by `time.perf_counter`."""
-
-    job: Job
-    rows: int
-    submitted: float
 
 
 @dataclass(slots=True)
@@ -27,7 +19,7 @@ class Batch:
     the run: a result for each, when it began, how long it took, how long of that the processor worked on it,
     and why these should rather not have been run together (empty: no reason)."""
 
-    tasks: list[Task]
+    tasks: list[Entry[Job]]
     rows: int
     size: int
     cancelled: int = 0
@@ -64,9 +56,9 @@ class WrongRows(RunFailed):
         super().__init__("a batch came back with other rows than went in")
 
 
-def _run(runner: SessionRunner, tasks: Sequence[Task]) -> list[Result] | Exception:
+def _run(runner: SessionRunner, tasks: Sequence[Entry[Job]]) -> list[Result] | Exception:
     try:
-        outputs = runner.run(join_rows([task.job.inputs for task in tasks]))
+        outputs = runner.run(join_rows([task.item.inputs for task in tasks]))
         if len(tasks) == 1:
             return [Result(tuple(outputs), hash_outputs(outputs))]
         parts = part_rows(outputs, [task.rows for task in tasks])

@@ -27,15 +27,16 @@ class _Held:
     finish: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Entry(Generic[T]):
-    """`key`: entries of unequal keys are never in one batch. `size` in bytes."""
+    """`key`: entries of unequal keys are never in one batch. `size` in bytes; `since` is the caller's."""
 
     item: T
     consumer: Hashable
     rows: int
     size: int
     key: Hashable
+    since: float = 0.0
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from assay.node.batch_run import Batch, Task
+from assay.node.batch_run import Batch
 from assay.node.batching import Batching, batch_key, row_count
 from assay.node.engine import EngineStatistics, Job
 from assay.node.errors import Unavailable
@@ -59,7 +59,7 @@ class LocalEngine:
         self._rules = rules
         self._times = times
         self._lock = threading.Lock()
-        self._queue: FairQueue[Task] = FairQueue(rules.max_waiting, rules.max_waiting_bytes)
+        self._queue: FairQueue[Job] = FairQueue(rules.max_waiting, rules.max_waiting_bytes)
         self._lanes = Lanes(runner, rules.lanes, self._lock, self._take_in_lane, self._finish)
         self._waiting = 0
         self._flush_due = False
@@ -78,12 +78,12 @@ class LocalEngine:
     def submit(self, job: Job) -> None:
         if self._drained is not None:
             raise Unavailable("this version is being unloaded; ask again, or ask another node", retry_after=1)
-        rows = row_count(job.inputs) if self.batching.max_rows > 1 else None
-        task = Task(job, rows or 1, time.perf_counter())
-        key = batch_key(job.inputs) if rows else id(task)  # of its own: it is joined with nothing
-        size = sum([array.nbytes for array in job.inputs])
+        inputs = job.inputs
+        size = sum([array.nbytes for array in inputs])
+        rows = row_count(inputs) if self.batching.max_rows > 1 else 0
+        key = batch_key(inputs) if rows else id(job)  # of its own: it is joined with nothing
         with self._lock:
-            if not self._queue.push(Entry(task, job.consumer, task.rows, size, key)):
+            if not self._queue.push(Entry(job, job.consumer, rows or 1, size, key, time.perf_counter())):
                 self.statistics.refused += 1
                 raise self._busy(job)
         self._waiting += 1
@@ -135,14 +135,11 @@ class LocalEngine:
     def _take(self) -> Batch | None:
         """The next batch; with the lock held, in any thread."""
         before = len(self._queue)
-        entries = self._queue.pop_batch(
-            self.batching.max_rows, self._rules.max_batch_bytes, lambda task: task.job.cancelled
-        )
-        cancelled = before - len(self._queue) - len(entries)
-        if not entries and not cancelled:
+        tasks = self._queue.pop_batch(self.batching.max_rows, self._rules.max_batch_bytes, _is_cancelled)
+        cancelled = before - len(self._queue) - len(tasks)
+        if not tasks and not cancelled:
             return None
-        tasks = [entry.item for entry in entries]
-        rows, size = sum([task.rows for task in tasks]), sum([entry.size for entry in entries])
+        rows, size = sum([task.rows for task in tasks]), sum([task.size for task in tasks])
         return Batch(tasks, rows, size, cancelled)
 
     def _take_in_lane(self) -> Batch | None:
@@ -162,7 +159,7 @@ class LocalEngine:
         for task, result in zip(batch.tasks, batch.results, strict=True):
             self.statistics.failed += isinstance(result, Exception)
             try:
-                task.job.done(result)
+                task.item.done(result)
             except Exception as error:
                 context = {"message": "what waited for a run failed", "exception": error}
                 asyncio.get_running_loop().call_exception_handler(context)
@@ -170,7 +167,7 @@ class LocalEngine:
 
     def _count(self, batch: Batch) -> None:
         self._times.record(batch.size, batch.cpu_seconds)
-        queued = sum([batch.started - task.submitted for task in batch.tasks])
+        queued = sum([batch.started - task.since for task in batch.tasks])
         self.statistics.ran(len(batch.tasks), batch.rows, batch.seconds, queued)
         rate = batch.rows / max(batch.seconds, 1e-6)
         self._rows_per_second += _SHARE * (rate - self._rows_per_second) if self._rows_per_second else rate
@@ -187,3 +184,7 @@ class LocalEngine:
         await self._drained.wait()
         self._lanes.stop()
         self._runner = None
+
+
+def _is_cancelled(job: Job) -> bool:
+    return job.cancelled
