@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,8 @@ LONG = ("scale", "soak", "receipts_log")
 """Measured only by name."""
 SERVING = ("node", "scale", "soak")
 """Take `Options`."""
+FILE_WIDTH = 160
+"""Columns of a table that goes to no terminal."""
 FIELDS = ("name", "value", "unit", "reference", "ratio")
 """`reference` is what the value is held against, in the same unit; `ratio` = value / reference."""
 
@@ -44,7 +47,8 @@ def main(names: tuple[str, ...], json_path: Path | None, no_peers: bool, rounds:
     scale (how the node's cost grows), receipts_log (a log of ten million) and soak (minutes at more than the
     node can take; fails if it does not hold) take long, and run only if they are named.
     """
-    console, progress = Console(highlight=False), Console(stderr=True, highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else FILE_WIDTH)
+    progress = Console(stderr=True, highlight=False)
     chosen = BENCHES if not names or "all" in names else tuple(dict.fromkeys(names))
     rows: list[Row] = []
     failures: list[str] = []

@@ -109,12 +109,14 @@ class Tally:
 
 @dataclass(frozen=True)
 class Overloaded:
-    """`times` and `latencies` of the answers, seconds: when they came, and since when they were due."""
+    """`times` and `latencies` of the answers, seconds: when they came, and since when they were due;
+    `callers`: whose they are."""
 
     seconds: float
     tally: Tally
     times: np.ndarray[tuple[int], np.dtype[np.float32]] = field(repr=False)
     latencies: np.ndarray[tuple[int], np.dtype[np.float32]] = field(repr=False)
+    callers: np.ndarray[tuple[int], np.dtype[np.uint16]] = field(repr=False)
     refusal_latencies: np.ndarray[tuple[int], np.dtype[np.float32]] = field(repr=False)
     busy: float
     late: float
@@ -152,6 +154,7 @@ class Overload:
         self._under_way: dict[int, tuple[int, float, int, Buffers]] = {}
         self._tally = Tally.of(len(plan.callers))
         self._times, self._latencies, self._refusals = array("f"), array("f"), array("f")
+        self._served = array("H")
         self._random = np.random.default_rng(0)
         self._drawn: list[int] = []
         self._late = 0.0
@@ -184,6 +187,7 @@ class Overload:
             tally=self._tally,
             times=np.array(self._times),
             latencies=np.array(self._latencies),
+            callers=np.array(self._served, np.uint16),
             refusal_latencies=np.array(self._refusals),
             busy=busy,
             late=self._late,
@@ -224,6 +228,7 @@ class Overload:
                 self._tally.served[which] += 1
                 self._times.append(now - started)
                 self._latencies.append(now - due)
+                self._served.append(which)
                 self._keep(which, answer, out)
             elif status == 0:
                 self._tally.broken[which] += 1

@@ -162,6 +162,7 @@ def test_overload__answers_refusals_and_broken_connections__are_told_apart(tmp_p
     assert sum(tally.offered) == pytest.approx(180, abs=20)
     assert tally.offered[1] > tally.offered[0]
     assert len(kept) == sum(tally.served) == len(found.latencies) > 0
+    assert np.bincount(found.callers, minlength=2).tolist() == tally.served
     assert sorted(set(kept["sequence"])) == sorted(kept["sequence"])
     assert all(bytes(one["digest"]) == int(one["sequence"]).to_bytes(32, "big") for one in kept)
     assert refused > tally.without_retry_after > 0

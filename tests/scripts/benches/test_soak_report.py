@@ -93,7 +93,9 @@ def soak(**changes: object) -> Soak:
         if name in {one.name for one in dataclasses.fields(Tally)}:
             setattr(tally, name, changes.pop(name))
     latencies = np.full(995, 0.1, np.float32)
-    load = Overloaded(10.0, tally, latencies, latencies, latencies, 0.3, 0.01, 0)
+    callers = np.repeat(np.arange(3, dtype=np.uint16), [250, 245, 500])
+    load = Overloaded(10.0, tally, latencies, latencies, callers, latencies, 0.3, 0.01, 0)
+    latencies[callers < 2] = 0.05
     whole = Soak(100.0, load, memory(*[200] * 60), (GOOD,) * 3, 0, 10.0)
     load_changes = {name: changes.pop(name) for name in ("latencies", "undrained") if name in changes}
     whole = dataclasses.replace(whole, load=dataclasses.replace(load, **load_changes))
@@ -151,3 +153,7 @@ def test_build_rows__soak__are_rows_of_the_table() -> None:
     assert rows["soak_served_rps"]["value"] == pytest.approx(99.5)
     assert rows["soak_honest_share"]["value"] == pytest.approx(0.98)
     assert rows["soak_refused"]["value"] == 505
+    assert (rows["soak_p99_ms"]["value"], rows["soak_honest_p99_ms"]["value"]) == (
+        pytest.approx(100),
+        pytest.approx(50),
+    )
