@@ -147,13 +147,16 @@ class Shop:
             "cancelAuthorization", key.address, word, signature[64], signature[:32], signature[32:64]
         )
 
-    def wait_until_sold(self) -> None:
+    def wait_for_metric(self, line: str) -> None:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
-            if "assay_node_x402_versions_proven 1.0" in httpx.get(f"{self.node.url}/metrics").text:
+            if line in httpx.get(f"{self.node.url}/metrics", timeout=30).text.splitlines():
                 return
             time.sleep(0.1)
-        raise TimeoutError((self.node.folder / "node.log").read_text()[-4000:])
+        raise TimeoutError(line + (self.node.folder / "node.log").read_text()[-4000:])
+
+    def wait_until_sold(self) -> None:
+        self.wait_for_metric("assay_node_x402_versions_proven 1.0")
 
 
 def receipt_of(answer: httpx.Response) -> dict[str, Any]:
@@ -403,10 +406,21 @@ def test_infer__facilitator_gone__is_503_and_nothing_is_paid(shop: Shop) -> None
     assert receipt_of(shop.buy(header))["consumer"] == key.address
 
 
+def test_settle__one_payment__costs_so_much_gas(shop: Shop) -> None:
+    """What `backend/operations/x402.md` tells operators."""
+    answer = shop.buy(shop.header(shop.payer()))
+    transaction = decoded(answer.headers["payment-response"])["transaction"]
+    mined = shop.network.chain.request("eth_getTransactionReceipt", transaction)
+    text = (ROOT / "backend" / "operations" / "x402.md").read_text()
+    (told,) = re.findall(r"about ([0-9,]+) a payment", text)
+    assert int(mined["gasUsed"], 16) == pytest.approx(int(told.replace(",", "")), rel=0.1)
+
+
 def test_settler__receipts_without_vouchers__are_posted_and_verify_from_the_chain(
     shop: Shop, tmp_path: Path
 ) -> None:
     """The last test here: it moves the chain's clock."""
+    shop.wait_for_metric("assay_node_open_receipts 0.0")
     answer = shop.buy(shop.header(shop.payer()))
     receipt = receipt_of(answer)
     domain = shop.network.domain
@@ -433,13 +447,3 @@ def test_settler__receipts_without_vouchers__are_posted_and_verify_from_the_chai
     assert report["final"] is True
     batch = shop.network.settlement.batch(Hash32(bytes.fromhex(report["proof"]["batch_id"][2:])))
     assert (batch.amount, batch.count) == (0, 0)
-
-
-def test_settle__one_payment__costs_so_much_gas(shop: Shop) -> None:
-    """What `backend/operations/x402.md` tells operators."""
-    answer = shop.buy(shop.header(shop.payer()))
-    transaction = decoded(answer.headers["payment-response"])["transaction"]
-    mined = shop.network.chain.request("eth_getTransactionReceipt", transaction)
-    text = (ROOT / "backend" / "operations" / "x402.md").read_text()
-    (told,) = re.findall(r"about ([0-9,]+) a payment", text)
-    assert int(mined["gasUsed"], 16) == pytest.approx(int(told.replace(",", "")), rel=0.1)
