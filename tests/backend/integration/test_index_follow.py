@@ -30,6 +30,17 @@ from sqlalchemy import select
 from tests.support.deploy import UNIT, deploy
 from tests.support.index_tables import contents, follow, new_database, new_follower
 from tests.support.index_world import World, index_world
+from tests.support.postgresql import Cluster
+
+on_both = pytest.mark.parametrize("server", ["sqlite", "postgresql"], indirect=True)
+
+
+@pytest.fixture
+def server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which database `new_database` makes."""
+    if request.param == "postgresql":
+        cluster: Cluster = request.getfixturevalue("postgresql")
+        monkeypatch.setenv("ASSAY_TEST_POSTGRESQL", cluster.url())
 
 
 @pytest.fixture
@@ -38,6 +49,8 @@ def world(tmp_path: Path) -> Iterator[World]:
         yield made
 
 
+@on_both
+@pytest.mark.usefixtures("server")
 def test_step__whole_life_of_a_market__derives_what_the_contracts_say(world: World, tmp_path: Path) -> None:
     version = world.publish("digits")
     other = world.publish("trees", program_root=b"\x01" * 32)

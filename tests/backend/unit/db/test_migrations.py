@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,8 @@ from assay.db.tables import Base, Cursor
 from assay.errors import ConfigurationError
 from assay.types import ZERO_ADDRESS
 from sqlalchemy import Engine, inspect, select, text
+
+from tests.support.postgresql import Cluster
 
 
 def check(engine: Engine) -> None:
@@ -65,15 +66,13 @@ def test_upgrade__database_of_the_first_release__keeps_its_rows_and_has_followed
 
 
 @pytest.mark.network
-def test_upgrade__postgresql__equals_the_declared_tables() -> None:
-    url = os.environ.get("ASSAY_TEST_POSTGRESQL")
-    if not url:
-        pytest.skip("ASSAY_TEST_POSTGRESQL does not name an empty PostgreSQL database")
+def test_upgrade__postgresql__equals_the_declared_tables(postgresql: Cluster) -> None:
+    url = postgresql.new_database()
     engine = open_engine(url)
-    drop_everything(engine)
     check(engine)
     drop_everything(engine)
     engine.dispose()
+    postgresql.drop_database(url)
 
 
 @pytest.mark.parametrize("url", ["mysql://x/y", "nonsense", "sqlite+aiosqlite:///x"])
