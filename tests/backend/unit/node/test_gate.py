@@ -15,7 +15,7 @@ from assay.commitments.receipts import voucher_digest
 from assay.commitments.signing import SigningKey
 from assay.errors import RetryableError
 from assay.node.database import SqliteDatabase
-from assay.node.entries import ChannelKey, HeldVoucher, Issue
+from assay.node.entries import ChannelKey, HeldVoucher, Issue, LoggedReceipt
 from assay.node.errors import PaymentError, Unavailable
 from assay.node.follower import Follower
 from assay.node.gate import Gate, Ticket
@@ -99,7 +99,7 @@ class Desk:
         key = ChannelKey(VERSION, CONSUMER.address)
         issue = Issue(key, input_hash, input_hash, ticket.price, ticket.voucher, ticket.payment)
         (logged,) = self.log.write([issue], SIGNER)
-        assert logged is not None
+        assert isinstance(logged, LoggedReceipt)
         self.gate.finish(ticket, logged)
 
     async def serve(self, amount: int, count: int = 0, input_hash: Hash32 = INPUT) -> Ticket:
