@@ -88,7 +88,9 @@ class LimitsConfig(Section):
     max_unacknowledged: int = Field(default=64, ge=1)
     run_seconds: float = Field(default=10.0, gt=0)
     deadline_ms: int = Field(default=1000, ge=1, description="what counts as answered in time")
-    arena_mib: int = Field(default=2048, ge=64, description="memory for tensors of all running models")
+    arena_mib: int = Field(
+        default=2048, ge=64, description="memory for tensors of all runs, beside [memory] budget_mib"
+    )
     artifact_mib: int = Field(default=512, ge=1)
     sandbox_mib: int = Field(default=4096, ge=1024)
     sandbox_seconds: int = Field(default=60, ge=1)

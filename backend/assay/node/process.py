@@ -210,7 +210,7 @@ class NodeProcess:
             ledger = ChainLedger(client, deployment, self.config.node)
             check_registered(ledger, signer)
             records = describe_all(ledger, self.config)
-            limit_arena(self.config.limits.arena_mib * MIB)
+            limit_arena(self.config.limits.arena_mib * MIB + memory_budget(self.config).size)
             log = ReceiptLog(log_database(self.folder, self.config), deployment.domain, self.config.node)
             stack.callback(log.close)
             mark_place(self.folder, log.database)

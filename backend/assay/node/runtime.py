@@ -34,7 +34,11 @@ _ARENA: list[int] = []
 
 
 def limit_arena(max_bytes: int) -> None:
-    """Cap what all sessions of this process may allocate for tensors; the first call of a process decides."""
+    """Cap what all sessions of this process may allocate for tensors; the first call of a process decides.
+
+    ONNX Runtime counts weights that it has rearranged as the arena's, without holding them to the cap; once
+    they are more than the cap, nothing is capped any more. So `max_bytes` must be more than all weights.
+    """
     if _ARENA:
         return
     info = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
