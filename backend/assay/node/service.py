@@ -156,11 +156,12 @@ class Service:
         parameters = {"receipt": orjson.dumps(answer.receipt.to_json(self.domain)).decode()}
         return oip.render_response(name, str(served.number), request.id, wanted, parameters)
 
-    async def answer(self, served: Served, request: oip.InferRequest) -> Answer:
+    async def answer(self, served: Served, request: oip.InferRequest, *, peer: str = "") -> Answer:
         """A request that another protocol brought, its inputs decoded and checked by `oip`'s rules; vouchers
-        are in its parameters. Raises RequestError of every kind in `errors`."""
+        are in its parameters. `peer` is the remote host, whose share an unpaid request takes. Raises
+        RequestError of every kind in `errors`."""
         admitted = self.admit_version(served)
-        return await self._answer(admitted, request, commit_tensors(request.inputs))
+        return await self._answer(admitted, request, commit_tensors(request.inputs), peer)
 
     async def _answer(
         self, admitted: Admitted, request: oip.InferRequest, input_hash: Hash32, peer: str = ""
@@ -179,7 +180,8 @@ class Service:
                 self.suspicion.note(peer)
             raise
         try:
-            result = await run_job(admitted.engine, request.inputs, terms.consumer)
+            taker = Address(f"ip:{peer}") if terms.voucher is None and peer else terms.consumer
+            result = await run_job(admitted.engine, request.inputs, taker)
             if served.exact:
                 served.exact.check_outputs(admitted.engine.outputs, result.outputs, rows)
             oip.requested_outputs(request, admitted.engine.outputs, result.outputs)

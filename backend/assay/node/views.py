@@ -9,11 +9,12 @@ from typing import Any, Final
 import orjson
 
 import assay
+from assay.commitments.public_data import ReceiptData
 from assay.errors import RequestError
 from assay.node import gauges
 from assay.node.database import Database
 from assay.node.errors import NotFound
-from assay.node.log import batch_receipts, read_data
+from assay.node.log import ReceiptLog, batch_receipts, read_data
 from assay.node.service import Service
 from assay.types import Address, Domain
 
@@ -88,19 +89,23 @@ def receipt(service: Service, digest: bytes) -> dict[str, Any]:
     return logged.to_json(service.domain)
 
 
-def receipt_data(database: Database, digest: bytes) -> bytes:
+def receipt_data(log: ReceiptLog, digest: bytes) -> bytes:
     """`GET /v1/receipts/{digest}/data`, as JSON. Raises NotFound `private`, `expired`, `not_found`."""
     name = f"receipt 0x{digest.hex()}"
-    with database.session() as connection:
-        row = connection.execute("SELECT public FROM receipts WHERE digest = ?", (digest,)).fetchone()
-        if row is None:
-            raise NotFound(f"this node issued no {name}")
-        if not row[0]:
-            raise NotFound(
-                f"{name} is private: its consumer did not ask for it with public; only the two know its data",
-                code="private",
-            )
-        data = read_data(connection, digest)
+    entry = None if log.pending is None else log.pending.by_digest.get(digest)
+    if entry is not None:  # what is in the tables later
+        public, data = entry.public, None if entry.data is None else ReceiptData.from_bytes(entry.data)
+    else:
+        with log.database.session() as connection:
+            row = connection.execute("SELECT public FROM receipts WHERE digest = ?", (digest,)).fetchone()
+            if row is None:
+                raise NotFound(f"this node issued no {name}")
+            public, data = bool(row[0]), read_data(connection, digest)
+    if not public:
+        raise NotFound(
+            f"{name} is private: its consumer did not ask for it with public; only the two know its data",
+            code="private",
+        )
     if data is None:
         raise NotFound(f"the window of {name} has passed; its data are not kept any more", code="expired")
     return orjson.dumps(data.to_json())

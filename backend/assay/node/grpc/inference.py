@@ -46,19 +46,19 @@ class Inference:
         self._running = 0
         self._bytes = 0
 
-    async def infer(self, request: Message, voucher: Mapping[str, Any]) -> Message:
-        """A ModelInferResponse. Raises RequestError of every kind in `errors`."""
-        task = asyncio.create_task(self._run(request, voucher))
+    async def infer(self, request: Message, voucher: Mapping[str, Any], peer: str) -> Message:
+        """A ModelInferResponse; `peer` is the remote host. Raises RequestError of every kind in `errors`."""
+        task = asyncio.create_task(self._run(request, voucher, peer))
         self._tasks.add(task)
         task.add_done_callback(self._done)
         return await asyncio.shield(task)
 
-    async def _run(self, request: Message, voucher: Mapping[str, Any]) -> Message:
+    async def _run(self, request: Message, voucher: Mapping[str, Any], peer: str) -> Message:
         started = time.perf_counter()
         status, code = 200, ""
         try:
             with self._held(request.ByteSize()):
-                return await self._infer(request, voucher)
+                return await self._infer(request, voucher, peer)
         except RequestError as error:
             status, code = error.status, error.code
             raise
@@ -94,21 +94,23 @@ class Inference:
             self._running -= 1
             self._bytes -= size
 
-    async def _infer(self, message: Message, voucher: Mapping[str, Any]) -> Message:
+    async def _infer(self, message: Message, voucher: Mapping[str, Any], peer: str) -> Message:
         served = self._service.catalog.find(model_route(message.model_name, message.model_version))
         started = time.perf_counter()
         try:
-            response = await self._answer(served, message, voucher)
+            response = await self._answer(served, message, voucher, peer)
         except BaseException:
             served.requests.record(time.perf_counter() - started, ok=False)
             raise
         served.requests.record(time.perf_counter() - started, ok=True)
         return response
 
-    async def _answer(self, served: Served, message: Message, voucher: Mapping[str, Any]) -> Message:
+    async def _answer(
+        self, served: Served, message: Message, voucher: Mapping[str, Any], peer: str
+    ) -> Message:
         engine = self._service.admit_version(served).engine
         request = await self._read(message, voucher, engine)
-        answer = await self._service.answer(served, request)
+        answer = await self._service.answer(served, request, peer=peer)
         wanted = oip.requested_outputs(request, engine.outputs, answer.outputs)
         receipt = orjson.dumps(answer.receipt.to_json(self._service.domain)).decode()
         name = message.model_name

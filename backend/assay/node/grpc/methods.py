@@ -7,12 +7,18 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from assay.node.catalog import Served
-from assay.node.errors import InputError, Unavailable
+from assay.node.errors import InputError, PaymentError, Unavailable
 from assay.node.extensions import described
 from assay.node.grpc.inference import Inference, model_route
 from assay.node.grpc.messages import Message, load_messages
-from assay.node.grpc.metadata import AUTHORIZATION, metadata_value, offer_metadata
-from assay.node.grpc.statuses import details
+from assay.node.grpc.metadata import (
+    AUTHORIZATION,
+    metadata_value,
+    offer_metadata,
+    payment_metadata,
+    peer_host,
+)
+from assay.node.grpc.statuses import abort, details
 from assay.node.grpc.tensors import read_parameters
 from assay.node.model_config import model_config
 from assay.node.operator_token import OperatorToken
@@ -93,12 +99,18 @@ class Methods:
 
     async def model_infer(self, request: Message, context: Any) -> Message:
         voucher = voucher_parameters(metadata_value(context.invocation_metadata(), VOUCHER))
-        return await self.inference.infer(request, voucher)
+        try:
+            return await self.inference.infer(request, voucher, peer_host(context.peer()))
+        except PaymentError as error:
+            served = self.service.catalog.find(model_route(request.model_name, request.model_version))
+            told = payment_metadata(self.service, served, error.consumer)
+            await abort(context, answer_error(error, "ModelInfer"), told)
 
     async def model_stream_infer(
         self, requests: AsyncIterator[Message], context: Any
     ) -> AsyncIterator[Message]:
         """One response for each request, in their order; a refused request does not end the stream."""
+        peer = peer_host(context.peer())
         with_metadata = metadata_value(context.invocation_metadata(), VOUCHER) is not None
         async for request in requests:
             response = load_messages().ModelStreamInferResponse()
@@ -109,7 +121,7 @@ class Methods:
                         f"own voucher in its parameters",
                         code="input_voucher",
                     )
-                response.infer_response.CopyFrom(await self.inference.infer(request, {}))
+                response.infer_response.CopyFrom(await self.inference.infer(request, {}, peer))
             except Exception as error:
                 response.error_message = details(answer_error(error, "ModelStreamInfer"))
                 response.infer_response.id = request.id

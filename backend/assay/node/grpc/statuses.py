@@ -38,7 +38,7 @@ def ascii_value(text: str) -> str:
     return quote(text, safe=_PRINTABLE)
 
 
-async def abort(context: Any, answered: Answered) -> NoReturn:
-    """End the call with it. Raises what grpc ends calls with."""
-    await context.abort(status_code(answered), details(answered), trailing_metadata(answered))
+async def abort(context: Any, answered: Answered, more: Metadata = ()) -> NoReturn:
+    """End the call with it, and with `more` trailing metadata. Raises what grpc ends calls with."""
+    await context.abort(status_code(answered), details(answered), trailing_metadata(answered) + more)
     raise AssertionError("grpc let the call go on")

@@ -33,6 +33,7 @@ ELSEWHERE: Final = {
     "input_body": ("backend/unit/node/http/test_connection.py", "== 408"),
     "internal": ("backend/unit/node/test_refusals.py", '"internal"'),
     "not_reproducible": ("backend/unit/node/test_receipt_views.py", '"not_reproducible"'),
+    "stake_exhausted": ("backend/unit/node/test_cover.py", '"stake_exhausted"'),
     "expired": ("backend/unit/node/test_receipt_views.py", '"expired"'),
 }
 """Codes that need what this world has not, and the test that produces each."""
@@ -205,7 +206,7 @@ def test_http__each_refusal__status_code_reason_and_cure(world: World, code: str
     answer = HTTP[code](world)
     refusal = REFUSALS[code]
     assert (answer.status_code, answer.json().get("code")) == (refusal.status, code), answer.text
-    assert set(answer.json()) == {"error", "code", "cure"}
+    assert set(answer.json()) - {"payment"} == {"error", "code", "cure"}  # what it would cost is beside it
     assert answer.json()["cure"] == refusal.cure and len(answer.json()["error"]) > 10
     assert ("retry-after" in answer.headers) == (refusal.status == 503)
 

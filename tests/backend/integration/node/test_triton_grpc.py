@@ -184,6 +184,27 @@ def test_prices__before_paying__in_trailing_metadata(stub: Any, world: World) ->
     }
 
 
+def test_prices__refused_for_payment__what_would_pay(stub: Any, world: World) -> None:
+    """What the consumer's channel owes is there once it is known who asks."""
+    consumer = world.consumer()
+    request = service_pb2.ModelInferRequest(model_name=world.paid.name, raw_input_contents=[X.tobytes()])
+    request.inputs.add(name="x", datatype="FP32", shape=[1, 4])
+
+    def payment(amount: int) -> dict[str, Any]:
+        for name, value in world.voucher(consumer, amount, 0).items():
+            request.parameters[name].string_param = value
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.ModelInfer(request, timeout=TIMEOUT)
+        return dict(json.loads(dict(caught.value.trailing_metadata())["assay-payment"]))
+
+    assert payment(PRICE - 1)["price"] == str(PRICE)
+    for name, value in world.voucher(consumer, PRICE, 0).items():
+        request.parameters[name].string_param = value
+    stub.ModelInfer(request, timeout=TIMEOUT)
+    channel = payment(PRICE + 1)["channel"]
+    assert (channel["consumer"], channel["charged"], channel["sequence"]) == (consumer.address, str(PRICE), 1)
+
+
 def test_statistics__after_requests__count_them(client: triton.InferenceServerClient, world: World) -> None:
     arrays = kinds_arrays()
     inputs = [given(arrays[name], name, kind) for name, kind, _ in KINDS]

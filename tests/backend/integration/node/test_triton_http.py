@@ -151,6 +151,29 @@ def test_infer__priced_model__paid_by_parameters(client: triton.InferenceServerC
         assert receipt["price"] == str(PRICE)
 
 
+def test_infer__priced_model__paid_by_header(client: triton.InferenceServerClient, world: World) -> None:
+    consumer = world.consumer()
+    voucher = world.voucher(consumer, PRICE, 0)
+    fields = {name.removeprefix("voucher_"): value for name, value in voucher.items()} | {"count": 0}
+    headers = {"Assay-Voucher": json.dumps(fields)}
+    receipts = [
+        json.loads(
+            client.infer(world.paid.name, [given()], headers=headers).get_response()["parameters"]["receipt"]
+        )
+        for _ in range(2)
+    ]
+    assert (receipts[0]["consumer"], receipts[0]["sequence"]) == (consumer.address, 1)
+    assert receipts[1] == receipts[0]  # repeated: the same receipt, paid once
+
+
+def test_prices__before_paying__in_the_header(world: World) -> None:
+    for path in ("", "/versions/1/ready"):
+        answer = httpx.get(f"http://{world.http}/v2/models/{world.paid.name}{path}", timeout=10)
+        offer = json.loads(answer.headers["assay-offer"])
+        assert (offer["price"], offer["node"]) == (str(PRICE), world.node.operator)
+        assert offer["version_id"] == "0x" + world.paid.version_id.hex()
+
+
 def test_infer__priced_model_without_voucher__status_402(
     client: triton.InferenceServerClient, world: World
 ) -> None:

@@ -37,13 +37,13 @@ class Issued:
 
     def code(self, digest: bytes) -> str:
         with pytest.raises(NotFound) as caught:
-            receipt_data(self.database, digest)
+            receipt_data(self.log, digest)
         return caught.value.code
 
 
 def test_receipt_data__public__is_given(tmp_path: Path) -> None:
     issued = Issued(tmp_path, public=True)
-    assert receipt_data(issued.database, issued.receipt.digest).startswith(b"{")
+    assert receipt_data(issued.log, issued.receipt.digest).startswith(b"{")
     issued.log.close()
 
 

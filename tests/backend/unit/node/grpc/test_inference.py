@@ -13,6 +13,7 @@ from assay.node.catalog import Catalog, Served
 from assay.node.errors import NotFound, Unavailable
 from assay.node.grpc.inference import Inference, model_route
 from assay.node.grpc.messages import load_messages
+from assay.node.grpc.metadata import peer_host
 from assay.node.http.exchange import Limits
 from assay.node.metrics import Metrics
 from assay.types import Address, Assurance, Domain, Hash32, TensorSpec
@@ -58,7 +59,8 @@ class WaitingService:
     def admit_version(self, served: Served) -> Admitted:
         return Admitted()
 
-    async def answer(self, served: Served, request: Any, **_: Any) -> Answer:
+    async def answer(self, served: Served, request: Any, *, peer: str) -> Answer:
+        assert peer == "127.0.0.1"
         await self.go.wait()
         self.answered += 1
         return Answer(request.inputs)
@@ -80,7 +82,7 @@ class World:
     def ask(self, name: str = "m", voucher: Mapping[str, Any] | None = None) -> Any:
         message = load_messages().ModelInferRequest(model_name=name, raw_input_contents=[X.tobytes()])
         message.inputs.add(name="x", datatype="FP32", shape=[1, 2])
-        return asyncio.ensure_future(self.inference.infer(message, voucher or {}))
+        return asyncio.ensure_future(self.inference.infer(message, voucher or {}, "127.0.0.1"))
 
 
 async def settled() -> None:
@@ -170,6 +172,14 @@ def test_infer__any_end__is_counted() -> None:
         assert 'assay_node_failures_total{code="model_unknown"} 1.0' in text
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("peer", "host"),
+    [("ipv4:10.0.0.1:99", "10.0.0.1"), ("ipv6:%5B::1%5D:99", "::1"), ("unix:", "unix:"), ("what", "what")],
+)
+def test_peer_host__of_grpcs_forms__the_host_alone(peer: str, host: str) -> None:
+    assert peer_host(peer) == host
 
 
 @pytest.mark.parametrize("version", ["x", "-1", "1.0", "٣", "1" * 10])
