@@ -14,6 +14,7 @@ from assay.node import spending, unbatched
 from assay.node.closing import Leaves, write_ranges
 from assay.node.database import Database
 from assay.node.entries import HeldVoucher
+from assay.node.retention import Retention
 from assay.node.schema import from_blob, to_blob
 from assay.node.spending import Kind
 from assay.node.unbatched import Exposure, OpenChannel, Range
@@ -316,6 +317,10 @@ class BatchStore:
             "UPDATE channels SET settled = ?, settled_count = ? WHERE id = ?",
             [(to_blob(amount), count, channel) for channel, amount, count in settled],
         )
+
+    def prune(self, retention: Retention, chain_time: int) -> int:
+        """How many receipts were dropped."""
+        return retention.prune_for(self._db, chain_time)
 
     # Claiming
 

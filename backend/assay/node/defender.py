@@ -22,21 +22,21 @@ from assay.chain.errors import InsufficientFunds
 from assay.chain.logs import scan_logs
 from assay.chain.outbox import IntentState
 from assay.chain.sender import Sender
-from assay.chain.values import Block, Call, EventData
+from assay.chain.values import Block, Call, EventData, parse_tx_receipt
 from assay.errors import AssayError, ContractRevert, FatalError, RetryableError
 from assay.exact.game import LEVELS, PARTS, Phase, Side, State, defend
+from assay.node import spending
 from assay.node.disputes import DisputeLog
 from assay.node.log import read_data
-from assay.node.retention import ROWS_A_STEP, Retention
+from assay.node.retention import PRUNE_SECONDS, Retention
+from assay.node.spending import Kind
 from assay.node.tracing import TraceSource, Undefendable, disagreement
-from assay.types import Address
+from assay.types import Address, Hash32
 
 REORG_BLOCKS: Final = 64
 """Events this deep are taken for good."""
 RETRY_SECONDS: Final = 30.0
 """After a refused move, and between two alerts of one dispute."""
-PRUNE_SECONDS: Final = 60.0
-PRUNE_BUDGET_SECONDS: Final = 10.0
 
 _log = structlog.get_logger(__name__)
 
@@ -72,9 +72,11 @@ class Defender:
         self._stale_since: dict[int, float] = {}
         self._told: dict[int, tuple[str, float]] = {}
         self._pruned_at = 0.0
+        self._unpaid: dict[str, Hash32] = {}
 
     def step(self) -> None:
         """Raises RetryableError, FatalError."""
+        self._note_costs()
         head = self._client.get_block("latest")
         records = self.follow(head)
         for record in sorted(records.values(), key=lambda one: one.state.deadline):
@@ -228,6 +230,7 @@ class Defender:
         known = self._sender.outbox.find(self._client.chain_id, self._sender.address, key)
         if known is None and not self._is_current(record):
             return
+        self._unpaid[key] = record.receipt.version_id
         intent = self._sender.submit(known.call if known else build(record), key=key)
         self._on_step("sent")
         if intent.state is IntentState.MINED and intent.receipt and int(intent.receipt["status"], 16) == 0:
@@ -270,16 +273,22 @@ class Defender:
             left = round(record.state.deadline - self._clock())
             _log.error("dispute not answered", **_name(record), problem=problem, seconds_left=left)
 
+    def _note_costs(self) -> None:
+        """Moves that were mined since, by the version that was defended."""
+        for key, version_id in list(self._unpaid.items()):
+            intent = self._sender.outbox.find(self._client.chain_id, self._sender.address, key)
+            if intent is None or intent.receipt is None:
+                continue
+            receipt = parse_tx_receipt(intent.receipt)
+            spending.record(self._disputes.connection, Kind.DEFEND, receipt, [(0, version_id)])
+            del self._unpaid[key]
+
     def _prune(self) -> None:
         known = self._disputes.cursor()
         if self._retention is None or known is None or self._clock() - self._pruned_at < PRUNE_SECONDS:
             return
         self._pruned_at = self._clock()
-        total = 0
-        while count := self._retention.prune(self._disputes.connection, known[1]):
-            total += count
-            if count < ROWS_A_STEP or self._clock() - self._pruned_at >= PRUNE_BUDGET_SECONDS:
-                break
+        total = self._retention.prune_for(self._disputes.connection, known[1])
         if total:
             _log.info("receipts and tensors that no dispute can need dropped", receipts=total)
 

@@ -9,7 +9,8 @@ unless the operator says so.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,6 +20,9 @@ from assay.node.database import Connection, Row
 from assay.node.unbatched import Range
 
 ROWS_A_STEP: Final = 1_000
+PRUNE_SECONDS: Final = 60.0
+PRUNE_BUDGET_SECONDS: Final = 10.0
+"""How often, and for how long at most: several thousand receipts a second can be dropped."""
 BATCHES_A_STEP: Final = 64
 ALL, RECEIPTS, GOING, GONE = 3, 2, 1, 0
 _ZERO: Final = "x'00000000000000000000000000000000'"
@@ -45,6 +49,21 @@ class Retention:
         if self.keep_seconds is not None and dropped < ROWS_A_STEP:
             dropped += self._drop_receipts(connection, chain_time)
         return dropped
+
+    def prune_for(
+        self,
+        connection: Connection,
+        chain_time: int,
+        seconds: float = PRUNE_BUDGET_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> int:
+        """`prune` until nothing is left to drop, or for so long."""
+        started, total = clock(), 0
+        while dropped := self.prune(connection, chain_time):
+            total += dropped
+            if dropped < ROWS_A_STEP or clock() - started >= seconds:
+                break
+        return total
 
     def _drop_tensors(self, connection: Connection, chain_time: int) -> int:
         """Of collected batches: a batch that is held is not. Beside its batch a receipt can be disputed

@@ -69,7 +69,14 @@ class Sending:
         poll = self.config.settlement.poll_seconds
         store = BatchStore(log, self.config.node)
         sender = Sender(self.ledger.client, self.signer, outbox)
-        settler = Settler(store, self.ledger.settlement, sender, self.config.node, settler_rules(self.config))
+        settler = Settler(
+            store,
+            self.ledger.settlement,
+            sender,
+            self.config.node,
+            settler_rules(self.config),
+            retention=None if self.ledger.deployment.has_disputes else self._retention(),
+        )
         thread = RepeatingThread("settler", settler.step, poll, self.fail)
         running = RunningThreads(thread, store, sender, outbox, self.grace_seconds)
         if self.ledger.deployment.has_disputes:
@@ -80,17 +87,19 @@ class Sending:
         thread.start()
         return running
 
+    def _retention(self) -> Retention:
+        rules = self.config.settlement
+        window = self.ledger.settlement.dispute_window()
+        return Retention(window, rules.free_receipts, rules.keep_seconds)
+
     def _defender(self, log: Database, disputes: DisputeLog, sender: Sender) -> Defender:
         config, ledger = self.config, self.ledger
         artifacts = ArtifactCache(self.folder / ARTIFACTS, config.hub_url)
         traces = LogTraces(log, ledger.models, artifacts, config.limits.artifact_mib * MIB)
-        retention = Retention(
-            ledger.settlement.dispute_window(),
-            config.settlement.free_receipts,
-            config.settlement.keep_seconds,
-        )
         game = DisputeGame(ledger.client, ledger.deployment)
-        return Defender(game, disputes, sender, config.node, self.wrap_traces(traces), retention=retention)
+        return Defender(
+            game, disputes, sender, config.node, self.wrap_traces(traces), retention=self._retention()
+        )
 
 
 def settler_rules(config: NodeConfig) -> SettlerRules:

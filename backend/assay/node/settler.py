@@ -26,6 +26,7 @@ from assay.errors import ContractRevert
 from assay.node.batches import Batch, BatchState, BatchStore, ChannelVoucher, Owing
 from assay.node.payout import Payout, mined_revert
 from assay.node.prospects import Forecast, Outlook, forecasts
+from assay.node.retention import PRUNE_SECONDS, Retention
 from assay.node.unbatched import choose_ranges, within_rows
 from assay.node.worth import SettlerRules
 from assay.types import Address, Hash32
@@ -48,9 +49,11 @@ class Settler:
         node: Address,
         rules: SettlerRules,
         *,
+        retention: Retention | None = None,
         clock: Callable[[], float] = time.time,
         on_step: Callable[[str], None] = lambda name: None,
     ) -> None:
+        """`retention`: drop what is old, where no defender does it."""
         self._store = store
         self._settlement = settlement
         self._client = settlement.client
@@ -62,6 +65,8 @@ class Settler:
         self._retry_at: dict[int, float] = {}
         self._told_at: dict[Hash32, float] = {}
         self._resumed = False
+        self._retention = retention
+        self._pruned_at = 0.0
         self._outlook = Outlook(settlement, node)
         self._payout = Payout(
             store,
@@ -84,6 +89,14 @@ class Settler:
         self.post_closed()
         self._payout.collect_final()
         self._payout.claim()
+        self._prune()
+
+    def _prune(self) -> None:
+        if self._retention is None or self._clock() - self._pruned_at < PRUNE_SECONDS:
+            return
+        self._pruned_at = self._clock()
+        if dropped := self._store.prune(self._retention, self._client.get_block("latest").timestamp):
+            _log.info("old receipts dropped", receipts=dropped)
 
     # Closing
 

@@ -20,8 +20,10 @@ from assay.node.database import SqliteDatabase
 from assay.node.entries import Acknowledge, ChannelKey, HeldVoucher, Issue
 from assay.node.log import ReceiptLog
 from assay.node.profit import read_profit
+from assay.node.retention import Retention
 from assay.node.settler import Settler
 from assay.node.spending import Kind
+from assay.node.unbatched import count_open
 from assay.node.worth import POST_BASE, Rows, SettlerRules
 from assay.types import ZERO_ADDRESS, Address, Hash32, SkipReason, Voucher
 
@@ -346,6 +348,22 @@ def test_step__owed_for_receipts_posted_before__goes_with_an_unpaid_receipt(desk
         settler.step(close_all=True)
     assert desk.settled(consumer) == (PRICE, 0)
     assert desk.states() == [BatchState.POSTED] * 2
+
+
+def test_step__unpaid_receipts_past_their_window__are_dropped_where_no_defender_does_it(
+    desk: Desk,
+) -> None:
+    for _ in range(3):
+        desk.receipt(None, 0, 0)
+    desk.network.chain.increase_time(WINDOW + 60)
+    with desk.settler() as settler:
+        settler._retention = Retention(WINDOW, free_receipts=False)
+        settler.step()
+    with closing(desk.log.database.connect()) as connection:
+        assert connection.execute("SELECT count(*) FROM receipts").fetchone() == (0,)
+        assert count_open(connection) == 0
+    desk.receipt(None, 0, 0)
+    assert desk.log.channel(desk.key(ZERO_ADDRESS)).sequence == 4
 
 
 def test_step__one_batch_collected_by_another_hand__collects_the_rest(desk: Desk) -> None:
