@@ -108,17 +108,17 @@ class Till:
         if any(field.startswith("voucher_") for field in request.parameters):
             raise InputError("send a voucher or PAYMENT-SIGNATURE, not both", code="input_payment")
         given = payment.authorization
-        await self._check_signature(payment)
-        order = Order(
-            admitted, request, input_hash, payment, payment_id(self._terms.domain, given.payer, given.nonce)
-        )
+        name = payment_id(self._terms.domain, given.payer, given.nonce)
+        identified = (given.payer, payment.identifier) if payment.identifier else None
         if self._waiting >= self._max_waiting:
             raise Unavailable("too many payments are in work; send the same request again", code="busy")
         self._waiting += 1
         try:
-            named = (given.payer, payment.identifier) if payment.identifier else None
-            async with self._alone(order.name), self._alone(named):
-                return await self._buy(order)
+            await self._check_signature(payment)
+            async with self._alone(name), self._alone(identified):
+                return await self._buy(Order(admitted, request, input_hash, payment, name))
+        except RetryableError as error:
+            raise pending(f"this node's log is out of reach: {error}") from None
         finally:
             self._waiting -= 1
 
