@@ -36,8 +36,8 @@ ELSEWHERE: Final = {
     "stake_exhausted": ("backend/unit/node/test_cover.py", '"stake_exhausted"'),
     "expired": ("backend/unit/node/test_receipt_views.py", '"expired"'),
 }
-"""Codes that need what this world has not, and the test that produces each; those with `payment` in their name
-are x402's."""
+"""Codes that need what this world has not, and the test that produces each; those with `payment` in their
+name are x402's."""
 
 
 def picking_model() -> bytes:
