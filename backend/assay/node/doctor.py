@@ -8,7 +8,6 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +18,8 @@ from assay.errors import AssayError, RetryableError
 from assay.node.chain_ledger import ChainLedger
 from assay.node.config import MIB, POSTING_SECONDS, NodeConfig, load_config, resolve_path
 from assay.node.disputes import read_disputes
+from assay.node.engine_checks import check_executor, check_memory, cost_of
+from assay.node.finding import Finding
 from assay.node.loader import describe_version
 from assay.node.log_place import log_database
 from assay.node.process import build_loader, folder_lock, load_signer
@@ -33,16 +34,6 @@ FETCHED_RECEIPTS: Final = 100_000
 GAS_PER_POSTING: Final = 150_000
 GAS_PER_DEFENCE: Final = 1_500_000
 """The node's moves of one long dispute."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One check. `cure` is what to type or change; empty where all is well."""
-
-    name: str
-    ok: bool
-    detail: str
-    cure: str = ""
 
 
 class Doctor:
@@ -60,6 +51,7 @@ class Doctor:
             return
         yield Finding("configuration", True, str(self._folder / "node.toml"))
         yield self._disk()
+        yield check_memory(config)
         yield from self._port(config)
         signer, finding = self._signer(config)
         yield finding
@@ -240,7 +232,7 @@ class Doctor:
         yield Finding("disputes", False, f"{frozen} open; {told or 'the node has not seen them yet'}", cure)
 
     def _versions(self, ledger: ChainLedger, config: NodeConfig) -> Iterator[Finding]:
-        if not config.versions:
+        if not config.versions and not config.serve_offers:
             cure = "assay node init --serve PUBLISHER/NAME@NUMBER=PRICE"
             yield Finding("versions", False, "node.toml names no version to serve", cure)
         loader = build_loader(self._folder, config)
@@ -249,7 +241,7 @@ class Doctor:
             try:
                 record = describe_version(ledger, Address(version.publisher), version.name, version.number)
                 offer = ledger.nodes.offer_of(ledger.node, record.served.version_id)
-                _, _, found = loader.inspect(record)
+                prepared = loader.prepare(record)
             except AssayError as error:
                 yield Finding(
                     name, False, str(error), "correct or remove it in node.toml, or push it to the hub"
@@ -259,8 +251,9 @@ class Doctor:
                 cure = f"assay node init --data {self._folder} (offers it)"
                 yield Finding(name, False, "loads, but is not offered on the chain", cure)
             else:
-                detail = f"loads, runs in {found.run_seconds * 1000:.1f} ms, offered at {offer.price}"
-                yield Finding(name, True, detail)
+                yield Finding(name, True, f"loads{cost_of(prepared)}, offered at {offer.price}")
+            if prepared.remote is not None:
+                yield check_executor(prepared.remote, name)
 
 
 def _batch_size(config: NodeConfig) -> Finding:

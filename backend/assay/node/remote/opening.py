@@ -12,7 +12,7 @@ from assay.node.exactness import lower_artifact
 from assay.node.oip import Array
 from assay.node.remote.engine import Reference, RemoteEngine, RemoteRules
 from assay.node.remote.executor import Executor, Target
-from assay.node.self_test import parse_self_test
+from assay.node.self_test import Vector, parse_self_test
 from assay.types import Hash32, TensorSpec
 
 
@@ -32,10 +32,8 @@ class RemoteVersion:
         return self.artifact.stat().st_size if self.artifact and self.settings.spot_check else 0
 
 
-def build_remote(
-    version: RemoteVersion, rules: RemoteRules, max_body: int, on_problem: Callable[[str], None]
-) -> RemoteEngine:
-    """Not started yet. SYNC: reads files, lowers the program for spot checks. Raises ArtifactRefused."""
+def executor_of(version: RemoteVersion, max_body: int) -> Executor:
+    """`max_body`: bytes of an answer. Reads the self-test. Raises ArtifactRefused."""
     settings = version.settings
     target = Target(
         settings.executor,
@@ -45,13 +43,19 @@ def build_remote(
         max_body,
         settings.executor_json,
     )
-    vectors = ()
-    reference = None
+    vectors: tuple[Vector, ...] = ()
     if version.artifact is not None and version.self_test is not None:
         vectors = tuple(parse_self_test(version.self_test.read_bytes(), version.artifact.name))
-        if settings.spot_check:
-            reference = evaluator_of(version.artifact)
-    executor = Executor(target, version.inputs, version.outputs, vectors)
+    return Executor(target, version.inputs, version.outputs, vectors)
+
+
+def build_remote(
+    version: RemoteVersion, rules: RemoteRules, max_body: int, on_problem: Callable[[str], None]
+) -> RemoteEngine:
+    """Not started yet. SYNC: reads files, lowers the program for spot checks. Raises ArtifactRefused."""
+    spotted = version.artifact if version.settings.spot_check else None
+    reference = evaluator_of(spotted) if spotted is not None else None
+    executor = executor_of(version, max_body)
     return RemoteEngine(executor, rules, on_problem, reference, memory_bytes=version.memory_bytes)
 
 

@@ -15,6 +15,7 @@ from assay.commitments.receipts import receipt_from_json
 from assay.commitments.signing import verify_signer
 from assay.commitments.tensors import commit_tensors
 from assay.node.config import SettlementConfig, VersionConfig
+from assay.node.doctor import Doctor
 
 from tests.support.exact_version import ExactVersion, exact_model, exact_version, row
 from tests.support.executors import MlServer
@@ -105,7 +106,11 @@ def test_assay_node_as_executor__paid_answers__are_signed_by_the_node_in_front(w
     with node.running():
         for n in range(1, 4):
             world.check(node, world.pay(node, consumer, n), n)
-        assert not list((node.folder / "artifacts").glob("*.part"))
+        findings = {finding.name: finding for finding in Doctor(node.folder).examine()}
+        (checked,) = (finding for name, finding in findings.items() if name.startswith("executor of "))
+        assert checked.ok
+        assert "binary tensors, 2 self-test vectors right" in checked.detail
+        assert findings["memory"].ok
 
 
 @pytest.fixture(scope="module")
