@@ -8,20 +8,28 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
+import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from assay.node.database import SqliteDatabase
 from assay.node.schema import to_blob
 from assay.types import Address, Hash32
 
-STEP = 100_000
+STEP = 3_000_000
+"""Receipts a transaction: nearly every page of the indexes is written once in each."""
 PRICE = 5
+KNOWN = 5_000
 _INSERT = (
     "INSERT INTO receipts (channel, sequence, version_id, digest, input_hash, output_hash, price,"
-    " executed_at, signature, voucher, public) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)"
+    " executed_at, signature, voucher, public)"
+    " WITH RECURSIVE numbers(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM numbers WHERE i + 1 < ?)"
+    " SELECT t.channel, t.sequence + i / ? + 1, ?, randomblob(32), randomblob(32), randomblob(32), ?, ?,"
+    " randomblob(65), randomblob(32), 0 FROM numbers CROSS JOIN turns t ON t.turn = i % ?"
 )
+_ADVANCE = "UPDATE turns SET sequence = sequence + ? / ? + (turn < ? % ?)"
 
 
 @dataclass(frozen=True)
@@ -36,59 +44,51 @@ def fill(
     database: SqliteDatabase, version_id: Hash32, consumers: Sequence[Address], receipts: int
 ) -> list[Known]:
     """Append so many receipts, the consumers' in turn, in no batch; some of them for looking up."""
-    known: list[Known] = []
+    count, price, now = len(consumers), to_blob(PRICE), int(time.time())
     with contextlib.closing(database.open_file()) as db:
         # nothing has to survive here, and nobody else has the file open
-        for pragma in ("journal_mode = OFF", "synchronous = OFF", "cache_size = -3000000"):
+        for pragma in ("journal_mode = OFF", "synchronous = OFF", "cache_size = -4000000"):
             db.execute(f"PRAGMA {pragma}")
-        channels = []
-        for consumer in consumers:
-            db.execute(
-                "INSERT INTO channels (version_id, consumer) VALUES (?, ?) ON CONFLICT DO NOTHING",
-                (version_id, consumer),
-            )
-            query = "SELECT id, sequence FROM channels WHERE version_id = ? AND consumer = ?"
-            channels.append(list(db.execute(query, (version_id, consumer)).fetchone()))
-        done = 0
-        while done < receipts:
-            count = min(STEP, receipts - done)
+        _prepare(db, version_id, consumers)
+        for done in range(0, receipts, STEP):
+            step = min(STEP, receipts - done)
             db.execute("BEGIN")
-            db.executemany(_INSERT, _rows(version_id, channels, count, known))
+            db.execute(_INSERT, (step, count, version_id, price, now, count))
+            db.execute(_ADVANCE, (step, count, step, count))
             db.execute("COMMIT")
-            done += count
-        for number, sequence in channels:
+        for channel, sequence in db.execute("SELECT channel, sequence FROM turns").fetchall():
             owed = to_blob(sequence * PRICE)
             db.execute(
                 "UPDATE channels SET sequence = ?, charged = ?, amount = ?, count = ? WHERE id = ?",
-                (sequence, owed, owed, sequence, number),
+                (sequence, owed, owed, sequence, channel),
             )
+        known = _sample(db)
         db.execute("PRAGMA journal_mode = WAL")
     return known
 
 
-def _rows(
-    version_id: Hash32, channels: Sequence[list[int]], count: int, known: list[Known]
-) -> Iterator[tuple[object, ...]]:
-    noise, price, now = os.urandom(count * 160), to_blob(PRICE), int(time.time())
-    for i in range(count):
-        channel = channels[i % len(channels)]
-        channel[1] += 1
-        parts = [noise[i * 160 + at : i * 160 + at + 32] for at in range(0, 160, 32)]
-        if i % 100 == 0:
-            known.append(Known(parts[0], parts[3]))
-        signature = parts[1] + parts[4] + b"\x1b"
-        yield (
-            channel[0],
-            channel[1],
-            version_id,
-            parts[0],
-            parts[1],
-            parts[2],
-            price,
-            now,
-            signature,
-            parts[3],
+def _prepare(db: sqlite3.Connection, version_id: Hash32, consumers: Sequence[Address]) -> None:
+    """The consumers' channels, and in which turn each gets a receipt."""
+    db.execute("CREATE TEMP TABLE turns (turn INTEGER PRIMARY KEY, channel INTEGER, sequence INTEGER)")
+    for turn, consumer in enumerate(consumers):
+        db.execute(
+            "INSERT INTO channels (version_id, consumer) VALUES (?, ?) ON CONFLICT DO NOTHING",
+            (version_id, consumer),
         )
+        db.execute(
+            "INSERT INTO turns SELECT ?, id, sequence FROM channels WHERE version_id = ? AND consumer = ?",
+            (turn, version_id, consumer),
+        )
+
+
+def _sample(db: sqlite3.Connection) -> list[Known]:
+    ((most,),) = db.execute("SELECT max(id) FROM receipts")
+    known = []
+    for number in random.sample(range(1, most + 1), min(KNOWN, most)):
+        row = db.execute("SELECT digest, voucher FROM receipts WHERE id = ?", (number,)).fetchone()
+        if row is not None and row[1] is not None:
+            known.append(Known(*row))
+    return known
 
 
 def settle_all_but(database: SqliteDatabase, version_id: Hash32, keep: int, size: int = 1_000_000) -> int:

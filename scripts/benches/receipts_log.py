@@ -71,7 +71,7 @@ class Bench:
 
     def grow(self, size: int) -> None:
         self.log.close()
-        self.known += fill(self.database, self.version_id, self.consumers, size - self.size)
+        self.known = fill(self.database, self.version_id, self.consumers, size - self.size)
         self.size = size
         self.open()
 
