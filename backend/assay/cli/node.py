@@ -108,6 +108,28 @@ def doctor(data: Path | None, as_json: bool) -> None:
         sys.exit(EXIT_UNHEALTHY)
 
 
+@command.command(name="move-log")
+@data_option
+@json_option
+@command_errors
+def move_log(data: Path | None, as_json: bool) -> None:
+    """Take a stopped node's receipts from its folder into the shared log that [log] url names."""
+    from assay.node.config import load_config
+    from assay.node.move_log import move_log
+    from assay.node.process import folder_lock, open_chain
+
+    folder = node_folder(data)
+    config = load_config(folder)
+    with folder_lock(folder):
+        client, deployment = open_chain(folder, config)
+        with client:
+            copied = move_log(folder, config, deployment.domain)
+    if as_json:
+        emit_json(copied)
+        return
+    click.echo(f"moved {copied['receipts']} receipts of {copied['channels']} channels; start the node again")
+
+
 @command.command()
 @data_option
 @json_option
