@@ -41,9 +41,9 @@ OVER = 1.5
 HONEST = 32
 GREEDY_SHARE = 0.5
 """Of all that is offered: what the honest ones ask for is within their fair share."""
-HONEST_LIMIT, GREEDY_LIMIT = 24, 384
-"""Requests under way; a greedy consumer does not care how many receipts it is behind."""
-CONNECTIONS = 768
+HONEST_LIMIT, GREEDY_LIMIT = 16, 384
+"""Requests under way, each on a connection: fewer in all than a node lets connect. A greedy consumer does not
+care how many receipts it is behind."""
 CAPACITY_SECONDS = 4.0
 CAPACITY_CONNECTIONS = 64
 SAMPLE_SECONDS = 1.0
@@ -69,7 +69,7 @@ def build_plan(stage: Stage, offer: Offer, capacity: float, seconds: float, fold
         port=stage.node.port,
         seconds=seconds,
         rate=capacity * OVER,
-        connections=CONNECTIONS,
+        connections=HONEST * HONEST_LIMIT + GREEDY_LIMIT,
         infer=offer.infer,
         payment=stage.payment(offer),
         callers=(*honest, Caller(fresh[-1], GREEDY_SHARE, GREEDY_LIMIT)),
