@@ -118,7 +118,12 @@ class EnginesConfig(Section):
     """How requests wait for a version and are run. Of the queue, a consumer may take as much as is free."""
 
     inline_ms: float = Field(default=1.0, ge=0, description="shorter runs are run in the event loop")
-    max_waiting: int = Field(default=512, ge=2, description="requests that wait for one version")
+    max_waiting: int = Field(
+        default=256,
+        ge=2,
+        description="requests that wait for one version; not more than max_concurrent, so that one consumer, "
+        "who gets half, cannot keep others from being heard",
+    )
     max_waiting_mib: int = Field(default=256, ge=1)
     max_batch_mib: int = Field(default=64, ge=1)
 
