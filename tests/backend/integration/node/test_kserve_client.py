@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.oip_world import PRICE, World, oip_world
+from tests.support.oip_world import PRICE, World
 from tests.support.venvs import peer_environment, peer_python
 
 SCRIPT = Path(__file__).parents[3] / "support" / "kserve_client.py"
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    peer_python("kserve")
-    with oip_world(tmp_path_factory.mktemp("kserve")) as found:
-        yield found
+@pytest.fixture
+def world(clients_world: World) -> World:
+    return clients_world
 
 
 def ask(world: World, **environment: str) -> dict[str, Any]:

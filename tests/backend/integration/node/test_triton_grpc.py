@@ -28,10 +28,9 @@ from tests.support.oip_world import KINDS, PRICE, World, X, kinds_arrays, oip_wo
 TIMEOUT = 20.0
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with oip_world(tmp_path_factory.mktemp("grpc")) as found:
-        yield found
+@pytest.fixture
+def world(clients_world: World) -> World:
+    return clients_world
 
 
 @pytest.fixture

@@ -18,13 +18,12 @@ from assay.commitments.signing import verify_signer
 from assay.commitments.tensors import commit_tensors
 from tritonclient.utils import InferenceServerException
 
-from tests.support.oip_world import KINDS, PRICE, World, X, kinds_arrays, oip_world
+from tests.support.oip_world import KINDS, PRICE, World, X, kinds_arrays
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with oip_world(tmp_path_factory.mktemp("http")) as found:
-        yield found
+@pytest.fixture
+def world(clients_world: World) -> World:
+    return clients_world
 
 
 @pytest.fixture
