@@ -243,11 +243,16 @@ class Till:
         return result, receipt_content(engine, inputs, result) if exact else None
 
     async def _issue(self, issue: Issue) -> LoggedReceipt | None:
-        """None if the payment has bought a receipt already."""
+        """None if the payment has bought a receipt already, by another process of this node."""
         try:
-            return await self._service.writer.submit(issue)
-        except (sqlite3.IntegrityError, IntegrityError):
+            logged = await self._service.writer.submit(issue)
+        except (sqlite3.IntegrityError, IntegrityError, PaymentError):
             return None
+        found = logged.signed.receipt if logged else None
+        if found is None or found.version_id != issue.key.version_id:
+            return None
+        is_ours = (found.input_hash, found.output_hash) == (issue.input_hash, issue.output_hash)
+        return logged if is_ours else None
 
     async def _after_another(self, order: Order, row: PaymentRow) -> Bought:
         logged = self._service.log.receipt_paid_by(row.payment)
