@@ -3,6 +3,8 @@ boundary."""
 
 from __future__ import annotations
 
+import asyncio
+import json
 import signal
 import subprocess
 import sys
@@ -16,9 +18,15 @@ from assay.chain.abi import ContractAbi
 from assay.commitments.receipts import voucher_digest
 from assay.commitments.signing import SigningKey
 from assay.node.batches import BatchState, BatchStore
+from assay.node.chain_ledger import ChainLedger
+from assay.node.config import SettlementConfig
 from assay.node.database import SqliteDatabase
 from assay.node.entries import Acknowledge, ChannelKey, HeldVoucher, Issue
+from assay.node.errors import OperatorOnly
+from assay.node.http.messages import Request
 from assay.node.log import ReceiptLog
+from assay.node.money import ProfitRoute
+from assay.node.operator_token import load_token
 from assay.node.profit import read_profit
 from assay.node.retention import Retention
 from assay.node.settler import Settler
@@ -28,7 +36,7 @@ from assay.node.worth import POST_BASE, Rows, SettlerRules
 from assay.types import ZERO_ADDRESS, Address, Hash32, SkipReason, Voucher
 
 from tests.support.deploy import deploy_contract, send_unlocked
-from tests.support.nodes import Consumer, Network, NodeUnderTest, Published, local_network
+from tests.support.nodes import ASSAY, Consumer, Network, NodeUnderTest, Published, local_network
 from tests.support.onnx_models import linear_manifest, linear_model
 from tests.support.settle_once import open_settler
 
@@ -414,3 +422,54 @@ def test_step__vouchers_of_many__costs_what_the_model_says(desk: Desk) -> None:
     collecting = Rows().gas - POST_BASE
     expected = [Rows(8, first=8).gas - collecting, Rows(8).gas - collecting]
     assert used == pytest.approx(expected, rel=0.1)
+
+
+# What its operator sees
+
+
+def test_status_and_profit__after_a_batch_and_one_more_receipt__tell_both(desk: Desk) -> None:
+    consumer = desk.network.add_consumer((desk.node.operator, 100))
+    desk.receipt(consumer, PRICE, 0)
+    with desk.settler() as settler:
+        settler.step(close_all=True)
+    desk.receipt(consumer, 3 * PRICE, 1, price=2 * PRICE)
+    desk.node.configure(settlement=SettlementConfig(native_price=10**18))
+    version = "0x" + desk.published.version_id.hex()
+    status = operate(desk, "status")
+    (waiting,) = status["next_batches"]
+    assert (waiting["version_id"], waiting["receipts"], waiting["value"]) == (version, 1, "8")
+    assert (status["at_risk"], status["cover"]) == ("15", None)
+    assert f"value 8 of {waiting['needed']} needed, or in " in status["next_batch"]
+    shown = operate(desk, "profit")
+    (row,) = shown["versions"]
+    found = {name: row[name] for name in ("version_id", "receipts", "pending", "open", "owed", "collected")}
+    expected = {"version_id": version, "receipts": 2, "pending": "4", "open": "10", "owed": "10"}
+    assert found == expected | {"collected": "0"}
+    assert int(row["profit"]) == -int(row["gas_wei"]["post"]) < 0
+    check_route(desk, row)
+
+
+def operate(desk: Desk, command: str) -> dict[str, Any]:
+    """`assay node COMMAND --json`."""
+    line = [*ASSAY, "node", command, "--data", str(desk.node.folder), "--json"]
+    done = subprocess.run(line, capture_output=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    return dict(json.loads(done.stdout))
+
+
+def check_route(desk: Desk, row: dict[str, Any]) -> None:
+    """The operator's route answers the same, and nobody else."""
+    ledger = ChainLedger(desk.network.client, desk.network.deployment, desk.node.operator)
+    token = load_token(desk.node.folder)
+    route = ProfitRoute(desk.log.database, ledger, 10**18, token, dict)
+
+    async def ask(**headers: str) -> Any:
+        raw = {name.encode(): value.encode() for name, value in headers.items()}
+        reply = await route.profit(Request("GET", b"/v1/node/profit", b"", raw, "127.0.0.1"))
+        return json.loads(reply.body)
+
+    assert asyncio.run(ask(authorization=f"Bearer {token.value}"))["versions"] == [row]
+    with pytest.raises(OperatorOnly):
+        asyncio.run(ask())
+    with pytest.raises(OperatorOnly):
+        asyncio.run(ask(authorization="Bearer no"))
