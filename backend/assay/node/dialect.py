@@ -10,7 +10,7 @@ from itertools import count
 from typing import Any, Final
 
 import psycopg
-from psycopg.adapt import Buffer, Dumper
+from psycopg.adapt import Buffer, Dumper, Loader
 from psycopg.postgres import types
 
 _BYTES: Final = re.compile(r"\bx'([0-9a-fA-F]*)'")
@@ -66,6 +66,14 @@ class _StrEnumDumper(Dumper):
         return str(obj.value).encode()
 
 
+class _SumLoader(Loader):
+    """Sums of integers are numeric in PostgreSQL; the log has no other numbers of that type."""
+
+    def load(self, data: Buffer) -> int:
+        return int(bytes(data))
+
+
 def adapt(connection: psycopg.Connection[Any]) -> None:
     connection.adapters.register_dumper(bool, _BoolDumper)
     connection.adapters.register_dumper(StrEnum, _StrEnumDumper)
+    connection.adapters.register_loader("numeric", _SumLoader)

@@ -52,6 +52,7 @@ class Doctor:
         yield Finding("configuration", True, str(self._folder / "node.toml"))
         yield self._disk()
         yield check_memory(config)
+        yield self._log(config)
         yield from self._port(config)
         signer, finding = self._signer(config)
         yield finding
@@ -89,6 +90,16 @@ class Doctor:
             cure = "free space, or move the folder: no signature leaves without a durable receipt"
             return Finding("disk", False, f"{free // MIB} MiB free at {self._folder}", cure)
         return Finding("disk", True, f"{free // MIB} MiB free")
+
+    def _log(self, config: NodeConfig) -> Finding:
+        try:
+            database = log_database(self._folder, config)
+            known = database.exists()
+            database.close()
+        except AssayError as error:
+            cure = "correct [log] in node.toml, or start the server that it names"
+            return Finding("receipts log", False, str(error), cure)
+        return Finding("receipts log", True, database.name + ("" if known else ", made at the first start"))
 
     def _port(self, config: NodeConfig) -> Iterator[Finding]:
         try:

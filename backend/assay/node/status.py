@@ -43,7 +43,7 @@ def read_log(log: Database, chain_time: int, dispute_window: int) -> LogFigures:
     if not log.exists():
         return LogFigures(batches={})
     with log.session() as db:
-        ((receipts,),) = db.execute("SELECT coalesce(max(id), 0) FROM receipts")
+        ((receipts,),) = db.execute("SELECT coalesce(sum(sequence), 0) FROM channels")
         ((open_receipts,),) = db.execute(
             "SELECT coalesce(sum(sequence - closed), 0) FROM channels WHERE sequence > closed"
         )
@@ -55,7 +55,7 @@ def read_log(log: Database, chain_time: int, dispute_window: int) -> LogFigures:
         posted = db.execute("SELECT amount, posted_at FROM batches WHERE state = 'posted'").fetchall()
     ripe = [from_blob(amount) for amount, at in posted if chain_time >= at + dispute_window]
     return LogFigures(
-        receipts=receipts,
+        receipts=int(receipts),
         open_receipts=open_receipts,
         last_receipt_at=last[0] if last else None,
         last_receipt="0x" + last[1].hex() if last else None,

@@ -145,7 +145,17 @@ def test_init__another_operators_folder__is_refused(operator: Operator) -> None:
 
 
 def test_doctor__after_init__finds_everything_in_order(operator: Operator) -> None:
-    expected = {"configuration", "disk", "port", "signer key", "RPC", "contracts", "clock", "registration"}
+    expected = {
+        "configuration",
+        "disk",
+        "receipts log",
+        "port",
+        "signer key",
+        "RPC",
+        "contracts",
+        "clock",
+        "registration",
+    }
     expected |= {"signer", "stake", "gas", "escrow thaw", "batch size", "memory"}
     expected.add(f"version {operator.version}")
     assert set(operator.doctor(code=0)) == expected

@@ -67,6 +67,15 @@ def test_execute__row_ids__rise(db: Connection) -> None:
     assert db.execute("SELECT raw FROM things").fetchone() == (bytes(4),)
 
 
+def test_execute__sum_of_integers__is_an_integer(db: Connection) -> None:
+    add(db, "a", 1 << 40)
+    add(db, "b", 2)
+    row = db.execute("SELECT coalesce(sum(size), 0), count(*) FROM things").fetchone()
+    assert row == ((1 << 40) + 2, 2)
+    assert row is not None
+    assert type(row[0]) is int
+
+
 def test_has_table__before_and_after__tells(db: Connection) -> None:
     assert db.has_table("things")
     assert not db.has_table("others")
