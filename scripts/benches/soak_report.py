@@ -186,6 +186,7 @@ def build_rows(soak: Soak) -> list[Row]:
         build_row("soak_retry_after_missing", tally.without_retry_after, "503s without Retry-After"),
         build_row("soak_p50_ms", percentile(latencies, 50) * 1e3, "ms, requests let in"),
         build_row("soak_p99_ms", soak.p99 * 1e3, "ms; reference: bound", soak.most_p99 * 1e3),
+        build_row("soak_longest_ms", float(latencies.max()) * 1e3, "ms, the longest that one let in took"),
         build_row("soak_honest_p99_ms", soak.honest_p99 * 1e3, "ms, of all but the greedy consumer"),
         build_row("soak_honest_share", min(shares[:-1]), "of its fair share, the least of them", LEAST_SHARE),
         build_row("soak_greedy_share", shares[-1], "of its fair share"),
