@@ -16,7 +16,7 @@ import orjson
 import uvloop
 from assay.errors import RequestError
 from assay.node.errors import Unavailable
-from assay.node.http.exchange import Exchange, Limits, Peer
+from assay.node.http.exchange import Exchange, KnownHead, Limits, Peer
 from assay.node.http.messages import Reply, Request
 from assay.node.http.routes import Handler, Routes
 from assay.node.http.server import Connections, HttpServer
@@ -27,6 +27,7 @@ class EchoApp:
 
     def __init__(self, limits: Limits, delay: float | None = 0.0) -> None:
         self.limits = limits
+        self.heads: dict[bytes, KnownHead] = {}
         self.connections = Connections(limits.max_connections)
         self.routes = Routes()
         self.routes.add("POST", "/echo", self._echo, max_body=limits.max_body)

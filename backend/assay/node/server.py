@@ -16,7 +16,7 @@ from assay.node.catalog import parse_model_path
 from assay.node.endpoints import Endpoints
 from assay.node.errors import InputError, PaymentError, TooLarge, Unavailable
 from assay.node.hot_path import HotPath
-from assay.node.http.exchange import Exchange, Limits, Peer, body_too_large
+from assay.node.http.exchange import Exchange, KnownHead, Limits, Peer, body_too_large
 from assay.node.http.messages import BINARY, Reply, Request
 from assay.node.http.routes import Handler, Routes
 from assay.node.http.server import Connections
@@ -39,6 +39,7 @@ class Server:
 
     def __init__(self, service: Service, info: views.NodeInfo, limits: Limits) -> None:
         self.limits = limits
+        self.heads: dict[bytes, KnownHead] = {}
         self.connections = Connections(limits.max_connections)
         self.routes = Routes()
         self.stopping = False
@@ -152,10 +153,10 @@ class Server:
 
     def _model_path(self, path: bytes) -> ModelRoute | None:
         """What a path that ends in `/infer` names."""
-        if not path.endswith(b"/infer") or not path.startswith(b"/v2/models/"):
-            return None
         found = self._paths.get(path)
         if found is None:
+            if not path.endswith(b"/infer") or not path.startswith(b"/v2/models/"):
+                return None
             found = parse_model_path(path[11:])
             if found is None or found.action != "infer":
                 return None

@@ -12,6 +12,7 @@ from assay.types import ZERO_ADDRESS, Address, Hash32, Voucher
 
 MAX_SIGNATURE: Final = 1024
 _FIELDS: Final = ("voucher_consumer", "voucher_amount", "voucher_count", "voucher_signature")
+_NAMES: Final = frozenset(_FIELDS)
 _CODE: Final = "input_voucher"
 
 
@@ -29,7 +30,7 @@ def parse_terms(parameters: Mapping[str, Any], price: int, node: Address, versio
 
     Only a signed voucher names a consumer: a name alone would let anybody advance somebody's sequence.
     """
-    if not any(field in parameters for field in _FIELDS):
+    if not parameters.keys() & _NAMES:
         if price:
             raise PaymentError(
                 f"this version costs {price} an inference; send {', '.join(_FIELDS)} in parameters",

@@ -15,12 +15,17 @@ from typing import Any, Final, cast
 import httptools
 
 from assay.node.http import exchange as limits_of
-from assay.node.http.exchange import MAX_HEAD, Application, Exchange
+from assay.node.http.exchange import MAX_HEAD, Application, Exchange, KnownHead
 from assay.node.http.messages import Reply, Request, render_head
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 DRAINED: Final = 1 << 20
 """A refused body of at most so many bytes is read to its end, and the connection lives on."""
+KNOWN_BYTES: Final = 2048
+KNOWN_HEADS: Final = 1024
+_SPECIAL: Final = frozenset(
+    (b"expect", b"transfer-encoding", b"upgrade", b"connection", b"content-encoding", b"trailer")
+)
 LINGER_SECONDS: Final = 2.0
 """How long a larger one is read and dropped after the refusal, so that whoever is still sending sees it."""
 
@@ -38,6 +43,9 @@ class Connection(asyncio.Protocol):
         self._head_bytes = 0
         self._field_bytes = 0
         self._in_head = False
+        self._is_between = True
+        """The parser has read whole requests alone."""
+        self._raw_head = b""
         self._incoming: Exchange | None = None
         self._waiting: deque[Exchange] = deque()
         self._current: Exchange | None = None
@@ -76,6 +84,8 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._has_ended:
             return
+        if self._is_between and not self._is_excess and self._take_known(data):
+            return
         self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
@@ -85,6 +95,49 @@ class Connection(asyncio.Protocol):
             self._refuse_head(limits_of.not_http(error))
         if self._in_head and self._head_bytes > MAX_HEAD:
             self._refuse_head(limits_of.head_too_large())
+
+    def _take_known(self, data: bytes) -> bool:
+        """A whole request, alone in what arrived, with the very head of one that was parsed before: what the
+        parser would say of it is known. Nothing waits then, and the parser is between two requests."""
+        end = data.find(b"\r\n\r\n", 0, KNOWN_BYTES) + 4
+        if end < 4 or self._current is not None or self._waiting or self._drained is not None:
+            return False
+        raw = data[:end]
+        known = self._app.heads.get(raw)
+        if known is None:
+            self._raw_head = raw if data.startswith(b"POST ") else b""
+            return False
+        if len(data) != end + known.length:
+            return False
+        request = Request("POST", known.path, known.query, known.headers, self.peer)
+        exchange = Exchange(request, self, perf_counter())
+        try:
+            exchange.max_body = self._app.begin(exchange, known.length)
+            exchange.is_admitted = True
+        except Exception as error:
+            exchange.refusal = self._app.refuse(error, request)
+        request.body = data[end:]
+        self._waiting.append(exchange)
+        self._step()
+        return True
+
+    def _remember(self, exchange: Exchange) -> None:
+        """The head of a request that was taken as it is, and told the length of its body."""
+        headers, heads = exchange.request.headers, self._app.heads
+        raw, self._raw_head = self._raw_head, b""
+        length = headers.get(b"content-length", b"")
+        if (
+            exchange.close
+            or exchange.refusal is not None
+            or exchange.is_http_1_0
+            or _SPECIAL & headers.keys()
+        ):
+            return
+        if not length.isdigit() or int(length) != exchange.size:
+            return
+        if len(heads) >= KNOWN_HEADS:
+            heads.clear()
+        heads[raw] = KnownHead(exchange.request.path, exchange.request.query, headers, exchange.size)
 
     def eof_received(self) -> bool:
         """Whoever has sent everything may still wait for answers."""
@@ -113,6 +166,7 @@ class Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         self._url, self._headers = b"", {}
         self._in_head = True
+        self._is_between = False
         self._head_bytes = 0  # what came before belongs to the body of the last request
         self._field_bytes = 0
         if self._current is None and self._drained is None:
@@ -178,6 +232,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         exchange, self._incoming = self._incoming, None
+        self._is_between = True
         if exchange is None or self._has_ended:
             return
         parts = exchange.parts
@@ -185,6 +240,8 @@ class Connection(asyncio.Protocol):
         exchange.parts = []
         if not self._parser.should_keep_alive():
             exchange.close = True
+        if self._raw_head:
+            self._remember(exchange)
         self._waiting.append(exchange)
         if self._current is None:
             self._step()

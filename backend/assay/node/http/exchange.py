@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -83,6 +84,16 @@ class Exchange:
         self.connection.send_raw(self, head, body)
 
 
+@dataclass(frozen=True, slots=True)
+class KnownHead:
+    """The head of a POST over HTTP/1.1 that keeps its connection and tells the `length` of its body."""
+
+    path: bytes
+    query: bytes
+    headers: Mapping[bytes, bytes]
+    length: int
+
+
 class Peer(Protocol):
     """A connection, as the application sees it. `deadline` (loop time): when its wait under way ends."""
 
@@ -101,6 +112,8 @@ class Application(Protocol):
     """Serves the requests of all connections, in the event loop."""
 
     limits: Limits
+    heads: dict[bytes, KnownHead]
+    """Heads that connections have read, by their bytes: clients send the same one again and again."""
 
     def begin(self, exchange: Exchange, length: int | None) -> int:
         """The head is there, and `length` if it tells one: bytes of body that are taken. Raises RequestError

@@ -179,7 +179,7 @@ def test_read__other_types__are_left_to_oip(dtype: str) -> None:
 def test_read__each_type_of_number__hashes_as_oip(dtype: str) -> None:
     spec = TensorSpec("x", dtype, (-1, 700))
     array = np.arange(1400).reshape(2, 700).astype(OIP_TO_NUMPY[dtype])
-    tensor = {"name": "x", "datatype": dtype, "shape": [2, 700]}
+    tensor: dict[str, object] = {"name": "x", "datatype": dtype, "shape": [2, 700]}
     tensor["parameters"] = {"binary_data_size": array.nbytes}
     head = json.dumps({"inputs": [tensor]}).encode()
     found = FastReader((spec,), OUTPUTS, 10_000).read(head + array.tobytes(), len(head))
