@@ -19,7 +19,7 @@ BENCHES = ("gas", "commitments", "index", "node", "exact", "dispute")
 """Measured if none is named."""
 LONG = ("scale", "soak", "receipts_log")
 """Measured only by name."""
-SERVING = ("node", "scale", "soak")
+WITH_OPTIONS = ("node", *LONG)
 """Take `Options`."""
 FILE_WIDTH = 160
 """Columns of a table that goes to no terminal."""
@@ -41,7 +41,12 @@ Row = dict[str, Any]
     help="node, scale: of which the best counts",
 )
 @click.option("--minutes", default=10.0, show_default=True, type=click.FloatRange(0.5), help="soak: how long")
-def main(names: tuple[str, ...], json_path: Path | None, no_peers: bool, rounds: int, minutes: float) -> None:
+@click.option(
+    "--rows", default=10_000_000, show_default=True, type=click.IntRange(1), help="receipts_log: receipts"
+)
+def main(
+    names: tuple[str, ...], json_path: Path | None, no_peers: bool, rounds: int, minutes: float, rows: int
+) -> None:
     """Measure gas, commitments, index, node, exact and dispute on this machine; all of them by default.
 
     scale (how the node's cost grows), receipts_log (a log of ten million) and soak (minutes at more than the
@@ -50,7 +55,7 @@ def main(names: tuple[str, ...], json_path: Path | None, no_peers: bool, rounds:
     console = Console(highlight=False, width=None if sys.stdout.isatty() else FILE_WIDTH)
     progress = Console(stderr=True, highlight=False)
     chosen = BENCHES if not names or "all" in names else tuple(dict.fromkeys(names))
-    rows: list[Row] = []
+    found: list[Row] = []
     failures: list[str] = []
     for name in chosen:
         module = importlib.import_module(f"scripts.benches.{name}")
@@ -59,18 +64,18 @@ def main(names: tuple[str, ...], json_path: Path | None, no_peers: bool, rounds:
             def show_progress(what: str, status: Status = status, name: str = name) -> None:
                 status.update(f"{name}: {what} …")
 
-            options = Options(not no_peers, minutes, rounds, show_progress)
+            options = Options(not no_peers, minutes, rounds, rows, show_progress)
             try:
-                measured = check_rows(name, module.run(options) if name in SERVING else module.run())
+                measured = check_rows(name, module.run(options) if name in WITH_OPTIONS else module.run())
             except MissingError as error:
                 raise click.ClickException(str(error)) from None
         console.print(build_table(name, measured))
         for note in options.notes:
             console.print(note, soft_wrap=True)
         failures += [f"{name}: {failure}" for failure in options.failures]
-        rows += measured
+        found += measured
         if json_path:
-            write_rows(json_path, rows)
+            write_rows(json_path, found)
     if failures:
         raise click.ClickException("does not hold: " + "; ".join(failures))
 

@@ -12,11 +12,13 @@ class MissingError(RuntimeError):
 
 @dataclass(frozen=True)
 class Options:
-    """`progress` is told what happens now. `minutes`: of the soak. `rounds`: of the serving bench."""
+    """`progress` is told what happens now. `minutes`: of the soak. `rounds`: of the serving benches. `rows`: of the
+    receipts log."""
 
     peers: bool = True
     minutes: float = 10.0
     rounds: int = 3
+    rows: int = 10_000_000
     progress: Callable[[str], None] = lambda _: None
     notes: list[str] = field(default_factory=list)
     """Lines to show below the table."""
