@@ -12,8 +12,8 @@ class MissingError(RuntimeError):
 
 @dataclass(frozen=True)
 class Options:
-    """`progress` is told what happens now. `minutes`: of the soak. `rounds`: of the serving benches. `rows`: of the
-    receipts log."""
+    """`progress` is told what happens now. `minutes`: of the soak. `rounds`: of the serving benches.
+    `rows`: of the receipts log."""
 
     peers: bool = True
     minutes: float = 10.0
