@@ -60,7 +60,7 @@ class Order:
             self.payment.identifier,
             self.version_id,
             self.input_hash,
-            self.admitted.price,
+            self.payment.authorization.value,
             self.payment.authorization,
         )
 
@@ -197,6 +197,13 @@ class Till:
 
     async def _sell(self, order: Order, row: PaymentRow, found: Transfer | None) -> Bought:
         """Run, be paid unless that was done before, sign."""
+        asked = order.payment.authorization.value
+        if found is not None and row.payment == order.name and row.price != asked:
+            raise PaymentError(
+                f"an authorization of this nonce has moved {row.price}, this request costs {asked}; sign one of "
+                "another nonce",
+                code="payment_mismatch",
+            )
         public = wants_public(order.request.parameters)
         key = ChannelKey(order.version_id, row.authorization.payer)
         gate = self._service.gate

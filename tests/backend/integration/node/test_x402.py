@@ -110,6 +110,14 @@ class Shop:
             chain.mine()
             chain.set_automine(True)
 
+    def change_price(self, price: int) -> None:
+        """Returns once the node asks for it."""
+        self.node.offer(self.published, price)
+        deadline = time.monotonic() + 30
+        while decoded(self.buy({}).headers["payment-required"])["accepts"][0]["amount"] != str(price):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
     def _outbid(self, name: str, *arguments: Any) -> str:
         """A stranger's call of the token that the next block has before all others; its hash."""
         call = self.network.token.write(name, *arguments)
@@ -361,6 +369,24 @@ def test_infer__front_run_by_a_stranger__is_answered_and_paid_once(shop: Shop) -
     answer = shop.buy(header)
     assert receipt_of(answer)["consumer"] == key.address
     assert decoded(answer.headers["payment-response"])["transaction"] == stranger
+    assert shop.income == before + PRICE
+
+
+def test_infer__dearer_twin_of_a_settled_authorization__buys_nothing(shop: Shop) -> None:
+    """The token takes one authorization of a nonce: what it moved is what was paid, not what the twin says."""
+    key, before = shop.payer(), shop.income
+    cheap = shop.header(key)
+    with shop.blocks_held():
+        assert shop.buy(cheap).json()["code"] == "payment_pending"
+    assert shop.income == before + PRICE
+    shop.change_price(4 * PRICE)
+    try:
+        answer = shop.buy(shop.header(key, value=4 * PRICE))
+        assert (answer.status_code, answer.json()["code"]) == (402, "payment_mismatch"), answer.text
+        assert "receipt" not in answer.json().get("parameters", {})
+    finally:
+        shop.change_price(PRICE)
+    assert receipt_of(shop.buy(cheap))["price"] == str(PRICE)
     assert shop.income == before + PRICE
 
 
