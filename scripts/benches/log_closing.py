@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 from assay.chain.keys import load_key
-from assay.node.database import SqliteDatabase
+from assay.node.receipts.database import SqliteDatabase
+from assay.node.settlement.worth import SettlerRules
 from assay.node.views import batch_lines
-from assay.node.worth import SettlerRules
 from assay.types import Address, Domain
 
 from tests.support.nodes import PASSWORD

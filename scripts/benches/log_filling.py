@@ -14,8 +14,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from assay.node.database import SqliteDatabase
-from assay.node.schema import to_blob
+from assay.node.receipts.database import SqliteDatabase
+from assay.node.receipts.schema import to_blob
 from assay.types import Address, Hash32
 
 STEP = 3_000_000

@@ -16,7 +16,7 @@ from assay.commitments.manifest import Manifest
 from assay.commitments.tensors import commit_tensors
 from assay.exact.lowering import lower
 from assay.exact.program import Program
-from assay.node.runtime import session_specs
+from assay.node.engines.runtime import session_specs
 from assay.types import Hash32
 from numpy.typing import NDArray
 

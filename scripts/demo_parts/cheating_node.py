@@ -16,9 +16,9 @@ from assay.cli.logs import configure_logs
 from assay.commitments.tensors import commit_tensors
 from assay.exact.game import TraceView
 from assay.node.config import load_config
-from assay.node.engine import Engine, Job, Result
+from assay.node.disputes.tracing import TraceSource, disagreement
+from assay.node.engines.engine import Engine, Job, Result
 from assay.node.process import NodeProcess
-from assay.node.tracing import TraceSource, disagreement
 from assay.types import Hash32, Receipt
 
 from tests.support.tampered_trace import TamperedTrace

@@ -19,8 +19,8 @@ from assay.commitments.parsing import parse_hash
 from assay.commitments.receipts import receipt_from_json, receipts_tree
 from assay.index.payments import decode_vouchers
 from assay.node.config import LOG_FILE
-from assay.node.database import SqliteDatabase
-from assay.node.rows import receipt_of_row
+from assay.node.receipts.database import SqliteDatabase
+from assay.node.receipts.rows import receipt_of_row
 from assay.types import Address, BatchKey, Hash32, SignedReceipt
 
 from .evidence import Account, Money, Posted

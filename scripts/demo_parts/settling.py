@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 from assay.chain.contracts import Settlement
 from assay.node.config import LOG_FILE
-from assay.node.database import SqliteDatabase
+from assay.node.receipts.database import SqliteDatabase
 
 from .processes import DemoError
 from .world import DISPUTE_WINDOW, World

@@ -15,8 +15,8 @@ import pytest
 from assay.commitments.receipts import receipt_from_json
 from assay.commitments.signing import verify_signer
 from assay.node.config import SettlementConfig
-from assay.node.database import SqliteDatabase
-from assay.node.log import ReceiptLog
+from assay.node.receipts.database import SqliteDatabase
+from assay.node.receipts.log import ReceiptLog
 
 from tests.support.nodes import Consumer, Network, NodeUnderTest, Published, local_network
 from tests.support.onnx_models import linear_manifest, linear_model

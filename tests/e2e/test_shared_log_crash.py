@@ -19,8 +19,8 @@ import pytest
 from assay.commitments.receipts import receipt_from_json
 from assay.commitments.signing import verify_signer
 from assay.node.config import LimitsConfig, SettlementConfig
-from assay.node.postgresql import PostgresDatabase
-from assay.node.rows import RECEIPT, receipt_of_row
+from assay.node.receipts.postgresql import PostgresDatabase
+from assay.node.receipts.rows import RECEIPT, receipt_of_row
 from assay.types import Address, Hash32, SignedReceipt
 
 from tests.conftest import DEEP

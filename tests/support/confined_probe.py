@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from assay.node.confinement import isolate, lock_down
+from assay.node.models.confinement import isolate, lock_down
 
 
 def attempt(action: Callable[[], object]) -> str:

@@ -24,13 +24,13 @@ from assay.chain.sender import Sender, SenderOptions
 from assay.commitments.public_data import ReceiptData, named_tensors
 from assay.commitments.tensors import commit_tensors
 from assay.exact.dispute import Side
-from assay.node.artifacts import ArtifactCache
-from assay.node.database import SqliteDatabase
-from assay.node.defender import Defender
-from assay.node.disputes import DisputeLog, DisputeRow, read_disputes
-from assay.node.entries import ChannelKey, Issue, LoggedReceipt
-from assay.node.log import ReceiptLog
-from assay.node.tracing import LogTraces, TraceSource
+from assay.node.disputes.defender import Defender
+from assay.node.disputes.dispute_log import DisputeLog, DisputeRow, read_disputes
+from assay.node.disputes.tracing import LogTraces, TraceSource
+from assay.node.models.artifacts import ArtifactCache
+from assay.node.receipts.database import SqliteDatabase
+from assay.node.receipts.entries import ChannelKey, Issue, LoggedReceipt
+from assay.node.receipts.log import ReceiptLog
 from assay.types import ZERO_ADDRESS, Address, SignedReceipt
 from numpy.typing import NDArray
 

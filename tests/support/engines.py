@@ -10,12 +10,12 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from assay.node.batching import Batching
-from assay.node.engine import Job, Result
-from assay.node.local_engine import EngineRules, LocalEngine
-from assay.node.opening import Loadable, warm_up
-from assay.node.runtime import SessionRunner, build_session, session_specs
-from assay.node.watchdog import Watchdog
+from assay.node.engines.batching import Batching
+from assay.node.engines.engine import Job, Result
+from assay.node.engines.local_engine import EngineRules, LocalEngine
+from assay.node.engines.opening import Loadable, warm_up
+from assay.node.engines.runtime import SessionRunner, build_session, session_specs
+from assay.node.engines.watchdog import Watchdog
 from assay.types import Address
 from numpy.typing import NDArray
 from onnx import TensorProto, helper

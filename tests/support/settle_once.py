@@ -17,10 +17,10 @@ from assay.chain.keys import load_key
 from assay.chain.outbox import Outbox
 from assay.chain.sender import Sender
 from assay.commitments.signing import SigningKey
-from assay.node.batches import BatchStore
-from assay.node.database import SqliteDatabase
-from assay.node.settler import Settler
-from assay.node.worth import SettlerRules
+from assay.node.receipts.database import SqliteDatabase
+from assay.node.settlement.batches import BatchStore
+from assay.node.settlement.settler import Settler
+from assay.node.settlement.worth import SettlerRules
 from assay.types import Address
 
 from tests.support.nodes import PASSWORD

@@ -29,7 +29,7 @@ from assay.commitments.identifiers import artifact_digest, cid
 from assay.errors import RequestError, VerificationError
 from assay.exact.lowering import Report, check_model
 from assay.exact.program import Program
-from assay.node.validate import Inspection, inspect_artifact
+from assay.node.models.validate import Inspection, inspect_artifact
 from assay.programs.figures import Figures, figures_of
 
 EXIT_OUTSIDE = 1
@@ -210,8 +210,8 @@ def _check_result(artifact: bytes, before: Inspection, report: Report, examples:
 def compare_both_ways(artifact: bytes, program: Program, feeds: dict[str, NDArray[Any]]) -> None:
     """Rows through onnxruntime and the exact evaluator. Raises VerificationError at the first difference."""
     from assay.exact.evaluator import evaluate
-    from assay.node.exactness import first_difference
-    from assay.node.runtime import build_session
+    from assay.node.engines.runtime import build_session
+    from assay.node.models.exactness import first_difference
 
     session = build_session(artifact)
     names = [item.name for item in session.get_outputs()]
@@ -246,7 +246,7 @@ def measure(source: bytes, artifact: bytes, examples: Examples, name: str) -> Me
 
 def run_rows(artifact: bytes, examples: Examples, name: str) -> NDArray[Any]:
     """One output for all rows, by onnxruntime."""
-    from assay.node.runtime import build_session
+    from assay.node.engines.runtime import build_session
 
     session = build_session(artifact)
     outputs = [session.run([name], feeds)[0] for feeds in examples.batches(ROWS_AT_ONCE)]

@@ -16,7 +16,7 @@ from assay.commitments.identifiers import artifact_digest, check_model_name
 from assay.commitments.manifest import Manifest
 from assay.errors import ConfigurationError, RequestError
 from assay.exact.lowering import Report, check_model
-from assay.node.validate import Inspection, check_signature, inspect_artifact
+from assay.node.models.validate import Inspection, check_signature, inspect_artifact
 from assay.types import Hash32, TensorSpec
 
 FILE = "model.toml"

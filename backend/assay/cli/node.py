@@ -165,8 +165,8 @@ def status(data: Path | None, watching: bool, interval: float, as_json: bool) ->
 
     With --watch and --json, one JSON line a look.
     """
-    from assay.node.chain_ledger import ChainLedger
     from assay.node.config import load_config
+    from assay.node.payments.chain_ledger import ChainLedger
     from assay.node.process import open_chain
     from assay.node.status import fetch_status
 
@@ -177,7 +177,7 @@ def status(data: Path | None, watching: bool, interval: float, as_json: bool) ->
         ledger = ChainLedger(client, deployment, config.node)
         if watching:
             from assay.cli.node_watch import watch
-            from assay.node.live import scrape
+            from assay.node.observability.live import scrape
 
             watch(
                 lambda: fetch_status(folder, config, ledger),
@@ -205,10 +205,10 @@ def profit(data: Path | None, as_json: bool) -> None:
 
     Amounts are in the token's base unit, gas in wei; `native_price` in node.toml makes one sum of them.
     """
-    from assay.node.chain_ledger import ChainLedger
     from assay.node.config import load_config
-    from assay.node.money import read_profit_of
+    from assay.node.payments.chain_ledger import ChainLedger
     from assay.node.process import open_chain
+    from assay.node.settlement.money import read_profit_of
 
     folder = node_folder(data)
     config = load_config(folder)

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from assay.cli.output import console
 from assay.errors import RetryableError
-from assay.node.live import Live, Series, compare
+from assay.node.observability.live import Live, Series, compare
 
 Status = dict[str, Any]
 

@@ -12,10 +12,10 @@ import rfc8785
 
 from assay.commitments.tensors import OIP_TO_NUMPY, array_bytes, commit_tensors
 from assay.exact.program import Program
-from assay.node.exactness import run_vector
-from assay.node.runtime import build_session
-from assay.node.self_test import parse_self_test
-from assay.node.validate import Inspection
+from assay.node.engines.runtime import build_session
+from assay.node.models.exactness import run_vector
+from assay.node.models.self_test import parse_self_test
+from assay.node.models.validate import Inspection
 from assay.types import Hash32, TensorSpec
 
 ROWS = 4

@@ -15,15 +15,15 @@ from assay.chain.client import ChainClient
 from assay.chain.deployments import Deployment
 from assay.commitments.signing import SigningKey
 from assay.errors import AssayError, RetryableError
-from assay.node.chain_ledger import ChainLedger
 from assay.node.config import MIB, POSTING_SECONDS, NodeConfig, load_config, resolve_path
-from assay.node.disputes import read_disputes
+from assay.node.disputes.dispute_log import read_disputes
 from assay.node.engine_checks import check_executor, check_memory, cost_of
 from assay.node.finding import Finding
-from assay.node.loader import describe_version
-from assay.node.log_place import log_database
+from assay.node.models.loader import describe_version
+from assay.node.payments.chain_ledger import ChainLedger
 from assay.node.process import build_loader, folder_lock, load_signer
-from assay.node.unbatched import read_exposure
+from assay.node.receipts.log_place import log_database
+from assay.node.receipts.unbatched import read_exposure
 from assay.types import Address
 
 MAX_SKEW_SECONDS: Final = 120

@@ -10,14 +10,14 @@ import orjson
 
 from assay.commitments.parsing import get_field, parse_address, parse_hash
 from assay.node import views
-from assay.node.catalog import Route, Served
-from assay.node.entries import ChannelKey
 from assay.node.errors import InputError, NotFound, Unavailable
 from assay.node.http.messages import NDJSON, Headers, Reply, Request, json_reply
 from assay.node.http.routes import Routes
-from assay.node.pricing import offer_document
+from assay.node.models.catalog import Route, Served
+from assay.node.payments.pricing import offer_document
+from assay.node.payments.terms import parse_voucher
+from assay.node.receipts.entries import ChannelKey
 from assay.node.service import Service
-from assay.node.terms import parse_voucher
 
 METRICS = b"text/plain; version=0.0.4; charset=utf-8"
 

@@ -8,8 +8,8 @@ from typing import Final
 from assay.errors import AssayError
 from assay.node.config import MIB, NodeConfig
 from assay.node.finding import Finding
-from assay.node.loader import Prepared
-from assay.node.memory import machine_bytes
+from assay.node.models.loader import Prepared
+from assay.node.models.memory import machine_bytes
 from assay.node.process import memory_budget
 from assay.node.remote.executor import Executor
 from assay.node.remote.opening import RemoteVersion, executor_of

@@ -15,17 +15,17 @@ from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import Any, Final
 
-from assay.node import oip
-from assay.node.catalog import Route, Served
-from assay.node.engine import Engine, Job, Result
-from assay.node.entries import Issue, LoggedReceipt
+from assay.node.engines.engine import Engine, Job, Result
 from assay.node.errors import PaymentError
-from assay.node.fast_answer import AnswerWriter
-from assay.node.fast_request import FastReader
-from assay.node.gate import Ticket
 from assay.node.http.exchange import Exchange
+from assay.node.models.catalog import Route, Served
+from assay.node.oip import protocol as oip
+from assay.node.oip.fast_answer import AnswerWriter
+from assay.node.oip.fast_request import FastReader
+from assay.node.payments.gate import Ticket
+from assay.node.payments.terms import parse_terms
+from assay.node.receipts.entries import Issue, LoggedReceipt
 from assay.node.service import Service, receipt_content, wants_public
-from assay.node.terms import parse_terms
 from assay.types import Address, Hash32
 
 MAX_BODY: Final = 524_288

@@ -14,12 +14,12 @@ from typing import Final
 from assay.chain.outbox import Outbox
 from assay.errors import ConfigurationError
 from assay.node.config import LOG_FILE, OUTBOX_FILE, NodeConfig
-from assay.node.database import Connection, Database, SqliteDatabase
-from assay.node.importing import Importer
-from assay.node.journal import Journal
-from assay.node.journal_entries import decode
-from assay.node.log_place import mark_place, shared_database
-from assay.node.schema import prepare_database
+from assay.node.receipts.database import Connection, Database, SqliteDatabase
+from assay.node.receipts.importing import Importer
+from assay.node.receipts.journal import Journal
+from assay.node.receipts.journal_entries import decode
+from assay.node.receipts.log_place import mark_place, shared_database
+from assay.node.receipts.schema import prepare_database
 from assay.types import Domain
 
 ROWS: Final = 1_000

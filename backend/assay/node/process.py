@@ -24,9 +24,6 @@ from assay.chain.outbox import Outbox
 from assay.commitments.identifiers import model_id, version_id
 from assay.commitments.signing import SigningKey
 from assay.errors import ConfigurationError, FatalError
-from assay.node.artifacts import ArtifactCache
-from assay.node.catalog import Catalog
-from assay.node.chain_ledger import ChainLedger
 from assay.node.config import (
     ARTIFACTS,
     MIB,
@@ -34,42 +31,45 @@ from assay.node.config import (
     NodeConfig,
     resolve_path,
 )
-from assay.node.counting import Distribution
-from assay.node.cover import StakeCover
-from assay.node.engine import Engine
-from assay.node.extensions import Extensions
-from assay.node.follower import Follower
-from assay.node.gate import Gate
+from assay.node.disputes.tracing import TraceSource
+from assay.node.engines.engine import Engine
+from assay.node.engines.local_engine import EngineRules
+from assay.node.engines.opening import LocalEngines, same_engine
+from assay.node.engines.runtime import limit_arena
 from assay.node.http.exchange import Limits
 from assay.node.http.server import HttpServer
-from assay.node.journal import Journal
-from assay.node.journal_writer import JournalWriter
-from assay.node.lifecycle import Lifecycle
-from assay.node.loader import Loader, VersionRecord, describe_version
-from assay.node.local_engine import EngineRules
-from assay.node.log import ReceiptLog
-from assay.node.log_place import log_database, mark_place
-from assay.node.memory import MemoryBudget, machine_bytes
-from assay.node.metrics import Metrics
-from assay.node.money import ProfitRoute
-from assay.node.offers import OfferScan
-from assay.node.opening import LocalEngines, same_engine
+from assay.node.models.artifacts import ArtifactCache
+from assay.node.models.catalog import Catalog
+from assay.node.models.lifecycle import Lifecycle
+from assay.node.models.loader import Loader, VersionRecord, describe_version
+from assay.node.models.memory import MemoryBudget, machine_bytes
+from assay.node.models.offers import OfferScan
+from assay.node.models.validate import SandboxLimits
+from assay.node.observability.counting import Distribution
+from assay.node.observability.metrics import Metrics
+from assay.node.oip.extensions import Extensions
+from assay.node.oip.repository import Repository
 from assay.node.operator_token import load_token
+from assay.node.payments.chain_ledger import ChainLedger
+from assay.node.payments.follower import Follower
+from assay.node.payments.gate import Gate
+from assay.node.receipts.journal import Journal
+from assay.node.receipts.journal_writer import JournalWriter
+from assay.node.receipts.log import ReceiptLog
+from assay.node.receipts.log_place import log_database, mark_place
+from assay.node.receipts.writer import ReceiptWriter
 from assay.node.remote.engine import RemoteRules
-from assay.node.repository import Repository
-from assay.node.runtime import limit_arena
-from assay.node.sending import RunningThreads, Sending
 from assay.node.server import Server
 from assay.node.service import Service
-from assay.node.tracing import TraceSource
-from assay.node.validate import SandboxLimits
+from assay.node.settlement.cover import StakeCover
+from assay.node.settlement.money import ProfitRoute
+from assay.node.settlement.sending import RunningThreads, Sending
 from assay.node.views import NodeInfo
-from assay.node.writer import ReceiptWriter
 from assay.types import Address, Hash32
 
 if TYPE_CHECKING:
     from assay.node.grpc.server import GrpcServer
-    from assay.node.standby import Standby
+    from assay.node.settlement.standby import Standby
 
 GRACE_SECONDS: Final = 15
 
@@ -394,8 +394,8 @@ class NodeProcess:
         if not log.is_shared:
             gate = Gate(domain, log, follower, ledger, max_unacknowledged=most)
             return gate, JournalWriter(log, Journal(self.folder), signer, self._fail, groups=groups)
-        from assay.node.shared_gate import SharedGate
-        from assay.node.shared_writer import SharedWriter
+        from assay.node.payments.shared_gate import SharedGate
+        from assay.node.receipts.shared_writer import SharedWriter
 
         shared = SharedGate(domain, log, follower, ledger, max_unacknowledged=most)
         return shared, SharedWriter(log, signer, self._fail, shared)
@@ -409,7 +409,7 @@ class NodeProcess:
         )
         if not log.is_shared:
             return sending.start(log.database, Outbox(self.folder / OUTBOX_FILE))
-        from assay.node.standby import stand_by
+        from assay.node.settlement.standby import stand_by
 
         return stand_by(log, sending)
 

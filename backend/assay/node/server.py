@@ -11,8 +11,6 @@ import orjson
 
 from assay.errors import RequestError
 from assay.node import views
-from assay.node.catalog import Route as ModelRoute
-from assay.node.catalog import parse_model_path
 from assay.node.endpoints import Endpoints
 from assay.node.errors import InputError, PaymentError, TooLarge, Unavailable
 from assay.node.hot_path import HotPath
@@ -20,12 +18,14 @@ from assay.node.http.exchange import Exchange, KnownHead, Limits, Peer, body_too
 from assay.node.http.messages import BINARY, Reply, Request
 from assay.node.http.routes import Handler, Routes
 from assay.node.http.server import Connections
-from assay.node.oip import HEADER_LENGTH
-from assay.node.pricing import payment_document
+from assay.node.models.catalog import Route as ModelRoute
+from assay.node.models.catalog import parse_model_path
+from assay.node.oip.protocol import HEADER_LENGTH
+from assay.node.payments.pricing import payment_document
+from assay.node.payments.voucher_header import NAME as VOUCHER_NAME
+from assay.node.payments.voucher_header import voucher_parameters
 from assay.node.refusals import answer_error
 from assay.node.service import Service
-from assay.node.voucher_header import NAME as VOUCHER_NAME
-from assay.node.voucher_header import voucher_parameters
 from assay.node.x402.door import Door
 from assay.node.x402.wire import SIGNATURE as X402_SIGNATURE
 

@@ -15,19 +15,19 @@ import orjson
 
 from assay.commitments.public_data import ReceiptData, named_tensors
 from assay.commitments.tensors import commit_tensors
-from assay.node import oip
-from assay.node.catalog import Catalog, Served
-from assay.node.engine import Engine, Result, run_job
-from assay.node.entries import Acknowledge, ChannelKey, Issue, LoggedReceipt
+from assay.node.engines.engine import Engine, Result, run_job
 from assay.node.errors import InputError, NotFound, NotReproducible, PaymentError, Unavailable, VersionRevoked
-from assay.node.follower import Follower
-from assay.node.gate import Gate, Ticket
-from assay.node.log import ReceiptLog
-from assay.node.metrics import Metrics
-from assay.node.oip import Array
-from assay.node.suspicion import Suspicion
-from assay.node.terms import Terms, parse_terms
-from assay.node.writer import ReceiptWriter
+from assay.node.models.catalog import Catalog, Served
+from assay.node.observability.metrics import Metrics
+from assay.node.oip import protocol as oip
+from assay.node.oip.protocol import Array
+from assay.node.payments.follower import Follower
+from assay.node.payments.gate import Gate, Ticket
+from assay.node.payments.suspicion import Suspicion
+from assay.node.payments.terms import Terms, parse_terms
+from assay.node.receipts.entries import Acknowledge, ChannelKey, Issue, LoggedReceipt
+from assay.node.receipts.log import ReceiptLog
+from assay.node.receipts.writer import ReceiptWriter
 from assay.types import Address, Domain, Hash32, VersionStatus
 
 SMALL_BODY: Final = 65_536

@@ -19,9 +19,9 @@ from assay.chain.sender import Sender
 from assay.chain.values import Call
 from assay.commitments.identifiers import checksum_address
 from assay.errors import ConfigurationError
-from assay.node.chain_ledger import ChainLedger
 from assay.node.config import NodeConfig, VersionConfig, resolve_path, write_config
-from assay.node.loader import describe_version
+from assay.node.models.loader import describe_version
+from assay.node.payments.chain_ledger import ChainLedger
 from assay.types import ZERO_ADDRESS, Address, Hash32
 
 MIN_SIGNER_WEI: Final = 10**16

@@ -12,15 +12,15 @@ import httpx
 from assay.chain.client import ChainClient
 from assay.chain.errors import RpcError
 from assay.errors import ConfigurationError
-from assay.node.chain_ledger import ChainLedger
 from assay.node.config import NodeConfig
-from assay.node.database import Database
-from assay.node.disputes import read_disputes
+from assay.node.disputes.dispute_log import read_disputes
 from assay.node.doctor import MIN_POSTINGS, posting_price
-from assay.node.log_place import log_database
-from assay.node.money import next_batches
-from assay.node.prospects import Outlook
-from assay.node.schema import from_blob
+from assay.node.payments.chain_ledger import ChainLedger
+from assay.node.receipts.database import Database
+from assay.node.receipts.log_place import log_database
+from assay.node.receipts.schema import from_blob
+from assay.node.settlement.money import next_batches
+from assay.node.settlement.prospects import Outlook
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,10 @@ import orjson
 import assay
 from assay.commitments.public_data import ReceiptData
 from assay.errors import RequestError
-from assay.node import gauges
-from assay.node.database import Database
 from assay.node.errors import NotFound
-from assay.node.log import ReceiptLog, batch_receipts, read_data
+from assay.node.observability import gauges
+from assay.node.receipts.database import Database
+from assay.node.receipts.log import ReceiptLog, batch_receipts, read_data
 from assay.node.service import Service
 from assay.types import Address, Domain
 

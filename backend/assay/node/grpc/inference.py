@@ -11,13 +11,13 @@ from typing import Any, Final
 import orjson
 
 from assay.errors import RequestError
-from assay.node import oip
-from assay.node.catalog import Route, Served
-from assay.node.engine import Engine
+from assay.node.engines.engine import Engine
 from assay.node.errors import NotFound, Unavailable
 from assay.node.grpc.messages import Message
 from assay.node.grpc.tensors import build_response, is_typed, read_request
 from assay.node.http.exchange import Limits
+from assay.node.models.catalog import Route, Served
+from assay.node.oip import protocol as oip
 from assay.node.service import Service
 
 SMALL_MESSAGE: Final = 65_536

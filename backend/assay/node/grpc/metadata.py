@@ -8,9 +8,9 @@ from urllib.parse import unquote
 
 import orjson
 
-from assay.node.catalog import Served
 from assay.node.grpc.statuses import Metadata
-from assay.node.pricing import offer_document, payment_document
+from assay.node.models.catalog import Served
+from assay.node.payments.pricing import offer_document, payment_document
 from assay.node.service import Service
 from assay.types import Address
 

@@ -6,9 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from assay.node.catalog import Served
 from assay.node.errors import InputError, PaymentError, Unavailable
-from assay.node.extensions import described
 from assay.node.grpc.inference import Inference, model_route
 from assay.node.grpc.messages import Message, load_messages
 from assay.node.grpc.metadata import (
@@ -20,14 +18,16 @@ from assay.node.grpc.metadata import (
 )
 from assay.node.grpc.statuses import abort, details
 from assay.node.grpc.tensors import read_parameters
-from assay.node.model_config import model_config
+from assay.node.models.catalog import Served
+from assay.node.oip.extensions import described
+from assay.node.oip.model_config import model_config
+from assay.node.oip.repository import Repository
+from assay.node.oip.statistics import model_statistics
 from assay.node.operator_token import OperatorToken
+from assay.node.payments.voucher_header import NAME as VOUCHER
+from assay.node.payments.voucher_header import voucher_parameters
 from assay.node.refusals import answer_error
-from assay.node.repository import Repository
 from assay.node.service import Service
-from assay.node.statistics import model_statistics
-from assay.node.voucher_header import NAME as VOUCHER
-from assay.node.voucher_header import voucher_parameters
 
 Method = Callable[[Any, Any], Awaitable[Message]]
 _FINAL_ASKED: Final = "triton_enable_empty_final_response"

@@ -16,9 +16,9 @@ from assay.node.grpc.messages import PACKAGE, Message, load_messages
 from assay.node.grpc.methods import Method, Methods
 from assay.node.grpc.statuses import abort
 from assay.node.http.exchange import Limits
+from assay.node.oip.repository import Repository
 from assay.node.operator_token import OperatorToken
 from assay.node.refusals import answer_error
-from assay.node.repository import Repository
 from assay.node.server import Server
 from assay.node.service import Service
 from assay.node.views import server_metadata

@@ -13,10 +13,10 @@ from typing import Any, Final
 import numpy as np
 
 from assay.commitments.tensors import OIP_TO_NUMPY, array_bytes
-from assay.node import oip
 from assay.node.errors import InputError
 from assay.node.grpc.messages import Message, load_messages
-from assay.node.oip import Array, InferRequest, RequestedOutput
+from assay.node.oip import protocol as oip
+from assay.node.oip.protocol import Array, InferRequest, RequestedOutput
 from assay.types import TensorSpec
 
 CONTENTS: Final[Mapping[str, str]] = {

@@ -19,10 +19,10 @@ import structlog
 
 from assay.commitments.tensors import commit_tensors
 from assay.errors import AssayError
-from assay.node.engine import EngineStatistics, Job, Result
+from assay.node.engines.engine import EngineStatistics, Job, Result
+from assay.node.engines.fair_queue import Entry, FairQueue
 from assay.node.errors import RunFailed, Unavailable
-from assay.node.fair_queue import Entry, FairQueue
-from assay.node.oip import Array
+from assay.node.oip.protocol import Array
 from assay.node.remote.connection import Connection, ConnectionFailed
 from assay.node.remote.executor import Executor, NotTheVersion
 from assay.types import Hash32

@@ -13,10 +13,10 @@ from urllib.parse import quote, urlsplit
 from assay.commitments.tensors import commit_tensors
 from assay.errors import AssayError
 from assay.node.errors import RunFailed, Unavailable
-from assay.node.oip import HEADER_LENGTH, Array
+from assay.node.models.self_test import Vector
+from assay.node.oip.protocol import HEADER_LENGTH, Array
 from assay.node.remote.connection import Answer, Connection, ConnectionFailed
 from assay.node.remote.tensors import BadAnswer, decode_answer, encode_request
-from assay.node.self_test import Vector
 from assay.types import TensorSpec
 
 JSON: Final = (b"content-type", b"application/json")

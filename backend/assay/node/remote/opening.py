@@ -8,11 +8,11 @@ from pathlib import Path
 
 from assay.commitments.tensors import commit_tensors
 from assay.node.config import VersionConfig
-from assay.node.exactness import lower_artifact
-from assay.node.oip import Array
+from assay.node.models.exactness import lower_artifact
+from assay.node.models.self_test import Vector, parse_self_test
+from assay.node.oip.protocol import Array
 from assay.node.remote.engine import Reference, RemoteEngine, RemoteRules
 from assay.node.remote.executor import Executor, Target
-from assay.node.self_test import Vector, parse_self_test
 from assay.types import Hash32, TensorSpec
 
 

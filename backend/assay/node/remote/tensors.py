@@ -13,7 +13,7 @@ import orjson
 from assay.commitments.tensors import MAX_RANK, OIP_TO_NUMPY, array_bytes
 from assay.errors import RequestError
 from assay.node.errors import RunFailed
-from assay.node.oip import Array, from_binary
+from assay.node.oip.protocol import Array, from_binary
 from assay.types import TensorSpec
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge
 
-from assay.node.metrics import Metrics
+from assay.node.observability.metrics import Metrics
 
 
 class PaymentCounters:

@@ -11,13 +11,13 @@ import structlog
 
 from assay.commitments.parsing import parse_hash
 from assay.errors import RequestError
-from assay.node import oip
-from assay.node.catalog import Route, Served
 from assay.node.errors import InputError, NotFound, Unavailable
 from assay.node.http.messages import BINARY, Headers, Reply, Request, json_reply
+from assay.node.models.catalog import Route, Served
+from assay.node.oip import protocol as oip
+from assay.node.payments.voucher_header import NAME as VOUCHER
 from assay.node.refusals import answer_error
 from assay.node.service import Service
-from assay.node.voucher_header import NAME as VOUCHER
 from assay.node.x402 import wire
 from assay.node.x402.counting import PaymentCounters
 from assay.node.x402.paying import Bought, Till

@@ -9,9 +9,9 @@ import structlog
 
 from assay.chain.deployments import TOKEN
 from assay.commitments.signing import SigningKey
-from assay.node.chain_ledger import ChainLedger
 from assay.node.config import X402Config
-from assay.node.database import Database
+from assay.node.payments.chain_ledger import ChainLedger
+from assay.node.receipts.database import Database
 from assay.node.server import Server
 from assay.node.service import Service
 from assay.node.x402.collecting import Collector, Depth

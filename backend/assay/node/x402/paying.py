@@ -21,13 +21,13 @@ from assay.commitments.authorizations import (
 )
 from assay.commitments.signing import SigningKey, recover
 from assay.errors import RetryableError, VerificationError
-from assay.node import oip
-from assay.node.database import IntegrityError
-from assay.node.engine import Result, run_job
-from assay.node.entries import ChannelKey, Issue, LoggedReceipt
+from assay.node.engines.engine import Result, run_job
 from assay.node.errors import InputError, PaymentConflict, PaymentError, Unavailable
-from assay.node.ledger import Ledger
-from assay.node.oip import Array
+from assay.node.oip import protocol as oip
+from assay.node.oip.protocol import Array
+from assay.node.payments.ledger import Ledger
+from assay.node.receipts.database import IntegrityError
+from assay.node.receipts.entries import ChannelKey, Issue, LoggedReceipt
 from assay.node.service import Admitted, Service, check_repeated, receipt_content, wants_public
 from assay.node.x402.collecting import Collector, pending
 from assay.node.x402.payments import PaymentRow, PaymentStore
@@ -200,8 +200,8 @@ class Till:
         asked = order.payment.authorization.value
         if found is not None and row.payment == order.name and row.price != asked:
             raise PaymentError(
-                f"an authorization of this nonce has moved {row.price}, this request costs {asked}; sign one of "
-                "another nonce",
+                f"an authorization of this nonce has moved {row.price}, this request costs {asked}; sign one "
+                "with another nonce",
                 code="payment_mismatch",
             )
         public = wants_public(order.request.parameters)

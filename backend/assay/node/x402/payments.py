@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from assay.commitments.authorizations import Authorization
-from assay.node.database import Database, IntegrityError, Row
-from assay.node.schema import from_blob, to_blob
+from assay.node.receipts.database import Database, IntegrityError, Row
+from assay.node.receipts.schema import from_blob, to_blob
 from assay.node.x402.wire import authorization_from_json, authorization_to_json
 from assay.types import Hash32
 

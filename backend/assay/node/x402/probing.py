@@ -16,8 +16,8 @@ import numpy as np
 import structlog
 
 from assay.commitments.tensors import OIP_TO_NUMPY
-from assay.node.catalog import Served
-from assay.node.engine import Engine
+from assay.node.engines.engine import Engine
+from assay.node.models.catalog import Served
 from assay.node.service import Service
 from assay.node.x402 import wire
 from assay.node.x402.counting import PaymentCounters

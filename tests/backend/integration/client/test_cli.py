@@ -20,7 +20,7 @@ from assay.commitments.tensors import commit_tensors
 from assay.exact.evaluator import evaluate
 from assay.exact.lowering import lower
 from assay.hub.client import HubClient
-from assay.node.self_test import parse_self_test
+from assay.node.models.self_test import parse_self_test
 from assay.types import Hash32
 from click.testing import CliRunner, Result
 

@@ -18,8 +18,8 @@ from assay.commitments.public_data import ReceiptData
 from assay.commitments.receipts import receipt_file_to_json
 from assay.errors import RequestError, RetryableError
 from assay.hub.client import HubClient
-from assay.node.entries import LoggedReceipt
-from assay.node.log import read_data
+from assay.node.receipts.entries import LoggedReceipt
+from assay.node.receipts.log import read_data
 from assay.types import Hash32
 from click.testing import Result
 

@@ -373,7 +373,7 @@ def test_infer__front_run_by_a_stranger__is_answered_and_paid_once(shop: Shop) -
 
 
 def test_infer__dearer_twin_of_a_settled_authorization__buys_nothing(shop: Shop) -> None:
-    """The token takes one authorization of a nonce: what it moved is what was paid, not what the twin says."""
+    """The token takes one authorization of a nonce: what it moved is what was paid."""
     key, before = shop.payer(), shop.income
     cheap = shop.header(key)
     with shop.blocks_held():

@@ -9,7 +9,7 @@ import pytest
 from assay.client.errors import InputInvalid
 from assay.client.wire import WireError, decode_response, encode_request, match_inputs
 from assay.commitments.tensors import OIP_TO_NUMPY
-from assay.node.oip import parse_request
+from assay.node.oip.protocol import parse_request
 from assay.types import TensorSpec
 from hypothesis import given
 from hypothesis import strategies as st

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from assay.node.database import Database, SqliteDatabase
-from assay.node.postgresql import PostgresDatabase
+from assay.node.receipts.database import Database, SqliteDatabase
+from assay.node.receipts.postgresql import PostgresDatabase
 
 from tests.support.postgresql import Cluster
 

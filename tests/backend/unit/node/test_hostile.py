@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from assay.node.errors import ArtifactRefused
-from assay.node.rules import check_artifact
-from assay.node.validate import SandboxLimits, inspect_artifact
+from assay.node.models.rules import check_artifact
+from assay.node.models.validate import SandboxLimits, inspect_artifact
 
 from tests.support.hostile_models import HOSTILE, Hostile
 

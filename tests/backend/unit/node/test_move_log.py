@@ -11,19 +11,19 @@ import pytest
 from assay.chain.outbox import Outbox
 from assay.errors import ConfigurationError
 from assay.node.config import LOG_FILE, OUTBOX_FILE, NodeConfig
-from assay.node.database import SqliteDatabase
-from assay.node.entries import ChannelKey, LoggedReceipt
-from assay.node.leadership import Candidate
-from assay.node.log import ReceiptLog, read_data
-from assay.node.log_place import log_database
 from assay.node.move_log import move_log
-from assay.node.postgresql import PostgresDatabase
-from assay.node.shared_outbox import SharedOutbox
+from assay.node.receipts.database import SqliteDatabase
+from assay.node.receipts.entries import ChannelKey, LoggedReceipt
+from assay.node.receipts.log import ReceiptLog, read_data
+from assay.node.receipts.log_place import log_database
+from assay.node.receipts.postgresql import PostgresDatabase
+from assay.node.settlement.leadership import Candidate
+from assay.node.settlement.shared_outbox import SharedOutbox
 from assay.types import Hash32
-
 from tests.backend.unit.node.test_leadership import intent
 from tests.backend.unit.node.test_log import CONSUMER, DATA, DOMAIN, KEY, NODE, SIGNER, issue
 from tests.backend.unit.node.test_log_place import config
+
 from tests.support.postgresql import Cluster
 
 pytestmark = pytest.mark.network

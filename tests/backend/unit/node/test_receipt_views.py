@@ -6,15 +6,14 @@ from pathlib import Path
 
 import pytest
 from assay.commitments.signing import SigningKey
-from assay.node.database import SqliteDatabase
-from assay.node.engine import Result
-from assay.node.entries import ChannelKey, Issue, LoggedReceipt
+from assay.node.engines.engine import Result
 from assay.node.errors import NotFound, NotReproducible
-from assay.node.log import ReceiptLog
+from assay.node.receipts.database import SqliteDatabase
+from assay.node.receipts.entries import ChannelKey, Issue, LoggedReceipt
+from assay.node.receipts.log import ReceiptLog
 from assay.node.service import check_repeated
 from assay.node.views import receipt_data
 from assay.types import ZERO_ADDRESS, Address, Domain, Hash32
-
 from tests.backend.unit.node.test_log import DATA
 
 DOMAIN = Domain(31337, Address("0x" + "11" * 20))

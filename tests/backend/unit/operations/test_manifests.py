@@ -15,7 +15,7 @@ import kubernetes_validate
 import promql_parser
 import pytest
 import yaml
-from assay.node.metrics import STAGES, Metrics
+from assay.node.observability.metrics import STAGES, Metrics
 from prometheus_client.parser import text_string_to_metric_families
 
 OPERATIONS = Path(assay.__file__).parents[1] / "operations"

@@ -13,11 +13,11 @@ from assay.commitments.identifiers import artifact_digest
 from assay.commitments.tensors import commit_tensors
 from assay.errors import RequestError
 from assay.exact.evaluator import evaluate
-from assay.node.engine import Result, run_job
+from assay.node.engines.engine import Result, run_job
 from assay.node.errors import RunFailed, Unavailable
+from assay.node.models.self_test import parse_self_test
 from assay.node.remote.engine import RemoteEngine, RemoteRules
 from assay.node.remote.executor import Executor, Target
-from assay.node.self_test import parse_self_test
 from assay.types import ZERO_ADDRESS, TensorSpec
 
 from tests.support.exact_version import OUTPUTS, STEPS, ExactVersion, exact_version, row

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from assay.node.catalog import Catalog, Served
 from assay.node.errors import NotFound, Unavailable
 from assay.node.grpc.inference import Inference, model_route
 from assay.node.grpc.messages import load_messages
 from assay.node.grpc.metadata import peer_host
 from assay.node.http.exchange import Limits
-from assay.node.metrics import Metrics
+from assay.node.models.catalog import Catalog, Served
+from assay.node.observability.metrics import Metrics
 from assay.types import Address, Assurance, Domain, Hash32, TensorSpec
 
 PUBLISHER = Address("0x00000000000000000000000000000000000000A1")

@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 from assay.commitments.tensors import OIP_TO_NUMPY, array_bytes
-from assay.node import oip
 from assay.node.errors import InputError
 from assay.node.grpc.messages import load_messages
 from assay.node.grpc.tensors import CONTENTS, build_response, is_typed, read_parameters, read_request
+from assay.node.oip import protocol as oip
 from assay.types import TensorSpec
 from hypothesis import given
 from hypothesis import strategies as st

@@ -8,7 +8,7 @@ import numpy as np
 import orjson
 import pytest
 from assay.commitments.tensors import OIP_TO_NUMPY
-from assay.node.oip import parse_request
+from assay.node.oip.protocol import parse_request
 from assay.node.remote.tensors import BadAnswer, decode_answer, encode_request
 from assay.types import TensorSpec
 from hypothesis import given

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from assay.commitments.signing import SigningKey
-from assay.node.database import SqliteDatabase
-from assay.node.entries import ChannelKey, HeldVoucher, Issue
-from assay.node.importing import Importer
-from assay.node.journal_entries import Entry, IssuedReceipt, decode, encode
-from assay.node.log import ReceiptLog
+from assay.node.receipts.database import SqliteDatabase
+from assay.node.receipts.entries import ChannelKey, HeldVoucher, Issue
+from assay.node.receipts.importing import Importer
+from assay.node.receipts.journal_entries import Entry, IssuedReceipt, decode, encode
+from assay.node.receipts.log import ReceiptLog
 from assay.types import Address, Domain, Hash32
 
 SIGNER = SigningKey(b"\x08" * 32)

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 from assay.commitments.authorizations import Authorization
 from assay.commitments.signing import SigningKey
-from assay.node.database import Database
-from assay.node.entries import ChannelKey, Issue
-from assay.node.log import ReceiptLog
+from assay.node.receipts.database import Database
+from assay.node.receipts.entries import ChannelKey, Issue
+from assay.node.receipts.log import ReceiptLog
 from assay.node.x402.payments import PaymentRow, PaymentStore
 from assay.types import ZERO_ADDRESS, Address, Domain, Hash32
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import httpx
 import pytest
-from assay.node.metrics import Metrics
+from assay.node.observability.metrics import Metrics
 from assay.node.service import Service
 from assay.node.x402.counting import PaymentCounters
 from assay.node.x402.door import Door

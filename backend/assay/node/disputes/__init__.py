@@ -1,0 +1,1 @@
+"""Defends receipts that are disputed."""

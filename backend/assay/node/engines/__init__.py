@@ -1,0 +1,1 @@
+"""What runs a loaded version: batches of whatever is waiting, fair shares, time limits."""

@@ -1,0 +1,159 @@
+"""The usual request, read fast: every input a binary tensor of numbers, whole and finite. Pure.
+
+What is not so, right or wrong, is left to `oip`, which reads everything and says what is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from math import isfinite, prod
+from struct import pack
+from typing import Any, Final
+
+import numpy as np
+import orjson
+
+from assay.commitments.tensors import OIP_TO_NUMPY, OIP_TO_ONNX, hash_commitments, tensor_root
+from assay.node.errors import InputError
+from assay.node.oip import protocol as oip
+from assay.node.oip.protocol import Array, InferRequest, RequestedOutput
+from assay.types import Hash32, TensorSpec
+
+REMEMBERED: Final = 1024
+MAX_REMEMBERED_BYTES: Final = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Where a tensor is behind the JSON, and what its commitment begins with."""
+
+    offset: int
+    size: int
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    head: bytes
+    is_float: bool
+    flat: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What the JSON of a request says; `parts` in signature order."""
+
+    parts: tuple[Part, ...]
+    size: int
+    outputs: tuple[RequestedOutput, ...] | None
+    binary_default: bool
+    id: str | None
+    parameters: dict[str, Any]
+
+
+class FastReader:
+    """For one version's signature. Remembers heads that came without a voucher: they come again."""
+
+    def __init__(
+        self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], max_elements: int
+    ) -> None:
+        self._specs = {spec.name: (i, spec) for i, spec in enumerate(inputs)}
+        self._outputs = outputs
+        self._max_elements = max_elements
+        self._heads: dict[bytes, Head] = {}
+
+    def read(self, body: bytes, json_length: int | None) -> tuple[InferRequest, Hash32] | None:
+        """As `oip.parse_request` and `commit_tensors` have it; None: ask them."""
+        if json_length is None or not 0 < json_length <= len(body):
+            return None
+        raw = body[:json_length]
+        head = self._heads.get(raw)
+        if head is None:
+            head = self._read_head(raw)
+            if head is None:
+                return None
+        if json_length + head.size != len(body):
+            return None
+        view = memoryview(body)
+        arrays, commitments = [], []
+        for part in head.parts:
+            start = json_length + part.offset
+            flat = np.frombuffer(body, part.dtype, part.flat[0], start)
+            if part.is_float and not _is_finite(flat):
+                return None
+            array = flat.reshape(part.shape)
+            arrays.append(array if array.flags.aligned else array.copy())
+            commitments.append(sha256(part.head + tensor_root(view[start : start + part.size])).digest())
+        request = InferRequest(tuple(arrays), head.outputs, head.binary_default, head.id, head.parameters)
+        return request, hash_commitments(commitments)
+
+    def _read_head(self, raw: bytes) -> Head | None:
+        try:
+            header = orjson.loads(raw)
+            head = self._understand(header)
+        except (orjson.JSONDecodeError, InputError, AttributeError, TypeError):
+            return None
+        if (
+            head is not None
+            and len(raw) <= MAX_REMEMBERED_BYTES
+            and "voucher_signature" not in head.parameters
+        ):
+            if len(self._heads) >= REMEMBERED:
+                self._heads.clear()
+            self._heads[raw] = head
+        return head
+
+    def _understand(self, header: dict[str, Any]) -> Head | None:
+        tensors = header.get("inputs")
+        parameters = header.get("parameters", {})
+        if type(tensors) is not list or type(parameters) is not dict or parameters.get("sequence_id"):
+            return None
+        if len(tensors) != len(self._specs):
+            return None
+        parts: list[Part | None] = [None] * len(tensors)
+        offset = 0
+        for tensor in tensors:
+            index, part = self._part(tensor, offset)
+            if part is None or parts[index] is not None:
+                return None
+            parts[index] = part
+            offset += part.size
+        default = parameters.get("binary_data_output", False) is True
+        wanted, name = header.get("outputs"), header.get("id")
+        if name is not None and type(name) is not str:
+            return None
+        outputs = oip.requested(wanted, self._outputs, default) if wanted else None
+        found = tuple([part for part in parts if part is not None])
+        return Head(found, offset, outputs, default, name, parameters)
+
+    def _part(self, tensor: dict[str, Any], offset: int) -> tuple[int, Part | None]:
+        index, spec = self._specs.get(tensor.get("name"), (0, None))  # type: ignore[arg-type]
+        options = tensor.get("parameters")
+        if (
+            spec is None
+            or type(options) is not dict
+            or "data" in tensor
+            or tensor.get("datatype") != spec.dtype
+        ):
+            return index, None
+        size, shape, dtype = options.get("binary_data_size"), tensor.get("shape"), OIP_TO_NUMPY[spec.dtype]
+        if type(size) is not int or type(shape) is not list or len(shape) != len(spec.shape):
+            return index, None
+        for dim, want in zip(shape, spec.shape, strict=True):
+            if type(dim) is not int or not (dim == want or (want == -1 and 0 < dim < 1 << 32)):
+                return index, None
+        elements = prod(shape)
+        if (
+            not 0 < elements <= self._max_elements
+            or size != elements * dtype.itemsize
+            or dtype.kind not in "fiu"
+        ):
+            return index, None
+        head = pack(f">BBB{len(shape)}I", 2, OIP_TO_ONNX[spec.dtype], len(shape), *shape)
+        return index, Part(offset, size, dtype, tuple(shape), head, dtype.kind == "f", (elements,))
+
+
+def _is_finite(flat: Array) -> bool:
+    """A sum of squares is finite only if every number is; great numbers are looked at one by one."""
+    if flat.dtype.itemsize > 2 and flat.flags.aligned and isfinite(np.dot(flat, flat)):
+        return True
+    return bool(np.isfinite(flat).all())

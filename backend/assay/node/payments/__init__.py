@@ -1,0 +1,1 @@
+"""Who pays, whether the escrow covers it, and the view of the chain behind that."""

@@ -1,0 +1,258 @@
+"""Keeps a view of the chain of bounded age, so that a request in steady state costs no RPC call.
+
+A view may be a little old without risk: escrow of (consumer, node) leaves only through this node's own
+batches or after `escrow_thaw_period`, which is far longer than the age allowed here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+
+from assay.chain.views import Escrow
+from assay.errors import RetryableError
+from assay.node.errors import Unavailable
+from assay.node.payments.accounts import Channel
+from assay.node.payments.ledger import NO_ESCROW, Ledger, NodeView, safe_balance
+from assay.node.receipts.entries import ChannelKey
+from assay.node.receipts.log import ReceiptLog
+from assay.types import Address, Hash32
+
+MAX_ACCOUNTS: Final = 20_000
+REFRESHED_PER_POLL: Final = 256
+RECENT_SECONDS: Final = 300.0
+MIN_REFRESH_SECONDS: Final = 0.5
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Account:
+    """A consumer with this node: one escrow, one channel a version. Times are the clock's, monotonic."""
+
+    consumer: Address
+    channels: dict[Hash32, Channel] = field(default_factory=dict)
+    escrow: Escrow = NO_ESCROW
+    fetched_at: float | None = None
+    used_at: float = 0.0
+    refreshing: asyncio.Task[None] | None = None
+    promised: int | None = None
+    """At least what is owed, as of the last sum and what was added to it since; None: to be summed anew."""
+
+    @property
+    def owed(self) -> int:
+        return sum(channel.owed for channel in self.channels.values())
+
+    @property
+    def is_known(self) -> bool:
+        """Whether escrow and every channel were read from the chain."""
+        return self.fetched_at is not None and all(c.settled is not None for c in self.channels.values())
+
+    @property
+    def busy(self) -> bool:
+        return self.refreshing is not None or any(channel.pending for channel in self.channels.values())
+
+
+class Follower:
+    """Belongs to one event loop. `start` fetches the first view, then polls every `poll_seconds`."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        log: ReceiptLog,
+        versions: Callable[[], Iterable[Hash32]],
+        *,
+        poll_seconds: float = 2.0,
+        max_age_seconds: float = 30.0,
+        thaw_margin_seconds: int = 300,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._ledger = ledger
+        self._receipts = log
+        self._versions = versions
+        self._poll_seconds = poll_seconds
+        self._max_age = max_age_seconds
+        self._thaw_margin = thaw_margin_seconds
+        self._clock = clock
+        self._accounts: OrderedDict[Address, Account] = OrderedDict()
+        self._view: NodeView | None = None
+        self._viewed_at = 0.0
+        self._task: asyncio.Task[None] | None = None
+        self._error = ""
+
+    async def start(self) -> None:
+        """Raises RetryableError if the chain cannot be read."""
+        await self.poll()
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    @property
+    def view(self) -> NodeView:
+        """The newest view. Raises Unavailable if it is older than allowed."""
+        if self._view is None or self._clock() - self._viewed_at > self._max_age:
+            raise Unavailable(
+                f"this node has not read the chain for {self._max_age:g} s ({self._error or 'starting'}); "
+                "try another node, or again later",
+                retry_after=5,
+            )
+        return self._view
+
+    @property
+    def last_view(self) -> NodeView | None:
+        """The newest view, however old."""
+        return self._view
+
+    @property
+    def view_age(self) -> float:
+        """Seconds since the chain was last read."""
+        return self._clock() - self._viewed_at
+
+    def accounts(self) -> tuple[Account, ...]:
+        """Those that are known at present."""
+        return tuple(self._accounts.values())
+
+    async def poll(self) -> None:
+        """Read the node's view, and the accounts that are in use, oldest first."""
+        started = self._clock()
+        versions = tuple(self._versions())
+        self._view = await asyncio.to_thread(self._ledger.node_view, versions)
+        self._viewed_at = started
+        now = self._clock()
+        recent = [a for a in self._accounts.values() if a.fetched_at and now - a.used_at < RECENT_SECONDS]
+        recent.sort(key=lambda account: account.fetched_at or 0.0)
+        await self._fetch(recent[:REFRESHED_PER_POLL])
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(self._poll_seconds)
+            try:
+                await self.poll()
+                self._error = ""
+            except RetryableError as error:
+                if not self._error:
+                    _log.warning("chain unreachable", error=str(error))
+                self._error = str(error)
+
+    def account(self, consumer: Address) -> Account:
+        """The consumer's account, read from the log when it is first asked for."""
+        account = self._accounts.get(consumer)
+        if account is None:
+            account = self.open_account(consumer)
+            for state in self._receipts.channels_of(consumer):
+                account.channels[state.key.version_id] = Channel.of(state)
+        else:
+            self._accounts.move_to_end(consumer)
+        account.used_at = self._clock()
+        return account
+
+    def known(self, consumer: Address) -> Account | None:
+        """The account, if it is held."""
+        return self._accounts.get(consumer)
+
+    def open_account(self, consumer: Address) -> Account:
+        """The account, without a look at the log: empty if it was not held. Raises Unavailable `busy`."""
+        account = self._accounts.get(consumer)
+        if account is None:
+            account = self._accounts[consumer] = Account(consumer)
+            account.used_at = self._clock()
+            self._evict()
+        return account
+
+    def touch(self, account: Account) -> None:
+        """It is in use."""
+        account.used_at = self._clock()
+        self._accounts.move_to_end(account.consumer)
+
+    def stays_covered(self, account: Account, channel: Channel, amount: int) -> bool:
+        """Whether the escrow, as last seen, covers all that is owed once the channel owes `amount`. What is
+        owed is summed over the channels only if what was added to the last sum does not suffice."""
+        if channel.settled is None or account.fetched_at is None:
+            return False
+        if self._clock() - account.fetched_at > self._max_age:
+            return False
+        more, safe = max(amount - channel.held_amount, 0), self.safe_balance(account)
+        if account.promised is None or account.promised + more > safe:
+            if not account.is_known:
+                return False
+            account.promised = account.owed
+        if account.promised + more > safe:
+            return False
+        account.promised += more
+        return True
+
+    def channel(self, account: Account, version_id: Hash32) -> Channel:
+        channel = account.channels.get(version_id)
+        if channel is None:
+            channel = Channel.of(self._receipts.channel(ChannelKey(version_id, account.consumer)))
+            account.channels[version_id] = channel
+            account.promised = None
+        return channel
+
+    def settled(self, key: ChannelKey) -> int:
+        """What the chain was last seen to have paid on a channel; 0 while nobody asked."""
+        account = self._accounts.get(key.consumer)
+        channel = account.channels.get(key.version_id) if account else None
+        return (channel.settled or 0) if channel else 0
+
+    def _evict(self) -> None:
+        while len(self._accounts) > MAX_ACCOUNTS:
+            for consumer, account in self._accounts.items():
+                if not account.busy:
+                    del self._accounts[consumer]
+                    break
+            else:
+                raise Unavailable("too many consumers are being served at once; try again", code="busy")
+
+    def is_covered(self, account: Account, more: int) -> bool:
+        """Whether the escrow, as last seen and not too long ago, covers what is owed plus `more`."""
+        if not account.is_known or self._clock() - (account.fetched_at or 0.0) > self._max_age:
+            return False
+        return account.owed + more <= self.safe_balance(account)
+
+    def safe_balance(self, account: Account) -> int:
+        """What of the escrow, as last seen, stays until it is paid. Raises Unavailable."""
+        return safe_balance(account.escrow, self.view.timestamp + self._thaw_margin)
+
+    async def refresh(self, account: Account) -> None:
+        """Read one account again, unless that was just done. Raises Unavailable if the chain cannot be
+        read."""
+        if account.is_known and self._clock() - (account.fetched_at or 0.0) < MIN_REFRESH_SECONDS:
+            return
+        while True:
+            if account.refreshing is None:
+                account.refreshing = asyncio.create_task(self._fetch([account]))
+                account.refreshing.add_done_callback(lambda _: setattr(account, "refreshing", None))
+            try:
+                await asyncio.shield(account.refreshing)
+            except RetryableError as error:
+                raise Unavailable(
+                    f"this node cannot read the chain: {error}; try again", retry_after=5
+                ) from None
+            if account.is_known:  # else a channel was opened meanwhile
+                return
+
+    async def _fetch(self, accounts: list[Account]) -> None:
+        if not accounts:
+            return
+        started = self._clock()
+        wanted = {account.consumer: tuple(account.channels) for account in accounts}
+        views = await asyncio.to_thread(self._ledger.account_views, wanted)
+        for account in accounts:
+            view = views[account.consumer]
+            account.escrow = view.escrow
+            account.fetched_at = started
+            account.promised = None
+            for version_id, settled in view.settled.items():
+                account.channels[version_id].settled = settled

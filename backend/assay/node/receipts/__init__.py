@@ -1,0 +1,1 @@
+"""The durable receipts log: a journal and SQLite for one process, PostgreSQL for several."""

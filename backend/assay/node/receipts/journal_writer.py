@@ -1,0 +1,304 @@
+"""Group commit into the journal: whatever is issued while one write is under way goes into the next one.
+
+Receipts are numbered and signed in the event loop, by what it knows of each channel; one thread writes the
+journal, another takes it into the log's tables. Nobody gets a receipt before it is on disk in the journal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import queue
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from assay.commitments.identifiers import address_word, keccak
+from assay.commitments.receipts import RECEIPT_TYPEHASH, domain_separator
+from assay.commitments.signing import SigningKey
+from assay.errors import FatalError
+from assay.node.errors import Unavailable
+from assay.node.observability.counting import Distribution
+from assay.node.receipts.database import SqliteDatabase
+from assay.node.receipts.entries import Acknowledge, ChannelKey, Issue, LoggedReceipt
+from assay.node.receipts.importing import Importer, apply
+from assay.node.receipts.journal import Journal
+from assay.node.receipts.journal_entries import Entry, IssuedReceipt, decode, encode
+from assay.node.receipts.log import ReceiptLog
+from assay.node.receipts.pending import Pending, Row, logged_receipt
+from assay.node.receipts.writer import Done
+
+IMPORT_SECONDS: Final = 0.1
+"""How long entries are gathered for a transaction of the log."""
+IMPORT_ENTRIES: Final = 512
+"""In a transaction, which the event loop hears of at once; so many gathered do not wait any longer."""
+MAX_PENDING_BYTES: Final = 256 << 20
+NICENESS: Final = 10
+"""Of the import: the event loop goes first where they share a core."""
+
+_log = structlog.get_logger(__name__)
+
+
+class JournalWriter:
+    """`put`, `submit`, `start` and `stop` belong to one event loop; the folder to this process.
+
+    A write that fails is fatal: `on_failure` is called once, in the loop, and nothing is issued any more.
+    """
+
+    def __init__(
+        self,
+        log: ReceiptLog,
+        journal: Journal,
+        key: SigningKey,
+        on_failure: Callable[[FatalError], None],
+        *,
+        clock: Callable[[], float] = time.time,
+        groups: Distribution | None = None,
+    ) -> None:
+        """Takes into the log what the journal holds of before. Raises FatalError."""
+        assert isinstance(log.database, SqliteDatabase)
+        self._log = log
+        self._journal = journal
+        self._key = key
+        self._on_failure = on_failure
+        self._clock = clock
+        self._groups = groups
+        self._pending = log.pending = Pending(log.node)
+        self._prefix = b"\x19\x01" + domain_separator(log.domain)
+        self._node_word = RECEIPT_TYPEHASH + address_word(log.node)
+        self._connection = log.database.open_file()
+        self._importer = Importer(self._connection)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._failure: FatalError | None = None
+        self._stopped = False
+        self._buffer: list[bytes] = []
+        self._group: list[tuple[Entry, Done]] = []
+        self._is_writing = False
+        self._writes: queue.SimpleQueue[tuple[bytes, list[tuple[Entry, Done]]] | None] = queue.SimpleQueue()
+        self._imports: deque[tuple[int, list[Entry]]] = deque()
+        self._gathered = 0
+        self._work, self._hurry = threading.Event(), threading.Event()
+        self._idle: asyncio.Event | None = None
+        self._writing = threading.Thread(target=self._run_writes, name="receipts-journal", daemon=True)
+        self._importing = threading.Thread(target=self._run_imports, name="receipts-import", daemon=True)
+        self._replay()
+
+    @property
+    def waiting(self) -> int:
+        """Receipts that are not on disk yet."""
+        return len(self._group)
+
+    @property
+    def pending(self) -> int:
+        """Receipts that are on disk in the journal alone."""
+        return len(self._pending)
+
+    def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._writing.start()
+        self._importing.start()
+
+    async def stop(self) -> None:
+        """Write what is waiting, take all into the log, then end the threads."""
+        if self._stopped or self._idle is None:
+            return
+        self._stopped = True
+        await self._idle.wait()
+        self._writes.put(None)
+        self._work.set()
+        self._hurry.set()
+        await asyncio.to_thread(self._writing.join)
+        await asyncio.to_thread(self._importing.join)
+        self._connection.close()
+        self._journal.close()
+
+    def _replay(self) -> None:
+        entries: list[Entry] = []
+        count = 0
+        for frame in self._journal.frames():
+            entries += decode(frame.payload)
+            if len(entries) >= IMPORT_ENTRIES:
+                self._importer.write(entries)
+                count, entries = count + len(entries), []
+        self._importer.write(entries)
+        self._journal.forget(self._journal.number)
+        if count + len(entries):
+            _log.info(
+                "receipts journal read again", entries=count + len(entries), folder=str(self._journal.folder)
+            )
+
+    # In the event loop
+
+    def submit(self, item: Issue | Acknowledge) -> asyncio.Future[LoggedReceipt | None]:
+        """Resolves when the item is on disk, with the receipt of an `Issue`. Raises what `put` raises."""
+        assert self._loop is not None
+        future = self._loop.create_future()
+
+        def done(outcome: LoggedReceipt | Exception | None) -> None:
+            if future.cancelled():
+                return
+            if isinstance(outcome, Exception):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+
+        self.put(item, done)
+        return future
+
+    def put(self, item: Issue | Acknowledge, done: Done) -> None:
+        """Number and sign; `done` gets the receipt (None for an `Acknowledge`) when it is on disk.
+
+        Raises FatalError after a failed write or after `stop`, Unavailable `busy` if the log's tables are too
+        far behind, sqlite3.IntegrityError if a payment has bought a receipt already.
+        """
+        if self._failure is not None or self._loop is None or self._stopped:
+            raise self._failure or FatalError("the receipts log is closed; the node is stopping")
+        if self._pending.size > MAX_PENDING_BYTES:
+            self._hurry.set()
+            raise Unavailable("this node's log is behind with its disk; try again", code="busy")
+        row = self._row(item.key)
+        entry = self._issue(item, row) if isinstance(item, Issue) else Entry(item.key, voucher=item.voucher)
+        apply(row, entry)
+        self._pending.add(entry, row)
+        self._buffer.append(encode(entry))
+        self._group.append((entry, done))
+        if not self._is_writing:
+            self._is_writing = True
+            assert self._idle is not None
+            self._idle.clear()
+            self._loop.call_soon(self._write)
+
+    def _row(self, key: ChannelKey) -> Row:
+        row = self._pending.rows.get(key)
+        if row is None:
+            row = Row.of(self._log.channel(key))
+            row.words = self._node_word + address_word(key.consumer) + key.version_id
+            self._pending.rows[key] = row
+        return row
+
+    def _issue(self, item: Issue, row: Row) -> Entry:
+        payment = item.payment
+        if payment is not None and (payment in self._pending.by_payment or self._is_used(item, payment)):
+            raise sqlite3.IntegrityError(f"payment 0x{payment.hex()} has bought a receipt already")
+        sequence, executed_at, price = row.sequence + 1, int(self._clock()), item.price
+        words = (price << 512 | sequence << 256 | executed_at).to_bytes(96, "big")
+        digest = keccak(self._prefix + keccak(row.words + item.input_hash + item.output_hash + words))
+        receipt = IssuedReceipt(
+            item.input_hash, item.output_hash, digest, price, sequence, executed_at, self._key.sign(digest)
+        )
+        return Entry(row.key, receipt, item.voucher, payment, item.data, item.public, item.prepaid)
+
+    def _is_used(self, item: Issue, payment: bytes) -> bool:
+        """By the tables. A voucher above all that the channel ever held cannot have been used."""
+        held = self._pending.rows[item.key].voucher
+        if (
+            not item.prepaid
+            and item.voucher is not None
+            and (held is None or item.voucher.amount > held.amount)
+        ):
+            return False
+        return self._log.receipt_paid_by(payment) is not None
+
+    def _write(self) -> None:
+        group, self._group = self._group, []
+        payload, self._buffer = b"".join(self._buffer), []
+        self._writes.put((payload, group))
+
+    def _written(self, group: list[tuple[Entry, Done]], number: int, failure: FatalError | None) -> None:
+        if self._group and failure is None:
+            self._write()
+        else:
+            self._is_writing = False
+        if failure is not None:
+            group, self._group, self._buffer = group + self._group, [], []
+            self._fail(failure)
+        else:
+            self._import_soon(number, group)
+        for entry, done in group:
+            done(failure or self._outcome(entry))
+        if not self._is_writing and not self._group:
+            assert self._idle is not None
+            self._idle.set()
+        if self._groups is not None:
+            self._groups.observe(len(group))
+
+    def _outcome(self, entry: Entry) -> LoggedReceipt | None:
+        return None if entry.receipt is None else logged_receipt(self._log.node, entry, entry.receipt)
+
+    def _import_soon(self, number: int, group: list[tuple[Entry, Done]]) -> None:
+        self._imports.append((number, [entry for entry, _ in group]))
+        self._gathered += len(group)
+        if not self._work.is_set():
+            self._work.set()
+        if self._gathered >= IMPORT_ENTRIES and not self._hurry.is_set():
+            self._hurry.set()
+
+    def _imported(self, number: int, entries: list[Entry]) -> None:
+        self._gathered -= len(entries)
+        self._pending.remove(entries)
+        self._journal.forget(number)
+
+    def _fail(self, failure: FatalError) -> None:
+        if self._failure is None:
+            self._failure = failure
+            _log.error("receipts log failed", log=self._log.name, error=str(failure))
+            self._on_failure(failure)
+
+    # In threads
+
+    def _run_writes(self) -> None:
+        while (work := self._writes.get()) is not None:
+            payload, group = work
+            number, failure = 0, None
+            try:
+                number = self._journal.append(payload)
+            except Exception as error:
+                failure = error if isinstance(error, FatalError) else FatalError(f"receipts journal: {error}")
+            self._tell(self._written, group, number, failure)
+
+    def _run_imports(self) -> None:
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        while True:
+            self._work.wait()
+            self._hurry.wait(IMPORT_SECONDS)
+            self._work.clear()
+            self._hurry.clear()
+            try:
+                while self._imports:
+                    self._import_some()
+            except Exception as error:
+                self._tell(
+                    self._fail, FatalError(f"cannot take receipts into the log {self._log.name}: {error}")
+                )
+                return
+            if self._stopped and not self._imports:
+                return
+
+    def _import_some(self) -> None:
+        entries: list[Entry] = []
+        number = 0
+        while self._imports and len(entries) < IMPORT_ENTRIES:
+            number, group = self._imports.popleft()
+            entries += group
+        while True:
+            try:
+                self._importer.write(entries)
+                break
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                    raise
+        self._tell(self._imported, number, entries)
+
+    def _tell(self, function: Callable[..., None], *arguments: object) -> None:
+        assert self._loop is not None
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(function, *arguments)

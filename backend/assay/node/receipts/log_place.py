@@ -1,0 +1,49 @@
+"""Where a node's receipts log is, and what keeps a node from going on without the one that it has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from assay.errors import ConfigurationError
+from assay.node.config import LOG_FILE, NodeConfig, resolve_path
+from assay.node.receipts.database import Database, SqliteDatabase
+
+SHARED_MARK: Final = "receipts.shared"
+"""A file that names the shared log from which this folder's receipts are signed."""
+
+
+def log_database(folder: Path, config: NodeConfig) -> Database:
+    """SQLite in the folder, or what `[log] url` names. Raises ConfigurationError where the node has signed
+    receipts that the other kind of log holds: a log that does not know them would give their sequences
+    again."""
+    mark, file = folder / SHARED_MARK, folder / LOG_FILE
+    if not config.log.url:
+        if mark.exists():
+            raise ConfigurationError(
+                f"{folder} has signed receipts into {mark.read_text().strip()}, and node.toml names no "
+                "[log] url: "
+                "sequences given twice are slashed; name that log again"
+            )
+        return SqliteDatabase(file)
+    if file.exists():
+        raise ConfigurationError(
+            f"node.toml names a shared log, and {file} holds receipts of this node: without them sequences "
+            "are "
+            f"given twice, and that is slashed; take them along with `assay node move-log --data {folder}`"
+        )
+    return shared_database(folder, config)
+
+
+def shared_database(folder: Path, config: NodeConfig) -> Database:
+    """What `[log] url` names, whatever else there is. Raises ConfigurationError."""
+    from assay.node.receipts.postgresql import PostgresDatabase  # psycopg is for shared logs alone
+
+    password_file = resolve_path(folder, config.log.password_file) if config.log.password_file else None
+    return PostgresDatabase(config.log.url, password_file)
+
+
+def mark_place(folder: Path, database: Database) -> None:
+    """Remember that this folder's node signs into a shared log."""
+    if database.is_shared:
+        (folder / SHARED_MARK).write_text(f"{database.name}\n")

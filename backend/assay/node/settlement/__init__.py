@@ -1,0 +1,1 @@
+"""Receipts into money: batches, what they are worth, posting, collecting, profit and loss."""

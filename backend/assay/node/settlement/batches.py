@@ -1,0 +1,337 @@
+"""Batches in the log: what may go into one, closing one durably, and its way from closed to posted to
+collected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from assay.chain.values import TxReceipt
+from assay.commitments.identifiers import batch_id
+from assay.node.receipts import unbatched
+from assay.node.receipts.database import Database
+from assay.node.receipts.entries import HeldVoucher
+from assay.node.receipts.retention import Retention
+from assay.node.receipts.schema import from_blob, to_blob
+from assay.node.receipts.unbatched import Exposure, OpenChannel, Range
+from assay.node.settlement import spending
+from assay.node.settlement.closing import Leaves, write_ranges
+from assay.node.settlement.spending import Kind
+from assay.types import Address, BatchKey, Hash32, SignedVoucher, Voucher
+
+_PRESENTABLE: Final = (
+    "signature IS NOT NULL AND NOT EXISTS (SELECT 1 FROM batch_vouchers v WHERE v.channel = channels.id"
+    " AND v.amount = channels.amount AND v.count = channels.count AND v.skip_reason = 2)"  # BAD_SIGNATURE
+)
+"""A wallet that took its signature back once is not asked again for the same voucher: each time costs gas."""
+
+
+class BatchState(StrEnum):
+    CLOSED = "closed"
+    """On disk and published; its transaction may or may not have been sent."""
+    POSTED = "posted"
+    COLLECTED = "collected"
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelVoucher:
+    """A voucher that may go into a batch. `channel` is the log's row id."""
+
+    channel: int
+    consumer: Address
+    held: HeldVoucher
+
+    def signed(self, node: Address, version_id: Hash32) -> SignedVoucher:
+        voucher = Voucher(self.consumer, node, version_id, self.held.amount, self.held.count)
+        return SignedVoucher(voucher, self.held.signature)
+
+
+@dataclass(frozen=True, slots=True)
+class Owing:
+    """A channel whose voucher has grown since the last posting, or was not paid in full. `settled`,
+    `settled_count`: the chain's, as of that posting."""
+
+    channel: int
+    version_id: Hash32
+    consumer: Address
+    wallet: bool
+    amount: int
+    count: int
+    settled: int
+    settled_count: int
+
+    @property
+    def is_first(self) -> bool:
+        """Whether the chain does not know the channel yet."""
+        return self.settled == 0 and self.settled_count == 0
+
+    def payable(self, balance: int) -> int:
+        """What an escrow of `balance` would pay now."""
+        return min(max(self.amount - self.settled, 0), balance)
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """What became of a collected batch's amount."""
+
+    node_amount: int
+    royalty: int
+    fee: int
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """`value`: the sum of its receipts' prices."""
+
+    id: int
+    batch_id: Hash32
+    key: BatchKey
+    receipts: int
+    state: BatchState
+    attempt: int
+    posted_at: int | None
+    value: int = 0
+
+
+_BATCH: Final = "id, batch_id, version_id, receipts_root, receipts, state, attempt, posted_at, value"
+
+
+class BatchStore:
+    """The settler's view of the log, through a connection of its own; used by one thread."""
+
+    def __init__(self, database: Database, node: Address) -> None:
+        self.node = node
+        self._db = database.connect()
+
+    def close(self) -> None:
+        self._db.close()
+
+    # What may go into a batch
+
+    def open_channels(self) -> list[OpenChannel]:
+        """Channels with receipts in no batch, those that wait longest first."""
+        return unbatched.open_channels(self._db)
+
+    def exposure(self) -> Exposure:
+        return unbatched.read_exposure(self._db)
+
+    def has_closed(self, version_id: Hash32) -> bool:
+        """Whether a batch of the version waits to be posted."""
+        row = self._db.execute(
+            "SELECT 1 FROM batches WHERE state = ? AND version_id = ? LIMIT 1",
+            (BatchState.CLOSED, version_id),
+        ).fetchone()
+        return row is not None
+
+    def owing(self) -> list[Owing]:
+        """Every channel that owes, over all versions."""
+        rows = self._db.execute(
+            "SELECT id, version_id, consumer, wallet, amount, count, settled, settled_count FROM channels"  # noqa: S608
+            f" WHERE (amount > settled OR count > settled_count) AND {_PRESENTABLE} ORDER BY id"
+        )
+        return [
+            Owing(
+                number,
+                Hash32(version_id),
+                Address(consumer),
+                bool(wallet),
+                from_blob(amount),
+                count,
+                from_blob(settled),
+                settled_count,
+            )
+            for number, version_id, consumer, wallet, amount, count, settled, settled_count in rows
+        ]
+
+    def vouchers(self, channels: Sequence[int]) -> list[ChannelVoucher]:
+        """The vouchers held for these channels, in their order; channels without one are left out."""
+        result = []
+        for channel in channels:
+            row = self._db.execute(
+                "SELECT consumer, amount, count, signature, wallet FROM channels"  # noqa: S608
+                f" WHERE id = ? AND {_PRESENTABLE}",
+                (channel,),
+            ).fetchone()
+            if row is not None:
+                consumer, amount, count, signature, wallet = row
+                held = HeldVoucher(from_blob(amount), count, bytes(signature), bool(wallet))
+                result.append(ChannelVoucher(channel, Address(consumer), held))
+        return result
+
+    # Closing
+
+    def leaves(self, ranges: Sequence[Range]) -> Leaves:
+        return Leaves(self._db, ranges)
+
+    def write_batch(
+        self,
+        version_id: Hash32,
+        root: Hash32,
+        leaves: Leaves,
+        vouchers: Sequence[ChannelVoucher],
+        now: int,
+    ) -> Batch:
+        """The batch of `leaves`, whose root was read before, in one short transaction.
+
+        Raises RetryableError if a receipt of them went into another batch since they were read.
+        """
+        key = BatchKey(self.node, version_id, root)
+        receipts, value = leaves.receipts, leaves.value
+        with self._db.transaction():
+            row = self._db.execute(
+                "INSERT INTO batches (batch_id, version_id, receipts_root, receipts, state, closed_at, value)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING id",
+                (batch_id(key), version_id, root, receipts, BatchState.CLOSED, now, to_blob(value)),
+            ).fetchone()
+            assert row is not None
+            write_ranges(self._db, row[0], leaves.ranges, leaves.values)
+            self._db.executemany(
+                "INSERT INTO batch_vouchers (batch, position, channel, amount, count, signature, wallet)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (
+                        row[0],
+                        i,
+                        v.channel,
+                        to_blob(v.held.amount),
+                        v.held.count,
+                        v.held.signature,
+                        int(v.held.wallet),
+                    )
+                    for i, v in enumerate(vouchers)
+                ],
+            )
+        return Batch(row[0], batch_id(key), key, receipts, BatchState.CLOSED, 0, None, value)
+
+    # From closed to collected
+
+    def in_state(self, state: BatchState) -> list[Batch]:
+        rows = self._db.execute(f"SELECT {_BATCH} FROM batches WHERE state = ? ORDER BY id", (state,))  # noqa: S608
+        return [self._batch(row) for row in rows]
+
+    def _batch(self, row: tuple[Any, ...]) -> Batch:
+        number, identifier, version_id, root, receipts, state, attempt, posted_at, value = row
+        key = BatchKey(self.node, Hash32(version_id), Hash32(root))
+        return Batch(
+            number,
+            Hash32(identifier),
+            key,
+            receipts,
+            BatchState(state),
+            attempt,
+            posted_at,
+            from_blob(value),
+        )
+
+    def batch_vouchers(self, batch: Batch) -> list[ChannelVoucher]:
+        """The rows as they were closed."""
+        rows = self._db.execute(
+            "SELECT v.channel, c.consumer, v.amount, v.count, v.signature, v.wallet FROM batch_vouchers v"
+            " JOIN channels c ON c.id = v.channel WHERE v.batch = ? ORDER BY v.position",
+            (batch.id,),
+        )
+        return [
+            ChannelVoucher(
+                channel,
+                Address(consumer),
+                HeldVoucher(from_blob(amount), count, bytes(signature), bool(wallet)),
+            )
+            for channel, consumer, amount, count, signature, wallet in rows
+        ]
+
+    def mark_posted(
+        self,
+        batch: Batch,
+        posted_at: int,
+        amount: int,
+        receipt: TxReceipt | None,
+        skipped: Iterable[tuple[Address, int]],
+    ) -> None:
+        """`receipt` None: another hand posted it. `skipped`: (consumer, reason) of the rows that the contract
+        left out."""
+        tx_hash = None if receipt is None else "0x" + receipt.transaction_hash.hex()
+        with self._db.transaction():
+            self._db.execute(
+                "UPDATE batches SET state = ?, posted_at = ?, amount = ?, tx_hash = coalesce(?, tx_hash),"
+                " error = NULL WHERE id = ?",
+                (BatchState.POSTED, posted_at, to_blob(amount), tx_hash, batch.id),
+            )
+            self._db.executemany(
+                "UPDATE batch_vouchers SET skip_reason = ? WHERE batch = ? AND channel IN"
+                " (SELECT id FROM channels WHERE consumer = ?)",
+                [(reason, batch.id, consumer) for consumer, reason in skipped],
+            )
+            if receipt is not None:
+                spending.record(self._db, Kind.POST, receipt, [(batch.id, batch.key.version_id)])
+
+    def mark_vanished(self, batch: Batch) -> None:
+        """A reorg undid the posting; it is to be posted again."""
+        with self._db.transaction():
+            self._db.execute(
+                "UPDATE batches SET state = ?, posted_at = NULL WHERE id = ?", (BatchState.CLOSED, batch.id)
+            )
+            spending.forget(self._db, batch.id, Kind.POST)
+
+    def mark_collected(
+        self, batches: Sequence[tuple[Batch, Shares]], receipt: TxReceipt | None = None
+    ) -> None:
+        """`receipt` None: another hand collected them."""
+        with self._db.transaction():
+            self._db.executemany(
+                "UPDATE batches SET state = ?, error = NULL, node_amount = ?, royalty = ?, fee = ?"
+                " WHERE id = ?",
+                [
+                    (
+                        BatchState.COLLECTED,
+                        to_blob(shares.node_amount),
+                        to_blob(shares.royalty),
+                        to_blob(shares.fee),
+                        batch.id,
+                    )
+                    for batch, shares in batches
+                ],
+            )
+            if receipt is not None:
+                self._record(Kind.COLLECT, receipt, [batch for batch, _ in batches])
+
+    def note_failure(
+        self,
+        batches: Sequence[Batch],
+        error: str,
+        kind: Kind = Kind.POST,
+        receipt: TxReceipt | None = None,
+    ) -> None:
+        """Keep why a transaction reverted, and what it cost if it was mined; the next one is new."""
+        with self._db.transaction():
+            self._db.executemany(
+                "UPDATE batches SET error = ?, attempt = attempt + 1 WHERE id = ?",
+                [(error[:500], batch.id) for batch in batches],
+            )
+            if receipt is not None:
+                self._record(kind, receipt, batches)
+
+    def note_settled(self, settled: Iterable[tuple[int, int, int]]) -> None:
+        """(channel, amount, count) as the chain has them after a posting."""
+        self._db.executemany(
+            "UPDATE channels SET settled = ?, settled_count = ? WHERE id = ?",
+            [(to_blob(amount), count, channel) for channel, amount, count in settled],
+        )
+
+    def prune(self, retention: Retention, chain_time: int) -> int:
+        """How many receipts were dropped."""
+        return retention.prune_for(self._db, chain_time)
+
+    # Claiming
+
+    def claims(self) -> int:
+        """Transactions that claimed, mined and recorded."""
+        row = self._db.execute("SELECT count(*) FROM spending WHERE kind = ?", (str(Kind.CLAIM),)).fetchone()
+        return int(row[0]) if row else 0
+
+    def note_claim(self, receipt: TxReceipt) -> None:
+        spending.record(self._db, Kind.CLAIM, receipt, [(0, None)])
+
+    def _record(self, kind: Kind, receipt: TxReceipt, batches: Sequence[Batch]) -> None:
+        spending.record(self._db, kind, receipt, [(batch.id, batch.key.version_id) for batch in batches])

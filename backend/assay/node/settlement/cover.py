@@ -1,0 +1,85 @@
+"""Holds what is at risk below the stake: the prices of all receipts that can still be proven wrong.
+
+A lost dispute costs stake and gives the consumer its price back out of the batch. A node whose receipts are
+worth more than its stake could earn by lying, so it takes no more paid requests until a window has passed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from assay.errors import RetryableError
+from assay.node.errors import Unavailable
+from assay.node.receipts.database import Database
+from assay.node.receipts.unbatched import Exposure, read_exposure
+
+RETRY_AFTER: Final = 60
+
+_log = structlog.get_logger(__name__)
+
+
+class StakeCover:
+    """Belongs to the event loop. `start` reads the log, then again every `poll_seconds`; `stake` answers what
+    the chain was last seen to have, None while that is not known.
+
+    Between two readings what is admitted is added; what the last reading may have missed stays in the sum
+    until the next. Other processes that share the log are seen at the next reading alone.
+    """
+
+    def __init__(
+        self, database: Database, stake: Callable[[], int | None], *, poll_seconds: float = 2.0
+    ) -> None:
+        self._database = database
+        self._stake = stake
+        self._poll_seconds = poll_seconds
+        self._task: asyncio.Task[None] | None = None
+        self._admitted = [0, 0]
+        self.exposure = Exposure()
+
+    @property
+    def at_risk(self) -> int:
+        return self.exposure.total + sum(self._admitted)
+
+    def admit(self, price: int) -> None:
+        """Count a paid request. Raises Unavailable `stake_exhausted`."""
+        stake = self._stake()
+        if stake is not None and self.at_risk + price > stake:
+            raise Unavailable(
+                f"this node's receipts that can still be disputed are worth {self.at_risk}, its stake of "
+                f"{stake} does not cover {price} more; use another node, or ask again when a batch is final",
+                code="stake_exhausted",
+                retry_after=RETRY_AFTER,
+            )
+        self._admitted[1] += price
+
+    async def start(self) -> None:
+        """Raises RetryableError, FatalError."""
+        await self.poll()
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def poll(self) -> None:
+        self._admitted = [self._admitted[1], 0]
+        self.exposure = await asyncio.to_thread(self._read)
+
+    def _read(self) -> Exposure:
+        with self._database.session() as connection:
+            return read_exposure(connection)
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(self._poll_seconds)
+            try:
+                await self.poll()
+            except RetryableError as error:
+                _log.warning("receipts at risk not read", error=str(error))

@@ -1,0 +1,184 @@
+"""The settler's second half: collects batches after their dispute window, claims what they credited."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from typing import Final
+
+import structlog
+
+from assay.chain.client import hex_bytes
+from assay.chain.contracts import Settlement
+from assay.chain.sender import Sender
+from assay.chain.settlement import MAX_COLLECT
+from assay.chain.values import TxReceipt, parse_tx_receipt
+from assay.chain.views import Batch as BatchView
+from assay.errors import ContractRevert
+from assay.node.settlement.batches import Batch, BatchState, BatchStore, Shares
+from assay.node.settlement.prospects import Outlook
+from assay.node.settlement.spending import Kind
+from assay.node.settlement.worth import SettlerRules, claim_pays, collect_pays
+from assay.types import Address
+
+REVERT_WAIT: Final = 30.0
+RECHECK_SECONDS: Final = 30.0
+
+_log = structlog.get_logger(__name__)
+
+
+class Payout:
+    """Used by the settler's thread. `retry_at`: by batch, not to be looked at before."""
+
+    def __init__(
+        self,
+        store: BatchStore,
+        settlement: Settlement,
+        sender: Sender,
+        node: Address,
+        rules: SettlerRules,
+        *,
+        outlook: Outlook,
+        clock: Callable[[], float],
+        on_step: Callable[[str], None],
+        retry_at: dict[int, float],
+    ) -> None:
+        self._store = store
+        self._settlement = settlement
+        self._client = settlement.client
+        self._sender = sender
+        self._node = node
+        self._rules = rules
+        self._outlook = outlook
+        self._clock = clock
+        self._on_step = on_step
+        self._retry_at = retry_at
+        self._checked_at: dict[int, float] = {}
+        self._window: int | None = None
+        self._claims: int | None = None
+
+    def collect_final(self) -> None:
+        """Collect what is final and worth it; notice what a reorg undid and what somebody else collected."""
+        batches = self._store.in_state(BatchState.POSTED)
+        if not batches:
+            return
+        if self._window is None:
+            self._window = self._settlement.dispute_window()
+        chain_time = self._client.get_block("latest").timestamp
+        due = [batch for batch in batches if self._needs_look(batch, chain_time)]
+        final: list[tuple[Batch, BatchView]] = []
+        for batch, view in zip(due, self._settlement.batches([b.batch_id for b in due]), strict=True):
+            self._checked_at[batch.id] = self._clock()
+            if not view.exists:
+                _log.warning("batch vanished in a reorg", batch=hex_bytes(batch.batch_id))
+                self._store.mark_vanished(batch)
+            elif view.collected:
+                self._store.mark_collected([(batch, self._shares(batch, view))])
+            elif not view.holds and chain_time >= view.posted_at + self._window:
+                final.append((batch, view))
+        for start in range(0, len(final), MAX_COLLECT):
+            self._consider(final[start : start + MAX_COLLECT], chain_time)
+
+    def _needs_look(self, batch: Batch, chain_time: int) -> bool:
+        if self._clock() < self._retry_at.get(batch.id, 0.0):
+            return False
+        is_final = chain_time >= (batch.posted_at or 0) + (self._window or 0)
+        return is_final or self._clock() - self._checked_at.get(batch.id, 0.0) >= RECHECK_SECONDS
+
+    def _consider(self, final: Sequence[tuple[Batch, BatchView]], chain_time: int) -> None:
+        value = sum(self._shares(batch, view).node_amount for batch, view in final)
+        waited = chain_time - min(view.posted_at for _, view in final) - (self._window or 0)
+        price = self._outlook.gas_price().now if self._rules.native_price else 0
+        if len(final) == MAX_COLLECT or collect_pays(self._rules, len(final), value, price, waited):
+            self._collect([batch for batch, _ in final])
+            return
+        self._retry_at.update({batch.id: self._clock() + REVERT_WAIT for batch, _ in final})
+        _log.info("collecting waits", batches=len(final), value=value, gas_price=price, waited=waited)
+
+    def _shares(self, batch: Batch, view: BatchView) -> Shares:
+        """As `collect` splits the amount (SPEC.md §6)."""
+        fee = -(-view.amount * view.fee_bps // 10_000)
+        royalty = view.amount * self._outlook.royalty_bps(batch.key.version_id) // 10_000
+        return Shares(view.amount - fee - royalty, royalty, fee)
+
+    def _collect(self, batches: list[Batch]) -> None:
+        name = sha256(b"".join(b"%s:%d" % (b.batch_id, b.attempt) for b in batches)).hexdigest()
+        key = f"collect:{name}"
+        try:
+            receipt = self._sender.send(self._settlement.collect([b.key for b in batches]), key=key)
+        except ContractRevert as error:
+            # one that somebody else has collected reverts them all; the next look leaves it out
+            self._store.note_failure(batches, str(error), Kind.COLLECT, mined_revert(self._sender, key))
+            self._retry_at.update({batch.id: self._clock() + REVERT_WAIT for batch in batches})
+            _log.error("collect refused", batches=len(batches), reason=str(error))
+            return
+        self._on_step("collect_sent")
+        events = self._settlement.decode_logs(receipt.logs)
+        shares = {
+            event.args["batch_id"]: Shares(
+                event.args["node_amount"], event.args["royalty"], event.args["fee"]
+            )
+            for event in events
+            if event.name == "BatchCollected"
+        }
+        self._store.mark_collected([(batch, shares[batch.batch_id]) for batch in batches], receipt)
+        _log.info(
+            "batches collected",
+            batches=len(batches),
+            earned=sum(share.node_amount for share in shares.values()),
+            gas=receipt.gas_used,
+            wei=receipt.gas_used * receipt.effective_gas_price,
+        )
+        self._on_step("collected")
+
+    def claim(self) -> None:
+        """Pay out to the operator what settlements have credited."""
+        if self._claims is None:
+            self._claims = self._store.claims()
+            self._note_unrecorded()
+        amount = self._settlement.claimable(self._node)
+        if amount < self._rules.min_claim:
+            return
+        if self._rules.native_price and not claim_pays(self._rules, amount, self._outlook.gas_price().now):
+            return
+        try:
+            receipt = self._sender.send(self._settlement.claim(self._node), key=self._claim_key())
+        except ContractRevert as error:
+            if (mined := mined_revert(self._sender, self._claim_key())) is not None:
+                self._record(mined)
+            _log.error("claim refused", amount=amount, reason=str(error))
+            return
+        self._on_step("claim_sent")
+        self._record(receipt)
+        _log.info("claimed", amount=amount, gas=receipt.gas_used)
+
+    def _claim_key(self) -> str:
+        """The same after a crash until the claim is recorded, so that none is sent twice."""
+        return f"claim:{self._claims}"
+
+    def _record(self, receipt: TxReceipt) -> None:
+        self._store.note_claim(receipt)
+        self._claims = self._store.claims()
+
+    def _note_unrecorded(self) -> None:
+        """A claim that was mined before a crash, or by an earlier log of this key."""
+        while True:
+            intent = self._sender.outbox.find(self._client.chain_id, self._sender.address, self._claim_key())
+            if intent is None:
+                return
+            try:
+                before = self._claims
+                self._record(self._sender.wait(intent))
+            except ContractRevert:
+                mined = mined_revert(self._sender, self._claim_key())
+                if mined is None:
+                    return
+                self._record(mined)
+            if self._claims == before:
+                return
+
+
+def mined_revert(sender: Sender, key: str) -> TxReceipt | None:
+    """The transaction under `key`, if it was mined and reverted: it has cost its gas."""
+    intent = sender.outbox.find(sender.client.chain_id, sender.address, key)
+    return parse_tx_receipt(intent.receipt) if intent is not None and intent.receipt else None

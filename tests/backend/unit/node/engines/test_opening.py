@@ -1,0 +1,102 @@
+"""From an artifact to a warm engine, and what may be batched."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from assay.node.engines.engine import run_job
+from assay.node.engines.local_engine import EngineRules, LocalEngine
+from assay.node.engines.opening import Loadable, LocalEngines, choose_batching, warm_up
+from assay.node.engines.run_times import RunTimes
+from assay.node.errors import ArtifactRefused
+from assay.node.models.validate import inspect_artifact
+from onnx import helper
+
+from tests.support.engines import CONSUMER, endless_model, loadable, lookup_model, mixing_model, runner_of
+from tests.support.exact_version import exact_model
+from tests.support.onnx_models import build_model, echo_model, linear_model, mlp_model, value
+
+
+def opened(version: Loadable) -> LocalEngine:
+    return LocalEngines(EngineRules(run_seconds=5.0)).open(version)
+
+
+@pytest.mark.parametrize("artifact", [linear_model(), mlp_model(), lookup_model(), echo_model()])
+def test_open__rows_that_do_not_depend_on_their_neighbours__are_batched(artifact: bytes) -> None:
+    assert opened(loadable(artifact)).batching.max_rows == 32
+
+
+def test_open__exact_version__is_batched_and_serves() -> None:
+    engine = opened(loadable(exact_model(), is_exact=True))
+    assert engine.batching.max_rows == 32
+
+    async def scenario() -> None:
+        result = await run_job(engine, (np.ones((2, 300), np.uint8),), CONSUMER)
+        assert result.outputs[0].shape == (2, 3)
+        await engine.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("version", "reason"),
+    [
+        (loadable(linear_model(), max_batch=1), "max_batch is 1"),
+        (loadable(linear_model(), obstacle="node n mixes"), "node n mixes"),
+        (loadable(mixing_model()), "another answer in a batch"),
+        (loadable(mixing_model(), max_batch=16), "another answer in a batch"),
+        (
+            loadable(
+                build_model(
+                    [helper.make_node("Relu", ["x"], ["y"])], [value("x", [1, 4])], [value("y", [1, 4])]
+                ).SerializeToString()
+            ),
+            "first dimension of any size",
+        ),
+    ],
+)
+def test_open__rows_that_may_depend_on_others__are_not_batched_and_it_says_why(
+    version: Loadable, reason: str
+) -> None:
+    batching = opened(version).batching
+    assert batching.max_rows == 1
+    assert reason in str(batching)
+
+
+def test_open__max_batch_is_given__is_taken() -> None:
+    assert opened(loadable(linear_model(), max_batch=5)).batching.max_rows == 5
+
+
+@pytest.mark.parametrize(("row", "rows"), [(0.001, 32), (0.005, 10), (0.03, 1), (1.0, 1)])
+def test_choose_batching__rows_that_take_long__make_smaller_batches(row: float, rows: int) -> None:
+    version = loadable(linear_model())
+    times = RunTimes()
+    times.record(16, row)
+    assert choose_batching(runner_of(version.artifact), version, times).max_rows == rows
+
+
+def test_warm_up__model_that_does_not_end__is_refused() -> None:
+    """So that nothing runs in the event loop that was not seen to end."""
+    runner = runner_of(always_endless(), 0.2)
+    with pytest.raises(ArtifactRefused, match="was stopped") as caught:
+        warm_up(runner, runner.inputs)
+    assert caught.value.code == "run_failed"
+
+
+def always_endless() -> bytes:
+    """As `endless_model`, but zeros do not end it either."""
+    model = onnx.ModelProto.FromString(endless_model())
+    model.graph.node[1].op_type = "Equal"
+    return bytes(model.SerializeToString())
+
+
+def test_inspect_artifact__in_the_sandbox__names_what_mixes_rows(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    path.write_bytes(mixing_model())
+    assert "reduces over the rows" in inspect_artifact(path).obstacle
+    path.write_bytes(linear_model())
+    assert inspect_artifact(path).obstacle == ""

@@ -1,0 +1,187 @@
+"""The fast reader gives what `oip` gives, or leaves the request to it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from assay.commitments.tensors import OIP_TO_NUMPY, commit_tensors
+from assay.errors import RequestError
+from assay.node.oip import protocol as oip
+from assay.node.oip.fast_request import FastReader
+from assay.types import TensorSpec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+INPUTS = (TensorSpec("x", "FP32", (-1, 4)), TensorSpec("n", "INT64", (2,)))
+OUTPUTS = (TensorSpec("y", "FP32", (-1, 3)), TensorSpec("z", "FP32", (-1,)))
+MOST = 400
+
+
+def request(*changes: tuple[tuple[str | int, ...], Any], rows: int = 2, order: bool = False) -> bytes:
+    """A right request with `changes` made to its JSON: (path, value)."""
+    document: dict[str, Any] = {
+        "inputs": [
+            {
+                "name": "x",
+                "datatype": "FP32",
+                "shape": [rows, 4],
+                "parameters": {"binary_data_size": rows * 16},
+            },
+            {"name": "n", "datatype": "INT64", "shape": [2], "parameters": {"binary_data_size": 16}},
+        ],
+        "parameters": {"binary_data_output": True},
+    }
+    if order:
+        document["inputs"].reverse()
+    for path, value in changes:
+        at: Any = document
+        for step in path[:-1]:
+            at = at[step]
+        if value is None:
+            del at[path[-1]]
+        else:
+            at[path[-1]] = value
+    return json.dumps(document).encode()
+
+
+def tensors(rows: int = 2, order: bool = False, seed: int = 0) -> bytes:
+    generator = np.random.default_rng(seed)
+    parts = [generator.normal(size=(rows, 4)).astype(np.float32).tobytes(), np.arange(2).tobytes()]
+    return b"".join(reversed(parts) if order else parts)
+
+
+def both(reader: FastReader, head: bytes, raw: bytes) -> tuple[Any, Any]:
+    """(what the fast reader gives, what `oip` gives or refuses with)."""
+    body, length = head + raw, len(head)
+    try:
+        slow = oip.parse_request(body, length, INPUTS, OUTPUTS, max_elements=MOST)
+    except RequestError as error:
+        return reader.read(body, length), error
+    return reader.read(body, length), slow
+
+
+def check(head: bytes, raw: bytes) -> bool:
+    """Whether the fast reader took it; asked twice, for it remembers heads."""
+    reader = FastReader(INPUTS, OUTPUTS, MOST)
+    took = []
+    for _ in range(2):
+        found, slow = both(reader, head, raw)
+        took.append(found is not None)
+        if found is None:
+            continue
+        assert isinstance(slow, oip.InferRequest), slow
+        fast, digest = found
+        for left, right in zip(fast.inputs, slow.inputs, strict=True):
+            assert (left.dtype, left.shape) == (right.dtype, right.shape)
+            assert left.flags.aligned
+            np.testing.assert_array_equal(left, right)
+        assert digest == commit_tensors(slow.inputs)
+        assert (fast.outputs, fast.binary_default, fast.id) == (slow.outputs, slow.binary_default, slow.id)
+        assert fast.parameters == slow.parameters
+    assert len(set(took)) == 1
+    return took[0]
+
+
+@pytest.mark.parametrize("order", [False, True])
+@pytest.mark.parametrize("padding", range(4))
+def test_read__usual_request__is_taken_whatever_its_alignment(order: bool, padding: int) -> None:
+    assert check(request(order=order) + b" " * padding, tensors(order=order))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        (("id",), "7"),
+        (("outputs",), [{"name": "y", "parameters": {"binary_data": False}}]),
+        (("outputs",), []),
+        (("parameters", "binary_data_output"), False),
+        (("parameters", "priority"), 3),
+    ],
+)
+def test_read__usual_options__are_taken(change: tuple[tuple[str, ...], Any]) -> None:
+    assert check(request(change), tensors())
+
+
+CONSTANTS = [None, True, False, 0, 1, 2, -1, 4, 16, 32, 1.0, 1 << 40, "1", "x", "y", "n", "FP32", "INT64"]
+SHAPES = [[], [2, 4], [2], [True, 4], [2.0, 4]]
+OBJECTS = [{}, [{}], {"binary_data_size": 32}, {"binary_data_size": True}]
+VALUES = st.sampled_from([*CONSTANTS, *SHAPES, *OBJECTS])
+PATHS = st.sampled_from(
+    [
+        ("inputs",),
+        ("inputs", 0),
+        ("inputs", 0, "name"),
+        ("inputs", 0, "datatype"),
+        ("inputs", 0, "shape"),
+        ("inputs", 0, "data"),
+        ("inputs", 0, "parameters"),
+        ("inputs", 0, "parameters", "binary_data_size"),
+        ("inputs", 1),
+        ("inputs", 1, "name"),
+        ("inputs", 1, "shape"),
+        ("outputs",),
+        ("id",),
+        ("parameters",),
+        ("parameters", "binary_data_output"),
+        ("parameters", "sequence_id"),
+    ]
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    path=PATHS,
+    value=VALUES,
+    rows=st.integers(0, 3),
+    cut=st.integers(-3, 3),
+    length=st.sampled_from([0, -1, 1, 10_000]),
+)
+def test_read__anything_changed__is_as_oip_has_it_or_left_to_it(
+    path: tuple[str | int, ...], value: Any, rows: int, cut: int, length: int
+) -> None:
+    try:
+        head = request((path, value), rows=rows)
+    except KeyError:
+        return
+    raw = tensors(rows)
+    raw = raw[:cut] if cut < 0 else raw + b"\0" * cut
+    check(head, raw)
+    reader = FastReader(INPUTS, OUTPUTS, MOST)
+    if length:
+        assert reader.read(head + raw, len(head) + length) is None or length < 0
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_read__not_finite__is_left_to_oip(value: float) -> None:
+    array = np.ones((2, 4), np.float32)
+    array[1, 3] = value
+    assert not check(request(), array.tobytes() + np.arange(2).tobytes())
+
+
+def test_read__great_finite_numbers__are_taken() -> None:
+    array = np.full((2, 4), np.finfo(np.float32).max)
+    assert check(request(), array.tobytes() + np.arange(2).tobytes())
+
+
+@pytest.mark.parametrize("dtype", ["BOOL", "BYTES"])
+def test_read__other_types__are_left_to_oip(dtype: str) -> None:
+    reader = FastReader((TensorSpec("x", dtype, (1,)),), OUTPUTS, MOST)
+    head = json.dumps(
+        {"inputs": [{"name": "x", "datatype": dtype, "shape": [1], "parameters": {"binary_data_size": 1}}]}
+    ).encode()
+    assert reader.read(head + b"\1", len(head)) is None
+
+
+@pytest.mark.parametrize("dtype", [name for name in OIP_TO_NUMPY if name not in ("BOOL", "BYTES")])
+def test_read__each_type_of_number__hashes_as_oip(dtype: str) -> None:
+    spec = TensorSpec("x", dtype, (-1, 700))
+    array = np.arange(1400).reshape(2, 700).astype(OIP_TO_NUMPY[dtype])
+    tensor: dict[str, object] = {"name": "x", "datatype": dtype, "shape": [2, 700]}
+    tensor["parameters"] = {"binary_data_size": array.nbytes}
+    head = json.dumps({"inputs": [tensor]}).encode()
+    found = FastReader((spec,), OUTPUTS, 10_000).read(head + array.tobytes(), len(head))
+    assert found is not None
+    assert found[1] == commit_tensors([array])

@@ -1,0 +1,319 @@
+"""Admission: signatures, wallets, escrow that follows the chain, repetitions; with a ledger of plain
+numbers."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from assay.chain.views import Escrow, Offer
+from assay.commitments.receipts import voucher_digest
+from assay.commitments.signing import SigningKey
+from assay.errors import RetryableError
+from assay.node.errors import PaymentError, Unavailable
+from assay.node.payments.follower import Follower
+from assay.node.payments.gate import Gate, Ticket
+from assay.node.payments.ledger import NO_ESCROW, AccountView, NodeView
+from assay.node.payments.terms import Terms
+from assay.node.receipts.database import SqliteDatabase
+from assay.node.receipts.entries import ChannelKey, HeldVoucher, Issue, LoggedReceipt
+from assay.node.receipts.log import ReceiptLog
+from assay.types import Address, Domain, Hash32, VersionStatus, Voucher
+
+pytestmark = pytest.mark.network  # an event loop needs a socket pair
+
+DOMAIN = Domain(31337, Address("0x" + "11" * 20))
+NODE = SigningKey(b"\x07" * 32).address
+SIGNER = SigningKey(b"\x08" * 32)
+CONSUMER = SigningKey(b"\x09" * 32)
+VERSION = Hash32(b"\x01" * 32)
+INPUT = Hash32(b"\x02" * 32)
+OTHER_INPUT = Hash32(b"\x03" * 32)
+PRICE = 5
+
+
+@dataclass
+class PlainLedger:
+    """Answers what it is told, and counts how often it was asked."""
+
+    escrows: dict[Address, Escrow] = field(default_factory=dict)
+    settled: dict[Address, int] = field(default_factory=dict)
+    wallets: set[bytes] = field(default_factory=set)
+    asked: int = 0
+    down: bool = False
+
+    def node_view(self, versions: Iterable[Hash32]) -> NodeView:
+        if self.down:
+            raise RetryableError("down")
+        ids = tuple(versions)
+        offers = dict.fromkeys(ids, Offer(PRICE, True))
+        statuses = dict.fromkeys(ids, VersionStatus.ACTIVE)
+        return NodeView(1, 1_000_000, SIGNER.address, True, offers, statuses)
+
+    def account_views(self, channels: Mapping[Address, Iterable[Hash32]]) -> Mapping[Address, AccountView]:
+        self.asked += 1
+        if self.down:
+            raise RetryableError("down")
+        return {
+            consumer: AccountView(
+                self.escrows.get(consumer, NO_ESCROW),
+                {version: self.settled.get(consumer, 0) for version in versions},
+            )
+            for consumer, versions in channels.items()
+        }
+
+    def wallet_accepts(self, consumer: Address, digest: bytes, signature: bytes) -> bool:
+        self.asked += 1
+        return signature in self.wallets
+
+
+class Desk:
+    """A gate with its log, ledger and clock."""
+
+    def __init__(self, folder: Path) -> None:
+        self.now = 0.0
+        self.ledger = PlainLedger({CONSUMER.address: Escrow(100, 0, 0)})
+        self.log = ReceiptLog(SqliteDatabase(folder / "log.sqlite3"), DOMAIN, NODE)
+        self.follower = Follower(
+            self.ledger, self.log, lambda: (VERSION,), max_age_seconds=30, clock=lambda: self.now
+        )
+        self.gate = Gate(DOMAIN, self.log, self.follower, self.ledger, max_unacknowledged=4)
+
+    async def admit(
+        self, amount: int, count: int = 0, input_hash: Hash32 = INPUT, **options: object
+    ) -> Ticket:
+        terms = self.terms(amount, count, **options)
+        return await self.gate.admit(terms, VERSION, PRICE, input_hash)
+
+    def terms(self, amount: int, count: int, **options: object) -> Terms:
+        voucher = Voucher(CONSUMER.address, NODE, VERSION, amount, count)
+        signature = options.get("signature") or CONSUMER.sign(voucher_digest(DOMAIN, voucher))
+        assert isinstance(signature, bytes)
+        return Terms(CONSUMER.address, voucher, signature)
+
+    def finish(self, ticket: Ticket, input_hash: Hash32 = INPUT) -> None:
+        key = ChannelKey(VERSION, CONSUMER.address)
+        issue = Issue(key, input_hash, input_hash, ticket.price, ticket.voucher, ticket.payment)
+        (logged,) = self.log.write([issue], SIGNER)
+        assert isinstance(logged, LoggedReceipt)
+        self.gate.finish(ticket, logged)
+
+    async def serve(self, amount: int, count: int = 0, input_hash: Hash32 = INPUT) -> Ticket:
+        ticket = await self.admit(amount, count, input_hash)
+        self.finish(ticket, input_hash)
+        return ticket
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    made = Desk(tmp_path)
+    asyncio.run(made.follower.poll())
+    yield made
+    made.log.close()
+
+
+async def refused(desk: Desk, amount: int, count: int = 0, input_hash: Hash32 = INPUT) -> str:
+    with pytest.raises((PaymentError, Unavailable)) as caught:
+        await desk.admit(amount, count, input_hash)
+    return caught.value.code
+
+
+def test_admit__steady_state__asks_the_chain_once(desk: Desk) -> None:
+    async def scenario() -> None:
+        for n in range(1, 11):
+            await desk.serve(n * PRICE, n - 1)
+
+    asyncio.run(scenario())
+    assert desk.ledger.asked == 1
+    assert desk.log.channel(ChannelKey(VERSION, CONSUMER.address)).charged == 50
+
+
+def test_admit__view_too_old__asks_again(desk: Desk) -> None:
+    async def scenario() -> None:
+        await desk.serve(PRICE)
+        desk.now = 31.0
+        await desk.follower.poll()
+        desk.now = 62.0
+        await desk.follower.poll()
+        await desk.serve(2 * PRICE, 1)
+
+    asyncio.run(scenario())
+    assert desk.ledger.asked >= 2
+
+
+def test_admit__chain_unreachable__is_not_ready(desk: Desk) -> None:
+    desk.ledger.down = True
+    assert asyncio.run(refused(desk, PRICE)) == "not_ready"
+
+
+def test_admit__funded_after_a_refusal__is_seen(desk: Desk) -> None:
+    async def scenario() -> None:
+        desk.ledger.escrows[CONSUMER.address] = Escrow(4, 0, 0)
+        assert await refused(desk, PRICE) == "escrow_short"
+        desk.ledger.escrows[CONSUMER.address] = Escrow(5, 0, 0)
+        desk.now = 1.0
+        await desk.serve(PRICE)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("thaw_at", "covered"), [(1_000_301, True), (1_000_300, False), (1, False)])
+def test_admit__thawing_money__covers_while_it_cannot_leave(desk: Desk, thaw_at: int, covered: bool) -> None:
+    desk.ledger.escrows[CONSUMER.address] = Escrow(100, 100, thaw_at)
+    if covered:
+        asyncio.run(desk.serve(PRICE))
+    else:
+        assert asyncio.run(refused(desk, PRICE)) == "escrow_short"
+
+
+def test_admit__requests_in_flight__share_one_escrow(desk: Desk) -> None:
+    async def scenario() -> None:
+        desk.ledger.escrows[CONSUMER.address] = Escrow(2 * PRICE, 0, 0)
+        await desk.admit(PRICE, input_hash=INPUT)
+        await desk.admit(2 * PRICE, input_hash=OTHER_INPUT)
+        desk.now = 1.0
+        assert await refused(desk, 3 * PRICE) == "escrow_short"
+
+    asyncio.run(scenario())
+
+
+def test_admit__settled_by_the_chain__frees_no_more_than_was_owed(desk: Desk) -> None:
+    async def scenario() -> None:
+        desk.ledger.escrows[CONSUMER.address] = Escrow(PRICE, 0, 0)
+        await desk.serve(PRICE)
+        desk.ledger.escrows[CONSUMER.address] = Escrow(0, 0, 0)
+        desk.ledger.settled[CONSUMER.address] = PRICE
+        await desk.follower.poll()
+        assert await refused(desk, 2 * PRICE, 1) == "escrow_short"
+
+    asyncio.run(scenario())
+
+
+def test_admit__log_behind_the_chain__refuses_to_sign(desk: Desk) -> None:
+    desk.ledger.settled[CONSUMER.address] = 50
+    assert asyncio.run(refused(desk, 60)) == "not_ready"
+
+
+def test_admit__same_voucher_and_input_in_flight__waits_for_the_first(desk: Desk) -> None:
+    async def scenario() -> None:
+        first = await desk.admit(PRICE)
+        second = asyncio.create_task(desk.admit(PRICE))
+        await asyncio.sleep(0)
+        desk.finish(first)
+        repeated = (await second).repeated
+        assert repeated is not None
+        assert repeated.signed.receipt.sequence == 1
+        assert await refused(desk, PRICE, 0, OTHER_INPUT) == "voucher_stale"
+
+    asyncio.run(scenario())
+
+
+def test_admit__first_request_fails__voucher_pays_for_another(desk: Desk) -> None:
+    async def scenario() -> None:
+        first = await desk.admit(PRICE)
+        desk.gate.give_up(first)
+        await desk.serve(PRICE, 0, OTHER_INPUT)
+
+    asyncio.run(scenario())
+    assert desk.log.channel(ChannelKey(VERSION, CONSUMER.address)).sequence == 1
+
+
+def test_admit__covered_by_a_failed_requests_voucher__keeps_that_one(desk: Desk) -> None:
+    """What covers a receipt is on disk with it: else a node would serve on credit that nobody can collect."""
+
+    async def scenario() -> None:
+        failed = await desk.admit(10 * PRICE, input_hash=OTHER_INPUT)
+        desk.gate.give_up(failed)
+        await desk.serve(PRICE)
+        await desk.serve(2 * PRICE)
+
+    asyncio.run(scenario())
+    state = desk.log.channel(ChannelKey(VERSION, CONSUMER.address))
+    assert (state.charged, state.amount) == (2 * PRICE, 10 * PRICE)
+
+
+def test_admit__two_versions_at_once__both_are_covered(desk: Desk) -> None:
+    other = Hash32(b"\x04" * 32)
+    gate = threading.Event()
+    views = desk.ledger.account_views
+
+    def slow(channels: Mapping[Address, Iterable[Hash32]]) -> Mapping[Address, AccountView]:
+        gate.wait(5)
+        return views(channels)
+
+    desk.ledger.account_views = slow  # type: ignore[method-assign]
+
+    async def scenario() -> None:
+        first = asyncio.create_task(desk.admit(PRICE))
+        await asyncio.sleep(0.05)
+        voucher = Voucher(CONSUMER.address, NODE, other, PRICE, 0)
+        terms = Terms(CONSUMER.address, voucher, CONSUMER.sign(voucher_digest(DOMAIN, voucher)))
+        second = asyncio.create_task(desk.gate.admit(terms, other, PRICE, INPUT))
+        await asyncio.sleep(0.05)
+        gate.set()
+        await asyncio.gather(first, second)
+
+    asyncio.run(scenario())
+
+
+def test_admit__after_a_restart__knows_the_vouchers_that_paid(desk: Desk) -> None:
+    asyncio.run(desk.serve(PRICE))
+    follower = Follower(desk.ledger, desk.log, lambda: (VERSION,), clock=lambda: 0.0)
+    gate = Gate(DOMAIN, desk.log, follower, desk.ledger)
+
+    async def scenario() -> None:
+        await follower.poll()
+        ticket = await gate.admit(desk.terms(PRICE, 0), VERSION, PRICE, INPUT)
+        assert ticket.repeated is not None
+        with pytest.raises(PaymentError):
+            await gate.admit(desk.terms(PRICE, 0), VERSION, PRICE, OTHER_INPUT)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+def test_admit__wallet_signature__is_the_contracts_to_judge(desk: Desk, accepted: bool) -> None:
+    signature = b"\x55" * 65
+    if accepted:
+        desk.ledger.wallets.add(signature)
+
+    async def scenario() -> None:
+        if not accepted:
+            with pytest.raises(PaymentError) as caught:
+                await desk.admit(PRICE, signature=signature)
+            assert caught.value.code == "voucher_signature"
+            return
+        ticket = await desk.admit(PRICE, signature=signature)
+        assert ticket.voucher == HeldVoucher(PRICE, 0, signature, wallet=True)
+
+    asyncio.run(scenario())
+
+
+def test_admit__wallet_that_took_a_signature_back__is_refused(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signature = b"\x55" * 65
+    desk.ledger.wallets.add(signature)
+    monkeypatch.setattr(desk.log, "has_taken_back", lambda consumer: consumer == CONSUMER.address)
+
+    async def scenario() -> None:
+        with pytest.raises(PaymentError, match="owes it to this node"):
+            await desk.admit(PRICE, signature=signature)
+        _, held = await desk.gate.check_acknowledgement(desk.terms(PRICE, 0, signature=signature), VERSION)
+        assert held.wallet
+
+    asyncio.run(scenario())
+
+
+def test_admit__unpaid_request__charges_nothing_and_needs_no_escrow(desk: Desk) -> None:
+    async def scenario() -> None:
+        ticket = await desk.gate.admit(Terms(CONSUMER.address), VERSION, 0, INPUT)
+        desk.finish(ticket)
+
+    asyncio.run(scenario())
+    assert desk.ledger.asked == 0
+    assert desk.log.channel(ChannelKey(VERSION, CONSUMER.address)).unpaid == 1

@@ -1,0 +1,262 @@
+"""Receipts through the journal: on disk before anybody has them, in the log soon after, come what may."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from assay.commitments.receipts import receipt_digest
+from assay.commitments.signing import SigningKey, verify_signer
+from assay.errors import FatalError
+from assay.node.receipts.database import SqliteDatabase
+from assay.node.receipts.entries import Acknowledge, ChannelKey, HeldVoucher, Issue, LoggedReceipt
+from assay.node.receipts.journal import Journal
+from assay.node.receipts.journal_writer import JournalWriter
+from assay.node.receipts.log import ReceiptLog
+from assay.types import Address, Domain, Hash32
+
+pytestmark = pytest.mark.network  # an event loop needs a socket pair
+
+DOMAIN = Domain(1, Address("0x" + "11" * 20))
+NODE = SigningKey(b"\x07" * 32).address
+SIGNER = SigningKey(b"\x08" * 32)
+KEYS = [ChannelKey(Hash32(b"\x01" * 32), SigningKey(bytes([n]) * 32).address) for n in range(9, 13)]
+
+
+def open_log(folder: Path) -> ReceiptLog:
+    return ReceiptLog(SqliteDatabase(folder / "log.sqlite3"), DOMAIN, NODE)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[ReceiptLog]:
+    made = open_log(tmp_path)
+    yield made
+    made.close()
+
+
+def open_writer(log: ReceiptLog, folder: Path, failures: list[FatalError] | None = None) -> JournalWriter:
+    def fail(error: FatalError) -> None:
+        assert failures is not None, error
+        failures.append(error)
+
+    return JournalWriter(log, Journal(folder, 1 << 16), SIGNER, fail)
+
+
+def issue(payment: int, key: ChannelKey = KEYS[0], *, amount: int = 0, **options: object) -> Issue:
+    unique = Hash32(payment.to_bytes(32, "big"))
+    voucher = HeldVoucher(amount, 0, b"s" * 65) if amount else None
+    return Issue(key, unique, unique, 1, voucher, unique, **options)  # type: ignore[arg-type]
+
+
+def crash(writer: JournalWriter) -> None:
+    """As if the process was killed: nothing more reaches the log's tables."""
+    writer._imports.clear()
+
+
+def test_submit__many_at_once__sequences_without_gaps_in_journal_and_log(
+    log: ReceiptLog, tmp_path: Path
+) -> None:
+    async def scenario() -> list[LoggedReceipt]:
+        writer = open_writer(log, tmp_path)
+        writer.start()
+        items = [issue(n, KEYS[n % 4]) for n in range(1, 1200)]
+        found = await asyncio.gather(*map(writer.submit, items))
+        assert writer.pending + log_count(tmp_path) >= len(items)
+        await writer.stop()
+        return [receipt for receipt in found if receipt]
+
+    receipts = asyncio.run(scenario())
+    for key in KEYS:
+        own = [r.signed.receipt.sequence for r in receipts if r.signed.receipt.consumer == key.consumer]
+        assert own == list(range(1, len(own) + 1))
+        assert log.channel(key).sequence == len(own)
+    for found in receipts[::97]:
+        assert found.digest == receipt_digest(DOMAIN, found.signed.receipt)
+        verify_signer(found.digest, found.signed.signature, SIGNER.address)
+        assert log.receipt(found.digest) == found
+    assert log_count(tmp_path) == len(receipts)
+
+
+def log_count(folder: Path) -> int:
+    """Receipts in the tables, as another process sees them."""
+    connection = sqlite3.connect(folder / "log.sqlite3")
+    (count,) = connection.execute("SELECT count(*) FROM receipts").fetchone()
+    connection.close()
+    return int(count)
+
+
+def test_put__outcome_told__journal_has_it(log: ReceiptLog, tmp_path: Path) -> None:
+    """Whoever has a receipt can rely on it being read again after a crash."""
+    seen: list[tuple[int, bool]] = []
+
+    async def scenario() -> None:
+        writer = open_writer(log, tmp_path)
+        writer.start()
+        ended = asyncio.Event()
+
+        def done(outcome: LoggedReceipt | Exception | None) -> None:
+            assert isinstance(outcome, LoggedReceipt)
+            frames = b"".join(frame.payload for frame in writer._journal.frames())
+            seen.append((outcome.signed.receipt.sequence, frames.find(outcome.digest) >= 0))
+            if len(seen) == 50:
+                ended.set()
+
+        for n in range(1, 51):
+            writer.put(issue(n), done)
+            await asyncio.sleep(0)
+        await ended.wait()
+        await writer.stop()
+
+    asyncio.run(scenario())
+    assert seen == [(n, True) for n in range(1, 51)]
+
+
+def test_start__after_a_crash__takes_the_journal_in_once(tmp_path: Path) -> None:
+    async def serve(first: int, last: int) -> list[LoggedReceipt | None]:
+        log = open_log(tmp_path)
+        writer = open_writer(log, tmp_path)
+        writer.start()
+        work = [writer.submit(issue(n, KEYS[n % 2], amount=n)) for n in range(first, last)]
+        found = [await future for future in work]
+        crash(writer)
+        await writer.stop()
+        log.close()
+        return found
+
+    receipts = []
+    for round_ in range(4):
+        receipts += asyncio.run(serve(round_ * 20 + 1, round_ * 20 + 21))
+    log = open_log(tmp_path)
+    writer = open_writer(log, tmp_path)
+    assert log_count(tmp_path) == 80
+    for found in receipts:
+        assert found is not None
+        assert log.receipt(found.digest) == found
+    assert [log.channel(key).sequence for key in KEYS[:2]] == [40, 40]
+    assert [log.channel(key).amount for key in KEYS[:2]] == [80, 79]
+    assert log.channel(KEYS[0]).charged == 40
+    writer._connection.close()
+    writer._journal.close()
+    log.close()
+
+
+def test_put__not_in_the_tables_yet__is_found_by_whoever_reads_the_log(
+    log: ReceiptLog, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        writer = open_writer(log, tmp_path)
+        writer.start()
+        found = await writer.submit(issue(1, amount=7))
+        assert found is not None
+        assert log_count(tmp_path) == 0
+        assert log.receipt(found.digest) == found
+        assert log.receipt_paid_by(Hash32((1).to_bytes(32, "big"))) == found
+        (state,) = log.channels_of(KEYS[0].consumer)
+        assert state == log.channel(KEYS[0])
+        assert (state.sequence, state.charged, state.amount) == (1, 1, 7)
+        await writer.stop()
+
+    asyncio.run(scenario())
+    assert log.pending is not None
+    assert len(log.pending) == 0
+    assert log.channel(KEYS[0]).amount == 7
+
+
+@pytest.mark.parametrize("prepaid", [False, True])
+@pytest.mark.parametrize("restart", [False, True])
+def test_put__payment_used_twice__is_refused_that_once(tmp_path: Path, prepaid: bool, restart: bool) -> None:
+    async def serve(*payments: int) -> list[object]:
+        log = open_log(tmp_path)
+        writer = open_writer(log, tmp_path)
+        writer.start()
+        found: list[object] = []
+        for n in payments:
+            try:
+                found.append(await writer.submit(issue(n, prepaid=prepaid)))
+            except sqlite3.IntegrityError as error:
+                found.append(error)
+        await writer.stop()
+        log.close()
+        return found
+
+    found = asyncio.run(serve(1, 2)) + asyncio.run(serve(2, 3)) if restart else asyncio.run(serve(1, 2, 2, 3))
+    assert [isinstance(one, sqlite3.IntegrityError) for one in found] == [False, False, True, False]
+    assert log_count(tmp_path) == 3
+
+
+def test_put__acknowledgement__raises_what_is_held(log: ReceiptLog, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        writer = open_writer(log, tmp_path)
+        writer.start()
+        await writer.submit(issue(1, amount=9))
+        assert await writer.submit(Acknowledge(KEYS[0], HeldVoucher(9, 1, b"t" * 65))) is None
+        await writer.submit(Acknowledge(KEYS[0], HeldVoucher(8, 1, b"u" * 65)))
+        await writer.stop()
+
+    asyncio.run(scenario())
+    held = log.channel(KEYS[0]).voucher
+    assert held == HeldVoucher(9, 1, b"t" * 65)
+
+
+def test_put__data_and_public__are_in_the_log(log: ReceiptLog, tmp_path: Path) -> None:
+    async def scenario() -> LoggedReceipt | None:
+        writer = open_writer(log, tmp_path)
+        writer.start()
+        found = await writer.submit(issue(1, data=b"content", public=True))
+        await writer.stop()
+        return found
+
+    found = asyncio.run(scenario())
+    assert found is not None
+    assert found.public
+    assert log.receipt(found.digest) == found
+    connection = sqlite3.connect(tmp_path / "log.sqlite3")
+    assert connection.execute("SELECT content FROM receipt_data").fetchall() == [(b"content",)]
+    connection.close()
+
+
+def test_put__disk_fails__refuses_this_and_everything_after(
+    log: ReceiptLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures: list[FatalError] = []
+
+    def full(*_: object) -> int:
+        raise FatalError("no space")
+
+    async def scenario() -> None:
+        writer = open_writer(log, tmp_path, failures)
+        writer.start()
+        monkeypatch.setattr(writer._journal, "append", full)
+        results = await asyncio.gather(*(writer.submit(issue(n)) for n in (1, 2)), return_exceptions=True)
+        assert [str(result) for result in results] == ["no space"] * 2
+        with pytest.raises(FatalError):
+            writer.submit(issue(3))
+        await writer.stop()
+
+    asyncio.run(scenario())
+    assert len(failures) == 1
+    assert log_count(tmp_path) == 0
+
+
+def test_replay__log_older_than_the_journal__is_fatal(tmp_path: Path) -> None:
+    """The log is an old copy and the journal is not: signing on could contradict receipts."""
+
+    async def serve(folder: Path) -> None:
+        log = open_log(folder)
+        writer = open_writer(log, folder)
+        writer.start()
+        for n in range(1, 700):
+            await writer.submit(issue(n))
+        await writer.stop()
+        log.close()
+
+    asyncio.run(serve(tmp_path))
+    for path in tmp_path.glob("log.sqlite3*"):
+        path.unlink()
+    log = open_log(tmp_path)
+    with pytest.raises(FatalError, match="bring back both"):
+        open_writer(log, tmp_path)
+    log.close()
