@@ -27,13 +27,13 @@ TESTS: Final = Path(__file__).parents[3]
 CONCURRENT: Final = 6
 X: Final = {"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1.0, 2.0, 3.0, 4.0]}
 ELSEWHERE: Final = {
-    "input_rows": ("backend/unit/node/test_exactness.py", '"input_rows"'),
-    "output_nan": ("backend/unit/node/test_exactness.py", '"output_nan"'),
-    "output_shape": ("backend/unit/node/test_exactness.py", '"output_shape"'),
+    "input_rows": ("backend/unit/node/models/test_exactness.py", '"input_rows"'),
+    "output_nan": ("backend/unit/node/models/test_exactness.py", '"output_nan"'),
+    "output_shape": ("backend/unit/node/models/test_exactness.py", '"output_shape"'),
     "input_body": ("backend/unit/node/http/test_connection.py", "== 408"),
     "internal": ("backend/unit/node/test_refusals.py", '"internal"'),
     "not_reproducible": ("backend/unit/node/test_receipt_views.py", '"not_reproducible"'),
-    "stake_exhausted": ("backend/unit/node/test_cover.py", '"stake_exhausted"'),
+    "stake_exhausted": ("backend/unit/node/settlement/test_cover.py", '"stake_exhausted"'),
     "expired": ("backend/unit/node/test_receipt_views.py", '"expired"'),
 }
 """Codes that need what this world has not, and the test that produces each; those with `payment` in their

@@ -17,7 +17,7 @@ from assay.node.receipts.unbatched import choose_ranges
 from assay.node.settlement.batches import Batch, BatchStore, Shares
 from assay.node.views import batch_lines
 from assay.types import ZERO_ADDRESS, Address, Domain, Hash32
-from tests.backend.unit.node.test_log import DATA
+from tests.backend.unit.node.receipts.test_log import DATA
 
 DOMAIN = Domain(31337, Address("0x" + "11" * 20))
 NODE = SigningKey(b"\x07" * 32).address

@@ -24,7 +24,7 @@ from assay.node.receipts.log import ReceiptLog, read_data
 from assay.node.receipts.postgresql import PostgresDatabase
 from assay.node.receipts.shared_issuing import Item, Outcome, SharedIssuer
 from assay.types import Hash32
-from tests.backend.unit.node.test_log import CONSUMER, DATA, DOMAIN, KEY, NODE, SIGNER, VERSION, issue
+from tests.backend.unit.node.receipts.test_log import CONSUMER, DATA, DOMAIN, KEY, NODE, SIGNER, VERSION, issue
 
 from tests.support.postgresql import Cluster
 

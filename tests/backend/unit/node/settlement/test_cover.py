@@ -9,7 +9,7 @@ import pytest
 from assay.node.errors import Unavailable
 from assay.node.receipts.database import SqliteDatabase
 from assay.node.settlement.cover import StakeCover
-from tests.backend.unit.node.test_closing import ALICE, PRICE, Desk
+from tests.backend.unit.node.settlement.test_closing import ALICE, PRICE, Desk
 
 
 def test_admit__until_the_stake_is_used_up__then_refuses_until_a_batch_is_final(tmp_path: Path) -> None:
