@@ -96,7 +96,7 @@ class Gate:
 
     def admit_now(self, terms: Terms, version_id: Hash32, price: int, input_hash: Hash32) -> Ticket | None:
         """`admit` for who is known and covered and comes for the first time: what it does then, without
-        waiting for anything. None: ask `admit`. Raises PaymentError."""
+        waiting for anything. None: ask `admit`. Raises PaymentError, Unavailable."""
         account = self._follower.known(terms.consumer)
         channel = account.channels.get(version_id) if account is not None else None
         if account is None or channel is None or self._log.is_shared:
@@ -115,6 +115,7 @@ class Gate:
         accounts.check_coverage(channel, voucher, price)
         if channel.is_behind_chain or not self._follower.stays_covered(account, channel, voucher.amount):
             return None
+        self.limit_risk(price)
         held = HeldVoucher(voucher.amount, voucher.count, terms.signature)
         kept = held if accounts.raises_held(channel, voucher) else channel.unsaved
         self._follower.touch(account)

@@ -317,3 +317,26 @@ def test_admit__unpaid_request__charges_nothing_and_needs_no_escrow(desk: Desk) 
     asyncio.run(scenario())
     assert desk.ledger.asked == 0
     assert desk.log.channel(ChannelKey(VERSION, CONSUMER.address)).unpaid == 1
+
+
+def test_admit_now__more_at_risk_than_the_stake__is_refused_and_reserves_nothing(desk: Desk) -> None:
+    asked: list[int] = []
+
+    def refuse(price: int) -> None:
+        asked.append(price)
+        raise Unavailable("the stake does not cover it", code="stake_exhausted")
+
+    async def scenario() -> None:
+        ticket = await desk.serve(PRICE)
+        desk.gate.limit_risk = refuse
+        with pytest.raises(Unavailable):
+            desk.gate.admit_now(desk.terms(2 * PRICE, 1), VERSION, PRICE, OTHER_INPUT)
+        assert (ticket.channel.charged, ticket.channel.held_amount, ticket.channel.pending) == (
+            PRICE,
+            PRICE,
+            0,
+        )
+        assert not ticket.channel.in_flight
+
+    asyncio.run(scenario())
+    assert asked == [PRICE]
