@@ -17,7 +17,7 @@ from assay.node.models.catalog import Route, Served
 from assay.node.oip import protocol as oip
 from assay.node.payments.voucher_header import NAME as VOUCHER
 from assay.node.refusals import answer_error
-from assay.node.service import Service
+from assay.node.service import Admitted, Service
 from assay.node.x402 import wire
 from assay.node.x402.counting import PaymentCounters
 from assay.node.x402.paying import Bought, Till
@@ -94,7 +94,7 @@ class Door:
     async def pay_and_answer(self, request: Request, route: Route, json_length: int | None) -> Reply:
         """A request with `PAYMENT-SIGNATURE`. Raises RequestError of every kind."""
         try:
-            bought, name, asked = await self._buy(request, route, json_length)
+            bought, admitted, asked = await self._buy(request, route, json_length)
         except Exception as error:
             code = answer_error(error, "x402").code if isinstance(error, RequestError) else "internal"
             self._counters.refused(code)
@@ -109,11 +109,11 @@ class Door:
         self._recent[bought.receipt.digest] = bought.row.payment
         while len(self._recent) > REMEMBERED:
             self._recent.popitem(last=False)
-        return self._reply(bought, name, asked, self._service.catalog.find(route))
+        return self._reply(bought, route.name, asked, admitted)
 
     async def _buy(
         self, request: Request, route: Route, json_length: int | None
-    ) -> tuple[Bought, str, oip.InferRequest]:
+    ) -> tuple[Bought, Admitted, oip.InferRequest]:
         served = self._service.catalog.find(route)
         admitted = self._service.admit_version(served)
         parsed, input_hash = await self._service.parse(admitted, request.body, json_length)
@@ -133,17 +133,16 @@ class Door:
                 "this node has not seen yet that it refuses unpaid requests; it sells by x402 once it has",
                 retry_after=1,
             )
-        return await self._till.buy(admitted, parsed, input_hash, payment), route.name, parsed
+        return await self._till.buy(admitted, parsed, input_hash, payment), admitted, parsed
 
-    def _reply(self, bought: Bought, name: str, asked: oip.InferRequest, served: Served) -> Reply:
-        engine = served.engine
-        assert engine is not None
+    def _reply(self, bought: Bought, name: str, asked: oip.InferRequest, admitted: Admitted) -> Reply:
+        """Of the version that was asked for, also if it was unloaded or followed by another since."""
         parameters = {
             "receipt": orjson.dumps(bought.receipt.to_json(self._service.domain)).decode(),
             "payment": orjson.dumps(self.payment_json(bought.row)).decode(),
         }
-        wanted = oip.requested_outputs(asked, engine.outputs, bought.outputs)
-        response = oip.render_response(name, str(served.number), asked.id, wanted, parameters)
+        wanted = oip.requested_outputs(asked, admitted.engine.outputs, bought.outputs)
+        response = oip.render_response(name, str(admitted.served.number), asked.id, wanted, parameters)
         headers: Headers = ((wire.RESPONSE, wire.encode(self._success(bought.row))),)
         if response.json_length is None:
             return Reply(200, response.body, headers=headers)

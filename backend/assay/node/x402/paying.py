@@ -145,6 +145,12 @@ class Till:
         logged = self._service.log.receipt_paid_by(row.payment if row else order.name)
         if logged is not None:
             return await self._repeat(order, logged, row or order.row())
+        if row is not None and row.statement is not None:
+            raise PaymentError(
+                "the payment has bought a receipt that this node keeps no more; sign a new one, with another "
+                "payment identifier",
+                code="payment_used",
+            )
         found = await self._collector.transfer(row.authorization, row.tx_hash) if row else None
         if found is None and row is not None and row.payment != order.name:
             await self._give_up_earlier(row)

@@ -7,6 +7,7 @@ import base64
 import contextlib
 import json
 import re
+import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from assay.commitments.authorizations import payment_id, statement_digest, token
 from assay.commitments.identifiers import address_word, keccak
 from assay.commitments.receipts import receipt_from_json
 from assay.commitments.signing import SigningKey, recover
-from assay.node.config import SettlementConfig, X402Config
+from assay.node.config import LOG_FILE, SettlementConfig, X402Config
 from assay.types import Address, Hash32
 
 from tests.support.nodes import ASSAY, Network, NodeUnderTest, Published, local_network
@@ -117,6 +118,21 @@ class Shop:
         while decoded(self.buy({}).headers["payment-required"])["accepts"][0]["amount"] != str(price):
             assert time.monotonic() < deadline
             time.sleep(0.1)
+
+    def drop_receipt(self, digest: bytes) -> int:
+        """Rows that went from the log's tables, once its batch was posted."""
+        ripe = (
+            "SELECT r.id FROM receipts r JOIN channels c ON c.id = r.channel WHERE r.digest = ?"
+            " AND c.closed >= r.sequence AND NOT EXISTS (SELECT 1 FROM batches WHERE state = 'closed')"
+        )
+        deadline = time.monotonic() + 30
+        with contextlib.closing(sqlite3.connect(self.node.folder / LOG_FILE, timeout=30)) as db:
+            while not (found := db.execute(ripe, (digest,)).fetchall()) and time.monotonic() < deadline:
+                time.sleep(0.1)
+            with db:
+                db.executemany("DELETE FROM receipt_data WHERE receipt = ?", found)
+                db.executemany("DELETE FROM receipts WHERE id = ?", found)
+        return len(found)
 
     def _outbid(self, name: str, *arguments: Any) -> str:
         """A stranger's call of the token that the next block has before all others; its hash."""
@@ -387,6 +403,18 @@ def test_infer__dearer_twin_of_a_settled_authorization__buys_nothing(shop: Shop)
     finally:
         shop.change_price(PRICE)
     assert receipt_of(shop.buy(cheap))["price"] == str(PRICE)
+    assert shop.income == before + PRICE
+
+
+def test_infer__payment_whose_receipt_was_dropped__is_not_good_for_another(shop: Shop) -> None:
+    """What retention leaves of an old receipt: the payment that bought it."""
+    key, before = shop.payer(), shop.income
+    header = shop.header(key)
+    digest = bytes.fromhex(receipt_of(shop.buy(header))["digest"][2:])
+    assert shop.drop_receipt(digest) == 1
+    for rows in (ROW, [[0.0, 0.0, 0.0, 2.0]]):
+        answer = shop.buy(header, rows)
+        assert (answer.status_code, answer.json()["code"]) == (402, "payment_used"), answer.text
     assert shop.income == before + PRICE
 
 
