@@ -68,9 +68,9 @@ BODIES = st.lists(st.tuples(st.binary(max_size=3000), st.booleans()), min_size=1
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(bodies=BODIES, cuts=st.lists(st.integers(1, 4000), max_size=20))
 def test_connection__pipelined_and_split_anywhere__answers_each_in_order(
-    request: pytest.FixtureRequest, which: str, bodies: list[tuple[bytes, bool]], cuts: list[int]
+    app: RunningApp, quick: RunningApp, which: str, bodies: list[tuple[bytes, bool]], cuts: list[int]
 ) -> None:
-    running: RunningApp = request.getfixturevalue(which)
+    running = {"app": app, "quick": quick}[which]
     stream = b"".join(
         post_chunked([body[i : i + 700] for i in range(0, len(body), 700)]) if chunked else post(body)
         for body, chunked in bodies
