@@ -48,7 +48,7 @@ class IssuedReceipt:
 
 @dataclass(slots=True)
 class Entry:
-    """`receipt` None: a voucher that came alone."""
+    """`receipt` None: a voucher that came alone. `is_durable`: on disk, so that its receipt may be shown."""
 
     key: ChannelKey
     receipt: IssuedReceipt | None = None
@@ -57,6 +57,7 @@ class Entry:
     data: bytes | None = None
     public: bool = False
     prepaid: bool = False
+    is_durable: bool = False
 
     @property
     def size(self) -> int:

@@ -221,9 +221,14 @@ class JournalWriter:
             group, self._group, self._buffer = group + self._group, [], []
             self._fail(failure)
         else:
+            for entry, _ in group:
+                entry.is_durable = True
             self._import_soon(number, group)
         for entry, done in group:
-            done(failure or self._outcome(entry))
+            try:
+                done(failure or self._outcome(entry))
+            except Exception as error:  # the others of the group wait, too
+                _log.error("a receipt's request failed", exc_info=error)
         if not self._is_writing and not self._group:
             assert self._idle is not None
             self._idle.set()

@@ -87,7 +87,8 @@ class Pending:
         return self._receipt(self.by_payment.get(payment))
 
     def _receipt(self, entry: Entry | None) -> LoggedReceipt | None:
-        if entry is None or entry.receipt is None:
+        """None also while it is not on disk: its signature must not leave before."""
+        if entry is None or entry.receipt is None or not entry.is_durable:
             return None
         return logged_receipt(self.node, entry, entry.receipt)
 

@@ -114,6 +114,42 @@ def test_put__outcome_told__journal_has_it(log: ReceiptLog, tmp_path: Path) -> N
     assert seen == [(n, True) for n in range(1, 51)]
 
 
+def test_put__not_on_disk_yet__is_shown_to_nobody(log: ReceiptLog, tmp_path: Path) -> None:
+    """Whoever guesses a receipt's digest has no signature before it is on disk."""
+
+    async def scenario() -> None:
+        writer = open_writer(log, tmp_path)
+        writer.start()
+        future = writer.submit(issue(1))
+        assert log.pending is not None
+        ((digest, _),) = log.pending.by_digest.items()
+        assert log.receipt(digest) is None
+        assert log.receipt_paid_by(Hash32((1).to_bytes(32, "big"))) is None
+        found = await future
+        assert found is not None
+        assert log.receipt(digest) == found
+        await writer.stop()
+
+    asyncio.run(scenario())
+
+
+def test_put__one_that_waits_breaks__tells_the_others(log: ReceiptLog, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        writer = open_writer(log, tmp_path)
+        writer.start()
+
+        def breaks(outcome: object) -> None:
+            raise ValueError("what the caller does with it")
+
+        writer.put(issue(1), breaks)
+        found = await asyncio.wait_for(writer.submit(issue(2)), 5)
+        assert found is not None
+        await asyncio.wait_for(writer.stop(), 5)
+
+    asyncio.run(scenario())
+    assert log_count(tmp_path) == 2
+
+
 def test_start__after_a_crash__takes_the_journal_in_once(tmp_path: Path) -> None:
     async def serve(first: int, last: int) -> list[LoggedReceipt | None]:
         log = open_log(tmp_path)
@@ -234,6 +270,7 @@ def test_put__disk_fails__refuses_this_and_everything_after(
         assert [str(result) for result in results] == ["no space"] * 2
         with pytest.raises(FatalError):
             writer.submit(issue(3))
+        assert log.receipt_paid_by(Hash32((1).to_bytes(32, "big"))) is None
         await writer.stop()
 
     asyncio.run(scenario())
