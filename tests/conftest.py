@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         folders = item.path.relative_to(TESTS).parts[:-1]
         if folders[:1] != ("contracts",):
-            item.add_marker(pytest.mark.ignore_isolation)  # titanoboa's, of every fixture: it is not used there
+            item.add_marker(pytest.mark.ignore_isolation)  # of titanoboa, which is not used there
         if CLOSED_FOLDERS.intersection(folders) and not item.get_closest_marker("network"):
             item.add_marker(pytest.mark.disable_socket)
         else:
