@@ -14,8 +14,11 @@ from assay.errors import RequestError
 from assay.node.errors import NotFound
 from assay.node.observability import gauges
 from assay.node.receipts.database import Database
-from assay.node.receipts.log import ReceiptLog, batch_receipts, read_data
+from assay.node.receipts.entries import LoggedReceipt
+from assay.node.receipts.log import ReceiptLog, read_data, receipts_within
+from assay.node.receipts.unbatched import Range
 from assay.node.service import Service
+from assay.node.settlement.closing import pages, ranges_of
 from assay.types import Address, Domain
 
 PAGE: Final = 500
@@ -113,7 +116,8 @@ def receipt_data(log: ReceiptLog, digest: bytes) -> bytes:
 
 def batch_lines(database: Database, domain: Domain, batch_id: bytes) -> Iterator[bytes]:
     """`GET /v1/batches/{batch_id}` in pages of whole lines; nothing if there is no such batch, or if its
-    receipts are kept no more. Bounded memory, and no read that lasts, however large the batch is."""
+    receipts are kept no more. Bounded memory, and nothing of the log held between pages, however large the
+    batch is and however slow its reader."""
     with database.session() as connection:
         row = connection.execute(
             "SELECT b.id, b.version_id, b.receipts_root, b.receipts, m.value FROM batches b, meta m"
@@ -130,6 +134,18 @@ def batch_lines(database: Database, domain: Domain, batch_id: bytes) -> Iterator
             "receipts_root": "0x" + root.hex(),
             "count": count,
         }
-        yield orjson.dumps(header) + b"\n"
-        for page in batch_receipts(connection, node, number, PAGE):
-            yield b"".join(orjson.dumps(logged.to_json(domain)) + b"\n" for logged in page)
+        parts = pages(ranges_of(connection, number), PAGE)
+    yield orjson.dumps(header) + b"\n"
+    while page := _read_page(database, Address(node), parts):
+        yield b"".join(orjson.dumps(logged.to_json(domain)) + b"\n" for logged in page)
+
+
+def _read_page(database: Database, node: Address, parts: Iterator[Range]) -> list[LoggedReceipt]:
+    """The next `PAGE` receipts of `parts`, up to twice as many; none at their end."""
+    page: list[LoggedReceipt] = []
+    with database.session() as connection:
+        for part in parts:
+            page += receipts_within(connection, node, part)
+            if len(page) >= PAGE:
+                break
+    return page

@@ -19,6 +19,7 @@ from assay.node.receipts.issuing import LocalIssuer
 from assay.node.receipts.pending import Pending
 from assay.node.receipts.rows import CHANNEL, RECEIPT, channel_state, receipt_of_row
 from assay.node.receipts.schema import prepare_database
+from assay.node.receipts.unbatched import Range
 from assay.node.settlement.closing import pages, ranges_of
 from assay.types import Address, Domain, SkipReason
 
@@ -164,13 +165,18 @@ def batch_receipts(
 ) -> Iterator[list[LoggedReceipt]]:
     """The receipts of the batch of that row, in leaf order, in short reads of at most `page`; fewer than the
     batch has where they are kept no more."""
+    for part in pages(ranges_of(connection, batch), page):
+        yield receipts_within(connection, node, part)
+
+
+def receipts_within(connection: Connection, node: Address, part: Range) -> list[LoggedReceipt]:
+    """The receipts of a range that are kept, by sequence."""
     query = (
         f"SELECT {RECEIPT} FROM receipts r JOIN channels c ON c.id = r.channel"  # noqa: S608
         " WHERE r.channel = ? AND r.sequence BETWEEN ? AND ? ORDER BY r.sequence"
     )
-    for part in pages(ranges_of(connection, batch), page):
-        rows = connection.execute(query, (part.channel, part.first, part.last)).fetchall()
-        yield [receipt_of_row(node, row) for row in rows]
+    rows = connection.execute(query, (part.channel, part.first, part.last)).fetchall()
+    return [receipt_of_row(node, row) for row in rows]
 
 
 def batch_of(connection: Connection, digest: bytes) -> int | None:

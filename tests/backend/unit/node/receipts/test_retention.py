@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from assay.commitments.signing import SigningKey
-from assay.node.receipts import retention
+from assay.node import views
+from assay.node.receipts import postgresql, retention
 from assay.node.receipts.database import Database
 from assay.node.receipts.entries import ChannelKey, HeldVoucher, Issue, LoggedReceipt
 from assay.node.receipts.log import ReceiptLog, batch_receipts, read_data
@@ -17,6 +18,7 @@ from assay.node.receipts.unbatched import choose_ranges
 from assay.node.settlement.batches import Batch, BatchStore, Shares
 from assay.node.views import batch_lines
 from assay.types import ZERO_ADDRESS, Address, Domain, Hash32
+
 from tests.backend.unit.node.receipts.test_log import DATA
 
 DOMAIN = Domain(31337, Address("0x" + "11" * 20))
@@ -203,3 +205,20 @@ def test_prune__batch_older_than_receipts_are_kept__drops_them_and_serves_it_no_
     assert kept.log.receipt(kept.paid.digest) is None
     assert kept.log.receipt(kept.free.digest) == kept.free
     assert kept.issue(6, 5).signed.receipt.sequence == 5
+
+
+def test_batch_lines__more_slow_readers_than_sessions__leave_the_log_to_others(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(views, "PAGE", 2)
+    monkeypatch.setattr(postgresql, "SESSION_WAIT_SECONDS", 0.2)
+    for n in range(3, 8):
+        kept.issue(n, 5)
+    batch = kept.close_batch()
+    database = kept.log.database
+    readers = [batch_lines(database, DOMAIN, batch.batch_id) for _ in range(postgresql.MAX_SESSIONS + 1)]
+    begun = [next(reader) + next(reader) for reader in readers]
+    with database.session() as connection:
+        assert connection.execute("SELECT count(*) FROM batches").fetchone() == (1,)
+    whole = {first + b"".join(reader) for first, reader in zip(begun, readers, strict=True)}
+    assert [len(text.splitlines()) for text in whole] == [1 + 6]
