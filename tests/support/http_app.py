@@ -32,6 +32,7 @@ class EchoApp:
         self.routes = Routes()
         self.routes.add("POST", "/echo", self._echo, max_body=limits.max_body)
         self.routes.add("GET", "/stream/{count}", self._stream)
+        self.routes.add("GET", "/drip/{count}", self._drip)
         self.routes.add("GET", "/busy", self._busy)
         self.open = 0
         self.served: list[bytes] = []
@@ -80,6 +81,16 @@ class EchoApp:
 
     async def _stream(self, request: Request) -> Reply:
         return Reply(200, stream=self._pieces(int(request.parts["count"])))
+
+    async def _drip(self, request: Request) -> Reply:
+        return Reply(200, stream=self._drops(int(request.parts["count"])))
+
+    async def _drops(self, count: int) -> AsyncIterator[bytes]:
+        """A burst that no socket takes at once, then a little every 0.1 s."""
+        yield b"x" * 20_000_000
+        for _ in range(count):
+            await asyncio.sleep(0.1)
+            yield b"."
 
     async def _pieces(self, count: int) -> AsyncIterator[bytes]:
         for n in range(count):

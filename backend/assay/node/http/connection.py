@@ -153,8 +153,12 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._wake()
-        if not self._is_closing and self._current is None:
+        if self._is_closing:
+            return
+        if self._current is None:
             self._step()
+        else:
+            self.deadline = inf  # what the reply waits for now is not the client
 
     def _wake(self) -> None:
         drained, self._drained = self._drained, None

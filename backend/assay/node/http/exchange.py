@@ -135,11 +135,16 @@ class Application(Protocol):
 
 
 def content_length(request: Request) -> int | None:
-    """None: in chunks, or no body. Raises InputError `input_encoding`."""
+    """None: in chunks, or no body. Raises InputError `input_encoding`, `input_http`."""
     if request.headers.get(b"content-encoding", b"identity") not in (b"", b"identity"):
         raise InputError("compressed bodies are not taken; send the body as it is", code="input_encoding")
-    value = request.headers.get(b"content-length", b"")
-    return int(value) if value.isdigit() and len(value) < 16 else None
+    value = request.headers.get(b"content-length")
+    if value is None:
+        return None
+    digits = value.strip(b" \t").lstrip(b"0") or b"0"
+    if not digits.isdigit() or len(digits) > 15:
+        raise InputError("Content-Length must be a decimal number of bytes", code="input_http")
+    return int(digits)
 
 
 def body_too_large(limit: int, size: int | None = None) -> TooLarge:

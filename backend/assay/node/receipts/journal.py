@@ -13,6 +13,7 @@ ends where a frame has another epoch, another number than the next, or a wrong c
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +90,7 @@ class Journal:
         if self._offset + size > self._bytes:
             other = 1 - self._current
             if self._segments[other].last <= self._forgotten:
-                self._segments[other].epoch = self._segments[self._current].epoch + 1
+                self._segments[other].epoch = _next_epoch(self._segments[self._current].epoch)
                 self._current, self._offset = other, 0
         segment, number = self._segments[self._current], self.number + 1
         head = _HEAD.pack(
@@ -123,6 +124,12 @@ def read_frames(descriptor: int) -> Iterator[Frame]:
         before = Frame(epoch, number, payload)
         yield before
         offset += _HEAD.size + length
+
+
+def _next_epoch(epoch: int) -> int:
+    """A greater one that nobody can guess: what a payload says, left over behind the last frame of a segment
+    that is used again, must never read as the frame that comes next."""
+    return ((epoch >> 32) + 1) << 32 | secrets.randbits(32)
 
 
 def _checksum(epoch: int, number: int, payload: bytes) -> int:

@@ -261,6 +261,27 @@ def test_connection__answer_is_not_taken__is_ended_with_bounded_memory(small: Ru
         assert small.app.sent == sent
 
 
+def test_connection__stream_slower_than_its_client__is_sent_to_its_end(small: RunningApp) -> None:
+    """The time to take an answer runs while the client has something to take."""
+    with small.connect() as sock:
+        sock.sendall(b"GET /drip/12 HTTP/1.1\r\nhost: x\r\n\r\n")
+        status, _, body = read_answer(sock)
+    assert (status, len(body)) == (200, 20_000_012)
+
+
+@pytest.mark.parametrize("length", ["{:020d}", "{} "])
+def test_connection__length_in_another_form__counts_as_such(app: RunningApp, length: str) -> None:
+    """The parser takes zeros before it and spaces after it: so must the limits."""
+    with app.connect() as sock:
+        sock.sendall(
+            f"POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: {length.format(3)}\r\n\r\nabc".encode()
+        )
+        assert read_answer(sock)[::2] == (200, b"cba")
+        head = f"POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: {length.format(1_100_001)}\r\n\r\n"
+        sock.sendall(head.encode())
+        assert read_answer(sock)[0] == 413  # before any of it was sent
+
+
 def wait_until_none(running: RunningApp) -> None:
     """Until the application holds nothing of any request."""
     deadline = time.monotonic() + 5

@@ -88,6 +88,19 @@ def test_frames__last_write_torn__all_before_it_are_there(
     assert payloads(folder)[-1] == b"next"
 
 
+def test_frames__segment_used_again__begins_an_epoch_that_nobody_can_guess(tmp_path: Path) -> None:
+    """A payload's bytes stay behind the last frame: as a frame they would need the epoch of then."""
+    journal = Journal(tmp_path, SMALL)
+    for n in range(30):
+        journal.forget(journal.append(b"%05d" % n * 100))
+    epochs = [frame.epoch for frame in journal.frames()]
+    journal.close()
+    assert epochs == sorted(epochs)
+    lowest = {epoch & 0xFFFFFFFF for epoch in epochs}
+    assert len(lowest) == 2
+    assert max(lowest) > 1 << 16
+
+
 def test_append__disk_full__is_fatal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = Journal(tmp_path, SMALL)
 
