@@ -18,7 +18,7 @@ import structlog
 
 from assay.commitments.receipts import receipt_digest
 from assay.commitments.signing import SigningKey
-from assay.errors import RetryableError
+from assay.errors import FatalError, RetryableError
 from assay.node.errors import PaymentError, Unavailable
 from assay.node.payments.shared_channels import Locked, LockedChannel
 from assay.node.receipts.database import IntegrityError
@@ -97,7 +97,8 @@ class SharedIssuer:
         self._sleep = sleep
         self._retry_seconds = retry_seconds
         self._patience = retry_seconds
-        self._known: set[ChannelKey] = set()
+        self._known: dict[ChannelKey, int] = {}
+        """Channels that have a row, and the last sequence that this process saw there."""
 
     def close(self) -> None:
         self._connection.close()
@@ -106,7 +107,8 @@ class SharedIssuer:
         """Sign and store what of `items` can be; receipts that are returned are on disk.
 
         Outcomes that are exceptions: AlreadyIssued; PaymentError `voucher_stale`, `voucher_short`,
-        `escrow_short`; Unavailable while the database is away. Raises FatalError.
+        `escrow_short`; Unavailable while the database is away. Raises FatalError, also if the log has lost
+        receipts that this process saw in it.
         """
         doubtful: dict[Hash32, list[Outcome]] = {}
         deadline = time.monotonic() + self._patience
@@ -136,7 +138,7 @@ class SharedIssuer:
     ) -> list[Outcome]:
         raw = self._connection.ensure_open()
         try:
-            self._make_channels(raw, {item.key for item in items} - self._known)
+            self._make_channels(raw, {item.key for item in items} - self._known.keys())
             with raw.pipeline(), raw.transaction():
                 locked, stored = self._lock(raw, items, doubtful)
                 for digest, outcomes in doubtful.items():
@@ -146,6 +148,7 @@ class SharedIssuer:
                 if fresh:
                     doubtful[fresh[0][2].digest] = outcomes
                 self._store(raw, fresh, locked.changed())
+            self._known |= {item.key: locked.channels[item.key].sequence for item in items}
             return outcomes
         except psycopg.Error as error:
             if isinstance(error, psycopg.OperationalError):
@@ -162,7 +165,7 @@ class SharedIssuer:
         raw.execute(_NEW_CHANNELS, ([key.version_id for key in keys], [key.consumer for key in keys]))
         if len(self._known) + len(keys) > MAX_KNOWN:
             self._known.clear()
-        self._known |= keys
+        self._known |= dict.fromkeys(keys, 0)
 
     def _lock(
         self, raw: Raw, items: Sequence[Item], doubtful: Iterable[Hash32]
@@ -179,6 +182,10 @@ class SharedIssuer:
         for number, prepaid, *row in channels.fetchall():
             state = channel_state(row)
             locked[state.key] = LockedChannel.of(number, state, from_blob(prepaid))
+        for key in {item.key for item in items}:
+            found, seen = locked[key].sequence if key in locked else 0, self._known.get(key, 0)
+            if found < seen:
+                raise _went_back(self._name, key, found, seen)
         rows = [] if receipts is None else receipts.fetchall()
         stored = [(voucher, receipt_of_row(self.node, row)) for voucher, *row in rows]
         paid = {Hash32(voucher): logged for voucher, logged in stored if voucher is not None}
@@ -268,6 +275,15 @@ def _channel_row(channel: LockedChannel) -> tuple[object, ...]:
 
 def _columns(rows: Iterable[tuple[object, ...]]) -> list[list[object]]:
     return [list(column) for column in zip(*rows, strict=True)]
+
+
+def _went_back(name: str, key: ChannelKey, found: int, seen: int) -> FatalError:
+    return FatalError(
+        f"{name} has {found} receipts of {key.consumer} and version 0x{key.version_id.hex()}, this process "
+        f"saw {seen} there: the log lost what it had confirmed (a backup, or a standby that was behind), and "
+        "to sign on would give sequences twice, which is slashed. Bring the newer log back, or serve as "
+        "another node"
+    )
 
 
 def _refused(error: IntegrityError) -> PaymentError:

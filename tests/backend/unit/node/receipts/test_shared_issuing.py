@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 from assay.commitments.receipts import receipt_digest
 from assay.commitments.signing import SigningKey, recover
-from assay.errors import RetryableError
+from assay.errors import FatalError, RetryableError
 from assay.node.errors import PaymentError, Unavailable
 from assay.node.receipts.entries import (
     Acknowledge,
@@ -24,8 +24,17 @@ from assay.node.receipts.log import ReceiptLog, read_data
 from assay.node.receipts.postgresql import PostgresDatabase
 from assay.node.receipts.shared_issuing import Item, Outcome, SharedIssuer
 from assay.types import Hash32
-from tests.backend.unit.node.receipts.test_log import CONSUMER, DATA, DOMAIN, KEY, NODE, SIGNER, VERSION, issue
 
+from tests.backend.unit.node.receipts.test_log import (
+    CONSUMER,
+    DATA,
+    DOMAIN,
+    KEY,
+    NODE,
+    SIGNER,
+    VERSION,
+    issue,
+)
 from tests.support.postgresql import Cluster
 
 pytestmark = pytest.mark.network
@@ -214,6 +223,23 @@ def test_write__database_away__refuses_for_now(shared_database: PostgresDatabase
     with closing(SharedIssuer(nowhere, DOMAIN, NODE, retry_seconds=0.1)) as issuer:
         (outcome,) = issuer.write([issue(1)], SIGNER)
     assert isinstance(outcome, Unavailable)
+
+
+@pytest.mark.parametrize("lost", ["a receipt", "the channel"])
+def test_write__log_that_lost_what_it_had_confirmed__signs_no_sequence_twice(
+    log: ReceiptLog, lost: str
+) -> None:
+    """As a standby leaves it that was behind when it was promoted."""
+    log.write([issue(1), issue(2)], SIGNER)
+    with closing(_of(log).connect()) as behind:
+        behind.execute("DELETE FROM receipts WHERE sequence = 2")
+        behind.execute("UPDATE channels SET sequence = 1")
+        if lost == "the channel":
+            behind.execute("DELETE FROM receipts")
+            behind.execute("DELETE FROM channels")
+    with pytest.raises(FatalError, match="saw 2 there"):
+        log.write([issue(3)], SIGNER)
+    assert log.receipt_count() < 2
 
 
 def test_write__row_that_the_schema_refuses__fails_alone(log: ReceiptLog) -> None:
