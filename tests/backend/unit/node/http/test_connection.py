@@ -261,9 +261,10 @@ def test_connection__answer_is_not_taken__is_ended_with_bounded_memory(small: Ru
         assert small.app.sent == sent
 
 
-def test_connection__stream_slower_than_its_client__is_sent_to_its_end(small: RunningApp) -> None:
+def test_connection__stream_slower_than_its_client__is_sent_to_its_end() -> None:
     """The time to take an answer runs while the client has something to take."""
-    with small.connect() as sock:
+    limits = Limits(write_seconds=0.5, body_rate=1 << 27)
+    with running_app(limits) as running, running.connect() as sock:
         sock.sendall(b"GET /drip/12 HTTP/1.1\r\nhost: x\r\n\r\n")
         status, _, body = read_answer(sock)
     assert (status, len(body)) == (200, 20_000_012)
