@@ -121,7 +121,7 @@ class FastReader:
         wanted, name = header.get("outputs"), header.get("id")
         if name is not None and type(name) is not str:
             return None
-        outputs = oip.requested(wanted, self._outputs, default) if wanted else None
+        outputs = oip.requested(wanted, self._outputs, default)
         found = tuple([part for part in parts if part is not None])
         return Head(found, offset, outputs, default, name, parameters)
 
@@ -132,6 +132,7 @@ class FastReader:
             spec is None
             or type(options) is not dict
             or "data" in tensor
+            or "shared_memory_region" in options
             or tensor.get("datatype") != spec.dtype
         ):
             return index, None

@@ -154,6 +154,17 @@ def test_read__anything_changed__is_as_oip_has_it_or_left_to_it(
         assert reader.read(head + raw, len(head) + length) is None or length < 0
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        *[(("outputs",), value) for value in ({}, 0, "", False)],
+        (("inputs", 0, "parameters", "shared_memory_region"), "region"),
+    ],
+)
+def test_read__refused_by_oip__is_left_to_it(change: tuple[tuple[str | int, ...], Any]) -> None:
+    assert not check(request(change), tensors())
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_read__not_finite__is_left_to_oip(value: float) -> None:
     array = np.ones((2, 4), np.float32)
