@@ -53,7 +53,8 @@ class Rules:
     max_age_seconds: float = 300.0
     min_age_seconds: float = 30.0
     acknowledgement_seconds: float = 5.0
-    """How long after its newest receipt a batch closed for its age waits for the consumers to acknowledge."""
+    """How long after its newest receipt a batch closed for its age waits for the consumers to acknowledge; no
+    longer than that behind its age, for where requests never cease something is always new."""
     native_price: int = 0
     gas_share: float = 0.02
 
@@ -159,7 +160,10 @@ def _needed(cost: int, rules: Rules) -> int | None:
 def _reason(prospect: Prospect, rules: Rules, needed: int | None, age: float, now: float) -> Reason:
     """The first that holds, the most pressing first."""
     is_worth = needed is not None and prospect.payable >= needed
-    quiet = prospect.acknowledged or now - prospect.newest >= rules.acknowledgement_seconds
+    patience = rules.acknowledgement_seconds
+    quiet = (
+        prospect.acknowledged or now - prospect.newest >= patience or age >= rules.max_age_seconds + patience
+    )
     reasons = (
         (Reason.THAW, prospect.thawing),
         (Reason.COUNT, prospect.receipts >= rules.max_receipts),
