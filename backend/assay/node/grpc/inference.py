@@ -46,6 +46,11 @@ class Inference:
         self._running = 0
         self._bytes = 0
 
+    @property
+    def idle_seconds(self) -> float:
+        """How long a stream may wait for its next request."""
+        return self._limits.idle_seconds
+
     async def infer(self, request: Message, voucher: Mapping[str, Any], peer: str) -> Message:
         """A ModelInferResponse; `peer` is the remote host. Raises RequestError of every kind in `errors`."""
         task = asyncio.create_task(self._run(request, voucher, peer))

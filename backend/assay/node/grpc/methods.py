@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -109,10 +110,11 @@ class Methods:
     async def model_stream_infer(
         self, requests: AsyncIterator[Message], context: Any
     ) -> AsyncIterator[Message]:
-        """One response for each request, in their order; a refused request does not end the stream."""
+        """One response for each request, in their order; a refused request does not end the stream, but that
+        none comes for long: a stream counts among all calls at once."""
         peer = peer_host(context.peer())
         with_metadata = metadata_value(context.invocation_metadata(), VOUCHER) is not None
-        async for request in requests:
+        async for request in _while_used(requests, self.inference.idle_seconds):
             response = load_messages().ModelStreamInferResponse()
             try:
                 if with_metadata:
@@ -148,3 +150,15 @@ class Methods:
 
     def _check_operator(self, context: Any, what: str) -> None:
         self.token.check(metadata_value(context.invocation_metadata(), AUTHORIZATION), what)
+
+
+async def _while_used(requests: AsyncIterator[Message], idle_seconds: float) -> AsyncIterator[Message]:
+    """The requests, until no other comes within `idle_seconds`."""
+    waiting = aiter(requests)
+    while True:
+        try:
+            async with asyncio.timeout(idle_seconds):
+                request = await anext(waiting)
+        except (StopAsyncIteration, TimeoutError):
+            return
+        yield request

@@ -7,12 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 from assay.node.errors import NotFound, Unavailable
 from assay.node.grpc.inference import Inference, model_route
 from assay.node.grpc.messages import load_messages
 from assay.node.grpc.metadata import peer_host
+from assay.node.grpc.methods import Methods
+from assay.node.grpc.server import SERVICE, GrpcServer
 from assay.node.http.exchange import Limits
 from assay.node.models.catalog import Catalog, Served
 from assay.node.observability.metrics import Metrics
@@ -67,7 +70,7 @@ class WaitingService:
 
 
 class World:
-    def __init__(self, **limits: int) -> None:
+    def __init__(self, **limits: Any) -> None:
         served = Served(Hash32(bytes(32)), PUBLISHER, "m", 1, Assurance.SIGNED)
         self.served = served
         self.service = WaitingService(Catalog([served]))
@@ -79,10 +82,13 @@ class World:
             lambda: self.stopping,
         )
 
+    def message(self, name: str = "m") -> Any:
+        made = load_messages().ModelInferRequest(model_name=name, raw_input_contents=[X.tobytes()])
+        made.inputs.add(name="x", datatype="FP32", shape=[1, 2])
+        return made
+
     def ask(self, name: str = "m", voucher: Mapping[str, Any] | None = None) -> Any:
-        message = load_messages().ModelInferRequest(model_name=name, raw_input_contents=[X.tobytes()])
-        message.inputs.add(name="x", datatype="FP32", shape=[1, 2])
-        return asyncio.ensure_future(self.inference.infer(message, voucher or {}, "127.0.0.1"))
+        return asyncio.ensure_future(self.inference.infer(self.message(name), voucher or {}, "127.0.0.1"))
 
 
 async def settled() -> None:
@@ -170,6 +176,34 @@ def test_infer__any_end__is_counted() -> None:
         text = world.service.metrics.render().decode()
         assert 'assay_node_requests_total{status="200"} 1.0' in text
         assert 'assay_node_failures_total{code="model_unknown"} 1.0' in text
+
+    asyncio.run(run())
+
+
+@pytest.mark.network
+def test_stream__no_request_for_long__is_ended() -> None:
+    """Whoever opens streams and says nothing must not keep others out."""
+
+    async def run() -> None:
+        world = World(idle_seconds=0.5)
+        world.service.go.set()
+        methods = Methods(world.service, {}, world.inference, None, None, None)  # type: ignore[arg-type]
+        door, kinds = GrpcServer(methods, Limits()), load_messages()
+        port = await door.start("127.0.0.1", 0)
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            call = channel.stream_stream(
+                f"/{SERVICE}/ModelStreamInfer",
+                request_serializer=kinds.ModelInferRequest.SerializeToString,
+                response_deserializer=kinds.ModelStreamInferResponse.FromString,
+            )()
+            for _ in range(4):  # longer together than a stream may be idle
+                await asyncio.sleep(0.2)
+                await call.write(world.message())
+                answer = await call.read()
+                assert answer.infer_response.raw_output_contents[0] == X.tobytes(), answer.error_message
+            async with asyncio.timeout(10):
+                assert await call.read() is grpc.aio.EOF
+        await door.stop(1)
 
     asyncio.run(run())
 
