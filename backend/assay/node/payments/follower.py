@@ -144,6 +144,9 @@ class Follower:
                 if not self._error:
                     _log.warning("chain unreachable", error=str(error))
                 self._error = str(error)
+            except Exception as error:  # without a view nothing is served: go on, and say why
+                _log.error("chain not followed; it is tried again", exc_info=error)
+                self._error = f"{type(error).__name__}: {error}"
 
     def account(self, consumer: Address) -> Account:
         """The consumer's account, read from the log when it is first asked for."""

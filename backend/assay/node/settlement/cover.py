@@ -83,3 +83,5 @@ class StakeCover:
                 await self.poll()
             except RetryableError as error:
                 _log.warning("receipts at risk not read", error=str(error))
+            except Exception as error:  # else what was admitted would only ever grow
+                _log.error("receipts at risk not read; it is tried again", exc_info=error)

@@ -13,7 +13,7 @@ import pytest
 from assay.chain.views import Escrow, Offer
 from assay.commitments.receipts import voucher_digest
 from assay.commitments.signing import SigningKey
-from assay.errors import RetryableError
+from assay.errors import FatalError, RetryableError
 from assay.node.errors import PaymentError, Unavailable
 from assay.node.payments.follower import Follower
 from assay.node.payments.gate import Gate, Ticket
@@ -340,3 +340,31 @@ def test_admit_now__more_at_risk_than_the_stake__is_refused_and_reserves_nothing
 
     asyncio.run(scenario())
     assert asked == [PRICE]
+
+
+class Surprising(PlainLedger):
+    """Answers in a way that nobody expects, while told to."""
+
+    surprises: int = 0
+
+    def node_view(self, versions: Iterable[Hash32]) -> NodeView:
+        if self.surprises:
+            self.surprises -= 1
+            raise FatalError("the endpoint speaks of another chain")
+        return super().node_view(versions)
+
+
+def test_run__chain_answers_what_nobody_expects__is_followed_on(desk: Desk) -> None:
+    ledger = Surprising()
+
+    async def scenario() -> None:
+        follower = Follower(ledger, desk.log, lambda: (VERSION,), poll_seconds=0.01)
+        await follower.start()
+        first, ledger.surprises = follower.view, 3
+        async with asyncio.timeout(10):
+            while follower.last_view is first:  # noqa: ASYNC110 - the thing under test tells nobody
+                await asyncio.sleep(0.01)
+        assert ledger.surprises == 0
+        await follower.stop()
+
+    asyncio.run(scenario())

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from assay.errors import FatalError
 from assay.node.errors import Unavailable
-from assay.node.receipts.database import SqliteDatabase
+from assay.node.receipts.database import SqliteConnection, SqliteDatabase
 from assay.node.settlement.cover import StakeCover
+
 from tests.backend.unit.node.settlement.test_closing import ALICE, PRICE, Desk
 
 
@@ -35,6 +39,39 @@ def test_admit__until_the_stake_is_used_up__then_refuses_until_a_batch_is_final(
             cover.admit(1)
         stake[0] = 4 * PRICE
         cover.admit(PRICE)
+
+    asyncio.run(play())
+    desk.close()
+
+
+class Failing(SqliteDatabase):
+    """Fails while told to."""
+
+    fails = False
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[SqliteConnection]:
+        if self.fails:
+            raise FatalError("disk image is malformed")
+        with super().session() as connection:
+            yield connection
+
+
+def test_run__reading_that_fails_for_whatever_reason__is_tried_again(tmp_path: Path) -> None:
+    database = Failing(tmp_path / "log.sqlite3")
+    desk = Desk(database)
+
+    async def play() -> None:
+        cover = StakeCover(database, lambda: None, poll_seconds=0.01)
+        await cover.start()
+        database.fails = True
+        desk.issue(ALICE)
+        await asyncio.sleep(0.1)
+        database.fails = False
+        async with asyncio.timeout(10):
+            while cover.exposure.total != PRICE:  # noqa: ASYNC110 - the thing under test tells nobody
+                await asyncio.sleep(0.01)
+        await cover.stop()
 
     asyncio.run(play())
     desk.close()
