@@ -138,7 +138,7 @@ class Endpoints:
         terms = parse_voucher(
             data, ("consumer", "amount", "count", "signature"), self._service.node, served.version_id
         )
-        return json_reply({"accepted": await self._service.acknowledge(terms)})
+        return json_reply({"accepted": await self._service.acknowledge(terms, peer=request.peer)})
 
 
 def model_route(request: Request) -> Route:

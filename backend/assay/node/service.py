@@ -248,11 +248,17 @@ class Service:
         assert logged is not None
         return logged
 
-    async def acknowledge(self, terms: Terms) -> dict[str, Any]:
-        """A voucher without a request; durable when this returns."""
+    async def acknowledge(self, terms: Terms, *, peer: str = "") -> dict[str, Any]:
+        """A voucher without a request, from `peer`; durable when this returns."""
         assert terms.voucher is not None
+        self.suspicion.check(peer)
         served = self.catalog.get(terms.voucher.version_id)
-        channel, held = await self.gate.check_acknowledgement(terms, served.version_id)
+        try:
+            channel, held = await self.gate.check_acknowledgement(terms, served.version_id)
+        except PaymentError as error:
+            if error.code == "voucher_signature":
+                self.suspicion.note(peer)
+            raise
         await self.writer.submit(Acknowledge(channel.key, held))
         self.gate.store(channel, held)
         return {
