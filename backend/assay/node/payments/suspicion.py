@@ -16,7 +16,8 @@ REMEMBERED: Final = 4096
 
 class Suspicion:
     """For each remote host, a bucket of bad signatures: `BURST` at once, `PER_SECOND` in the long run. While
-    it is full, vouchers from there are not looked at. An empty name is no host, and is not checked."""
+    it is full, vouchers and payments from there are not looked at. An empty name is no host, and is not
+    checked."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
@@ -26,13 +27,13 @@ class Suspicion:
         """Raises Unavailable `busy`."""
         if peer and self._spent and self._level(peer) >= BURST:
             raise Unavailable(
-                "too many vouchers from this address had a bad signature of late; check what you sign, and "
-                "try again",
+                "too many vouchers or payments from this address had a bad signature of late; check what you "
+                "sign, and try again",
                 code="busy",
             )
 
     def note(self, peer: str) -> None:
-        """A voucher from there was not signed by its consumer."""
+        """A voucher or payment from there was not signed by whom it names."""
         if not peer:
             return
         self._spent[peer] = self._level(peer) + 1, self._clock()

@@ -11,7 +11,7 @@ import structlog
 
 from assay.commitments.parsing import parse_hash
 from assay.errors import RequestError
-from assay.node.errors import InputError, NotFound, Unavailable
+from assay.node.errors import InputError, NotFound, PaymentError, Unavailable
 from assay.node.http.messages import BINARY, Headers, Reply, Request, json_reply
 from assay.node.models.catalog import Route, Served
 from assay.node.oip import protocol as oip
@@ -133,7 +133,13 @@ class Door:
                 "this node has not seen yet that it refuses unpaid requests; it sells by x402 once it has",
                 retry_after=1,
             )
-        return await self._till.buy(admitted, parsed, input_hash, payment), admitted, parsed
+        self._service.suspicion.check(request.peer)
+        try:
+            return await self._till.buy(admitted, parsed, input_hash, payment), admitted, parsed
+        except PaymentError as error:
+            if error.code == "payment_signature":  # whose check may have asked the chain
+                self._service.suspicion.note(request.peer)
+            raise
 
     def _reply(self, bought: Bought, name: str, asked: oip.InferRequest, admitted: Admitted) -> Reply:
         """Of the version that was asked for, also if it was unloaded or followed by another since."""

@@ -367,6 +367,21 @@ def test_infer__payment_that_does_not_hold__answers_nothing(shop: Shop, what: st
     assert shop.income == before
 
 
+def test_infer__many_forged_signatures_from_one_host__are_not_checked_for_a_while(shop: Shop) -> None:
+    payload = decoded(shop.header(shop.payer(0))["PAYMENT-SIGNATURE"])
+    payload["payload"]["authorization"]["from"] = shop.payer(0).address
+    forged = {"PAYMENT-SIGNATURE": base64.b64encode(json.dumps(payload).encode()).decode()}
+    deadline = time.monotonic() + 30
+    while (code := shop.buy(forged).json()["code"]) == "payment_signature" and time.monotonic() < deadline:
+        pass
+    assert code == "busy"
+    header = shop.header(shop.payer())
+    while (answer := shop.buy(header)).status_code == 503 and time.monotonic() < deadline:
+        assert answer.headers["retry-after"]
+        time.sleep(0.2)
+    receipt_of(answer)
+
+
 @pytest.mark.parametrize("value", ["", "!", "e30=", "bnVsbA==", "eyJ4NDAyVmVyc2lvbiI6MX0=", "A" * 20_000])
 def test_infer__header_that_is_no_payment__is_400(shop: Shop, value: str) -> None:
     answer = shop.buy({"PAYMENT-SIGNATURE": value})
