@@ -117,7 +117,10 @@ class SessionRunner:
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
         """Inputs in signature order to outputs in signature order. Raises RunFailed, OutOfTime."""
-        options = self._free_options.pop() if self._free_options else _run_options()
+        try:
+            options = self._free_options.pop()
+        except IndexError:  # another thread may have taken the last
+            options = _run_options()
         token = self._watchdog.arm(options, self.run_seconds)
         try:
             feeds = dict(zip(self._input_names, arrays, strict=True))

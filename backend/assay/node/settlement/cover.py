@@ -69,8 +69,12 @@ class StakeCover:
                 await self._task
 
     async def poll(self) -> None:
-        self._admitted = [self._admitted[1], 0]
-        self.exposure = await asyncio.to_thread(self._read)
+        (older, _), self._admitted = self._admitted, [self._admitted[1], 0]
+        try:
+            self.exposure = await asyncio.to_thread(self._read)
+        except BaseException:
+            self._admitted[0] += older  # no reading has seen it yet
+            raise
 
     def _read(self) -> Exposure:
         with self._database.session() as connection:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from assay.errors import FatalError
+from assay.errors import FatalError, RetryableError
 from assay.node.errors import Unavailable
 from assay.node.receipts.database import SqliteConnection, SqliteDatabase
 from assay.node.settlement.cover import StakeCover
@@ -72,6 +72,29 @@ def test_run__reading_that_fails_for_whatever_reason__is_tried_again(tmp_path: P
             while cover.exposure.total != PRICE:  # noqa: ASYNC110 - the thing under test tells nobody
                 await asyncio.sleep(0.01)
         await cover.stop()
+
+    asyncio.run(play())
+    desk.close()
+
+
+def test_poll__log_cannot_be_read__goes_on_counting_what_was_admitted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = Desk(SqliteDatabase(tmp_path / "log.sqlite3"))
+
+    def away() -> None:
+        raise RetryableError("the log is away")
+
+    async def play() -> None:
+        cover = StakeCover(desk.database, lambda: 3 * PRICE)
+        await cover.poll()
+        cover.admit(PRICE)
+        monkeypatch.setattr(cover, "_read", away)
+        for _ in range(3):
+            with pytest.raises(RetryableError):
+                await cover.poll()
+            cover.admit(0)
+        assert cover.at_risk == PRICE
 
     asyncio.run(play())
     desk.close()
