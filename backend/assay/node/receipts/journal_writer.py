@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import queue
 import sqlite3
 import threading
@@ -39,8 +38,6 @@ IMPORT_SECONDS: Final = 0.1
 IMPORT_ENTRIES: Final = 512
 """In a transaction, which the event loop hears of at once; so many gathered do not wait any longer."""
 MAX_PENDING_BYTES: Final = 256 << 20
-NICENESS: Final = 10
-"""Of the import: the event loop goes first where they share a core."""
 
 _log = structlog.get_logger(__name__)
 
@@ -270,8 +267,6 @@ class JournalWriter:
             self._tell(self._written, group, number, failure)
 
     def _run_imports(self) -> None:
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
         while True:
             self._work.wait()
             self._hurry.wait(IMPORT_SECONDS)

@@ -20,10 +20,10 @@ from assay.node.receipts.postgresql import PostgresDatabase
 from assay.node.settlement.leadership import Candidate
 from assay.node.settlement.shared_outbox import SharedOutbox
 from assay.types import Hash32
-from tests.backend.unit.node.settlement.test_leadership import intent
+
 from tests.backend.unit.node.receipts.test_log import CONSUMER, DATA, DOMAIN, KEY, NODE, SIGNER, issue
 from tests.backend.unit.node.receipts.test_log_place import config
-
+from tests.backend.unit.node.settlement.test_leadership import intent
 from tests.support.postgresql import Cluster
 
 pytestmark = pytest.mark.network

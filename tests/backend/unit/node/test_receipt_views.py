@@ -14,6 +14,7 @@ from assay.node.receipts.log import ReceiptLog
 from assay.node.service import check_repeated
 from assay.node.views import receipt_data
 from assay.types import ZERO_ADDRESS, Address, Domain, Hash32
+
 from tests.backend.unit.node.receipts.test_log import DATA
 
 DOMAIN = Domain(31337, Address("0x" + "11" * 20))

@@ -20,6 +20,7 @@ from assay.node.receipts.log import ReceiptLog
 from assay.node.receipts.postgresql import PostgresDatabase
 from assay.node.receipts.shared_writer import SharedWriter
 from assay.types import Hash32, Voucher
+
 from tests.backend.unit.node.payments.test_gate import (
     CONSUMER,
     DOMAIN,

@@ -19,8 +19,8 @@ from assay.node.settlement.leadership import Candidate, Lease
 from assay.node.settlement.shared_outbox import SharedOutbox
 from assay.node.settlement.standby import Standby
 from assay.types import Hash32
-from tests.backend.unit.node.receipts.test_log import CONSUMER, DOMAIN, NODE
 
+from tests.backend.unit.node.receipts.test_log import CONSUMER, DOMAIN, NODE
 from tests.support.postgresql import Cluster
 
 pytestmark = pytest.mark.network
