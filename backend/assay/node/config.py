@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from assay.commitments.identifiers import check_model_name, checksum_address
 from assay.errors import ConfigurationError, RequestError
+from assay.node.observability.request_log import Requests
 from assay.types import Address
 
 FILE: Final = "node.toml"
@@ -170,6 +171,15 @@ class GrpcConfig(Section):
     port: int = Field(default=0, ge=0, le=65535, description="0: no gRPC; 8001 is what its clients try first")
 
 
+class LogsConfig(Section):
+    """Which requests get a line in the process's log."""
+
+    requests: Requests = Field(
+        default=Requests.FAILED, description="failed here or slow; refused ones as well; all"
+    )
+    slow_seconds: float = Field(default=1.0, gt=0)
+
+
 class X402Config(Section):
     """Payment by plain HTTP clients (SPEC.md §12); off while `facilitator` is empty."""
 
@@ -223,6 +233,7 @@ class NodeConfig(Section):
     settlement: SettlementConfig = SettlementConfig()
     grpc: GrpcConfig = GrpcConfig()
     x402: X402Config = X402Config()
+    logs: LogsConfig = LogsConfig()
 
     @field_validator("operator")
     @classmethod

@@ -77,6 +77,8 @@ class HotPath:
         flight.served, flight.engine, flight.writer, flight.name = served, admitted.engine, writer, route.name
         flight.request, flight.input_hash, flight.ticket = request, input_hash, ticket
         flight.rows, flight.public = rows, public
+        flight.moved = now = perf_counter()
+        service.metrics.stages["admit"].observe(now - exchange.started)
         consumer = terms.consumer if terms.voucher is not None else Address(f"ip:{exchange.request.peer}")
         try:
             admitted.engine.submit(Job(request.inputs, consumer, flight.ran))
@@ -103,6 +105,7 @@ class Flight:
         "engine",
         "exchange",
         "input_hash",
+        "moved",
         "name",
         "path",
         "public",
@@ -123,6 +126,8 @@ class Flight:
     ticket: Ticket
     rows: int
     public: bool
+    moved: float
+    """When it went from one stage to the next."""
     result: Result
 
     def __init__(self, path: HotPath, exchange: Exchange) -> None:
@@ -136,6 +141,7 @@ class Flight:
             if isinstance(result, Exception):
                 raise result
             self.result = result
+            self._ends("run")
             data = None
             if served.exact:
                 served.exact.check_outputs(self.engine.outputs, result.outputs, self.rows)
@@ -164,10 +170,21 @@ class Flight:
         service = path.service
         service.gate.finish(self.ticket, outcome)
         service.metrics.receipts.inc()
-        self.served.requests.record(perf_counter() - exchange.started, ok=True)
+        self._ends("log")
+        seconds = self.moved - exchange.started
+        self.served.requests.record(seconds, ok=True)
+        notes = service.request_log
+        if notes.wants_all or seconds >= notes.slow_seconds:
+            consumer = outcome.signed.receipt.consumer
+            notes.answered(self.request.id, self.served.full_name, outcome.digest, consumer, seconds)
         answer = self.writer.render(self.name, self.served.number, self.request, self.result.outputs, outcome)
         exchange.reply_raw(*answer)
         path.ended(exchange, 200, "")
+
+    def _ends(self, stage: str) -> None:
+        now = perf_counter()
+        self.path.service.metrics.stages[stage].observe(now - self.moved)
+        self.moved = now
 
     def _fail(self, error: Exception) -> None:
         if isinstance(error, sqlite3.IntegrityError):

@@ -47,6 +47,7 @@ from assay.node.models.offers import OfferScan
 from assay.node.models.validate import SandboxLimits
 from assay.node.observability.counting import Distribution
 from assay.node.observability.metrics import Metrics
+from assay.node.observability.request_log import RequestLog
 from assay.node.oip.extensions import Extensions
 from assay.node.oip.repository import Repository
 from assay.node.operator_token import load_token
@@ -276,6 +277,7 @@ class NodeProcess:
             pool=pool,
             metrics=metrics,
             max_elements=limits.max_elements,
+            request_log=RequestLog(config.logs.requests, config.logs.slow_seconds),
         )
         app = Server(
             service,

@@ -138,6 +138,14 @@ class Server:
                 reply = replace(reply, headers=reply.headers + told)
         exchange.reply(reply)
         code = error.code if isinstance(error, RequestError) else "internal"
+        self._service.request_log.refused(
+            None,
+            request.path.decode("ascii", "replace"),
+            status=reply.status,
+            code=code,
+            reason=str(error),
+            seconds=time.perf_counter() - exchange.started,
+        )
         self._ended(exchange, reply.status, code)
 
     def _tell_price(self, reply: Reply, error: Exception, route: ModelRoute) -> Reply:

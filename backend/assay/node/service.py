@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from time import perf_counter
 from typing import Any, Final
 
 import orjson
@@ -19,6 +20,7 @@ from assay.node.engines.engine import Engine, Result, run_job
 from assay.node.errors import InputError, NotFound, NotReproducible, PaymentError, Unavailable, VersionRevoked
 from assay.node.models.catalog import Catalog, Served
 from assay.node.observability.metrics import Metrics
+from assay.node.observability.request_log import RequestLog
 from assay.node.oip import protocol as oip
 from assay.node.oip.protocol import Array
 from assay.node.payments.follower import Follower
@@ -68,6 +70,7 @@ class Service:
         pool: ThreadPoolExecutor,
         metrics: Metrics,
         max_elements: int,
+        request_log: RequestLog | None = None,
     ) -> None:
         self.domain = domain
         self.node = node
@@ -80,6 +83,7 @@ class Service:
         self.writer = writer
         self._pool = pool
         self.max_elements = max_elements
+        self.request_log = request_log or RequestLog()
         self.suspicion = Suspicion()
         self.unguarded: dict[Hash32, str] = {}
         """Priced versions that are closed, with what was seen of them."""
@@ -166,7 +170,7 @@ class Service:
     async def _answer(
         self, admitted: Admitted, request: oip.InferRequest, input_hash: Hash32, peer: str = ""
     ) -> Answer:
-        served = admitted.served
+        served, started = admitted.served, perf_counter()
         is_public = wants_public(request.parameters)
         rows = served.exact.check_inputs(admitted.engine.inputs, request.inputs) if served.exact else 0
         terms = parse_terms(request.parameters, admitted.price, self.node, served.version_id)
@@ -199,6 +203,9 @@ class Service:
         else:
             self.gate.finish(ticket, logged)
             self.metrics.receipts.inc()
+        notes, seconds = self.request_log, perf_counter() - started
+        if notes.wants_all or seconds >= notes.slow_seconds:
+            notes.answered(request.id, served.full_name, logged.digest, terms.consumer, seconds)
         return Answer(result.outputs, logged)
 
     async def parse(
