@@ -435,7 +435,9 @@ def test_metrics__requests__are_counted(world: World) -> None:
     text = world.get("/metrics").text
     assert 'assay_node_failures_total{code="voucher_missing"}' in text
     assert "assay_node_receipts_total" in text
-    assert "assay_node_request_seconds_bucket" in text
+    answered = float(text.split('assay_node_request_seconds_count{stage="log"} ')[1].split()[0])
+    assert answered >= 1
+    assert 'assay_node_request_seconds_bucket{le="0.0001",stage="admit"}' in text
 
 
 @pytest.mark.parametrize(
