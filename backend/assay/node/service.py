@@ -183,16 +183,20 @@ class Service:
             if error.code == "voucher_signature":
                 self.suspicion.note(peer)
             raise
+        stages, at = self.metrics.stages, perf_counter()
+        stages["admit"].observe(at - started)
         try:
             taker = Address(f"ip:{peer}") if terms.voucher is None and peer else terms.consumer
             result = await run_job(admitted.engine, request.inputs, taker)
             if served.exact:
                 served.exact.check_outputs(admitted.engine.outputs, result.outputs, rows)
             oip.requested_outputs(request, admitted.engine.outputs, result.outputs)
-            logged = ticket.repeated
+            stages["run"].observe(perf_counter() - at)
+            logged, at = ticket.repeated, perf_counter()
             if logged is None:
                 data = receipt_content(admitted.engine, request.inputs, result) if served.exact else None
                 logged = await self._issue(ticket, terms, input_hash, result, data, public=is_public)
+                stages["log"].observe(perf_counter() - at)
         except BaseException as error:
             self.gate.give_up(ticket, error)
             raise
