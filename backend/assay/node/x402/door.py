@@ -117,6 +117,22 @@ class Door:
         served = self._service.catalog.find(route)
         admitted = self._service.admit_version(served)
         parsed, input_hash = await self._service.parse(admitted, request.body, json_length)
+        if _VOUCHER in request.headers:
+            raise InputError("send a voucher or PAYMENT-SIGNATURE, not both", code="input_payment")
+        payment = wire.parse_payment(request.headers[wire.SIGNATURE], self.terms)
+        self._service.suspicion.check(request.peer)
+        if not await self._till.was_agreed(payment, served.version_id, input_hash):
+            self._check_for_sale(admitted, payment.authorization.value)
+        try:
+            return await self._till.buy(admitted, parsed, input_hash, payment), admitted, parsed
+        except PaymentError as error:
+            if error.code == "payment_signature":  # whose check may have asked the chain
+                self._service.suspicion.note(request.peer)
+            raise
+
+    def _check_for_sale(self, admitted: Admitted, value: int) -> None:
+        """Whether a new payment of this value buys an inference now. Raises Unavailable, PaymentError."""
+        served = admitted.served
         price = self.price(served)
         if not price:
             raise Unavailable(
@@ -125,21 +141,17 @@ class Door:
                 code="not_ready",
                 retry_after=60,
             )
-        if _VOUCHER in request.headers:
-            raise InputError("send a voucher or PAYMENT-SIGNATURE, not both", code="input_payment")
-        payment = wire.parse_payment(request.headers[wire.SIGNATURE], self.terms, price)
+        if value != price:
+            raise PaymentError(
+                f"the authorization moves {value}, this request costs {price}; sign what PAYMENT-REQUIRED "
+                "asks for",
+                code="payment_mismatch",
+            )
         if served.version_id not in self.proven:
             raise Unavailable(
                 "this node has not seen yet that it refuses unpaid requests; it sells by x402 once it has",
                 retry_after=1,
             )
-        self._service.suspicion.check(request.peer)
-        try:
-            return await self._till.buy(admitted, parsed, input_hash, payment), admitted, parsed
-        except PaymentError as error:
-            if error.code == "payment_signature":  # whose check may have asked the chain
-                self._service.suspicion.note(request.peer)
-            raise
 
     def _reply(self, bought: Bought, name: str, asked: oip.InferRequest, admitted: Admitted) -> Reply:
         """Of the version that was asked for, also if it was unloaded or followed by another since."""

@@ -122,6 +122,22 @@ class Till:
         finally:
             self._waiting -= 1
 
+    async def was_agreed(self, payment: Payment, version_id: Hash32, input_hash: Hash32) -> bool:
+        """Whether this very authorization was noted for this request, or its payment has bought a receipt:
+        then the price of that day holds, whatever the version costs now. Raises Unavailable."""
+        given = payment.authorization
+        name = payment_id(self._terms.domain, given.payer, given.nonce)
+        try:
+            if self._service.log.receipt_paid_by(name) is not None:
+                return True
+            row = await asyncio.to_thread(self._store.find, name)
+        except RetryableError as error:
+            raise pending(f"this node's log is out of reach: {error}") from None
+        if row is None:
+            return False
+        is_same = (row.version_id, row.input_hash, row.authorization) == (version_id, input_hash, given)
+        return row.statement is not None or (is_same and row.price == given.value)
+
     @asynccontextmanager
     async def _alone(self, what: object) -> AsyncIterator[None]:
         """One at a time a payment, and an identifier."""
@@ -145,12 +161,8 @@ class Till:
         logged = self._service.log.receipt_paid_by(row.payment if row else order.name)
         if logged is not None:
             return await self._repeat(order, logged, row or order.row())
-        if row is not None and row.statement is not None:
-            raise PaymentError(
-                "the payment has bought a receipt that this node keeps no more; sign a new one, with another "
-                "payment identifier",
-                code="payment_used",
-            )
+        if row is not None:
+            _check_unspent(row)
         found = await self._collector.transfer(row.authorization, row.tx_hash) if row else None
         if found is None and row is not None and row.payment != order.name:
             await self._give_up_earlier(row)
@@ -194,6 +206,8 @@ class Till:
         if verdict.is_valid:
             return None, None
         row = await self._noted(order)
+        if row is not None:
+            _check_unspent(row)
         found = await self._collector.transfer(row.authorization, row.tx_hash) if row else None
         if found is None:
             raise PaymentError(
@@ -316,3 +330,13 @@ class Till:
             statement = self._key.sign(digest)
             await asyncio.to_thread(self._store.stated, row.payment, statement)
         return replace(bought, row=replace(row, statement=statement))
+
+
+def _check_unspent(row: PaymentRow) -> None:
+    """Of a payment without a receipt in the log. Raises PaymentError `payment_used`."""
+    if row.statement is not None:
+        raise PaymentError(
+            "the payment has bought a receipt that this node keeps no more; sign a new one, with another "
+            "payment identifier",
+            code="payment_used",
+        )

@@ -110,16 +110,16 @@ def payment_required(terms: PaymentTerms, price: int, url: str, description: str
     )
 
 
-def parse_payment(value: bytes, terms: PaymentTerms, price: int) -> Payment:
-    """The value of `PAYMENT-SIGNATURE`, for a version that costs `price`.
+def parse_payment(value: bytes, terms: PaymentTerms) -> Payment:
+    """The value of `PAYMENT-SIGNATURE`, whatever sum it moves.
 
     Raises InputError, FieldError `input_payment` if it is malformed, PaymentError `payment_mismatch` if it
-    pays something else.
+    pays something else or somebody else.
     """
     document = _decode(value)
     if document.get("x402Version") != 2:
         raise FieldError("x402Version", "this node takes version 2", code=_CODE)
-    _check_accepted(get_field(document, "accepted", code=_CODE), terms.requirement(price))
+    accepted = get_field(document, "accepted", code=_CODE)
     payload = get_field(document, "payload", code=_CODE)
     signature = parse_hex(get_field(payload, "signature", code=_CODE), "signature", code=_CODE)
     if not 65 <= len(signature) <= MAX_SIGNATURE:
@@ -127,10 +127,11 @@ def parse_payment(value: bytes, terms: PaymentTerms, price: int) -> Payment:
             "signature", f"expected 65 to {MAX_SIGNATURE} bytes, got {len(signature)}", code=_CODE
         )
     given = _parse_authorization(get_field(payload, "authorization", code=_CODE))
-    if given.payee != terms.payee or given.value != price:
+    _check_accepted(accepted, terms.requirement(given.value))
+    if given.payee != terms.payee:
         raise PaymentError(
-            f"the authorization moves {given.value} to {given.payee}, this request costs {price} to "
-            f"{terms.payee}; sign what PAYMENT-REQUIRED asks for",
+            f"the authorization pays {given.payee}, this node is paid at {terms.payee}; sign what "
+            "PAYMENT-REQUIRED asks for",
             code="payment_mismatch",
         )
     return Payment(given, signature, _parse_identifier(document.get("extensions")))
@@ -154,8 +155,8 @@ def _check_accepted(accepted: Any, wanted: dict[str, Any]) -> None:
         found = get_field(accepted, field, code=_CODE)
         if not isinstance(found, str) or found.lower() != wanted[field].lower():
             raise PaymentError(
-                f"accepted.{field} is {str(found)[:80]!r}, this request costs {wanted[field]!r}; sign what "
-                "PAYMENT-REQUIRED asks for",
+                f"accepted.{field} is {str(found)[:80]!r}, not {wanted[field]!r} as this node asks or the "
+                "authorization says; sign what PAYMENT-REQUIRED asks for",
                 code="payment_mismatch",
             )
 

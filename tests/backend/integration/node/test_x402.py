@@ -421,6 +421,32 @@ def test_infer__dearer_twin_of_a_settled_authorization__buys_nothing(shop: Shop)
     assert shop.income == before + PRICE
 
 
+def test_infer__price_changed_since_it_was_settled__payment_is_good_for_its_request(shop: Shop) -> None:
+    key, before = shop.payer(), shop.income
+    header, done = shop.header(key), shop.header(key, nonce=2)
+    first = receipt_of(shop.buy(done))
+    with shop.blocks_held():
+        assert shop.buy(header).json()["code"] == "payment_pending"
+    assert shop.income == before + 2 * PRICE
+    shop.change_price(4 * PRICE)
+    try:
+        for refused in (
+            shop.buy(header, [[0.0, 0.0, 0.0, 3.0]]),  # not what it was noted for
+            shop.buy(shop.header(key, before=int(time.time()) + 50)),  # a twin that was not noted
+            shop.buy(shop.header(key, nonce=3)),
+        ):
+            assert (refused.status_code, refused.json()["code"]) == (402, "payment_mismatch"), refused.text
+        bought = shop.buy(header)
+        assert receipt_of(bought)["price"] == str(PRICE)
+        assert receipt_of(shop.buy(header)) == receipt_of(bought)
+        assert receipt_of(shop.buy(done)) == first
+        other = shop.buy(done, [[0.0, 0.0, 0.0, 3.0]])
+        assert (other.status_code, other.json()["code"]) == (402, "payment_used"), other.text
+    finally:
+        shop.change_price(PRICE)
+    assert shop.income == before + 2 * PRICE
+
+
 def test_infer__payment_whose_receipt_was_dropped__is_not_good_for_another(shop: Shop) -> None:
     """What retention leaves of an old receipt: the payment that bought it."""
     key, before = shop.payer(), shop.income

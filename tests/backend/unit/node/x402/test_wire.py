@@ -76,7 +76,7 @@ def test_parse_payment__made_by_the_package__is_read_whole(identifier: str | Non
     theirs = PaymentPayload(
         payload=wire.Payment(GIVEN, b"\x05" * 65).to_json(), accepted=asked.accepts[0], extensions=extensions
     )
-    found = wire.parse_payment(encode_payment_signature_header(theirs).encode(), TERMS, PRICE)
+    found = wire.parse_payment(encode_payment_signature_header(theirs).encode(), TERMS)
     assert found == wire.Payment(GIVEN, b"\x05" * 65, identifier)
 
 
@@ -101,7 +101,7 @@ def test_parse_payment__made_by_the_package__is_read_whole(identifier: str | Non
 )
 def test_parse_payment__malformed__is_refused(value: bytes) -> None:
     with pytest.raises((InputError, FieldError)) as refused:
-        wire.parse_payment(value, TERMS, PRICE)
+        wire.parse_payment(value, TERMS)
     assert (refused.value.status, refused.value.code) == (400, "input_payment")
 
 
@@ -111,7 +111,7 @@ def test_parse_payment__field_that_is_none__is_refused(field: str, value: Any) -
     document = payload()
     document["payload"]["authorization"][field] = value
     with pytest.raises(RequestError) as refused:
-        wire.parse_payment(header(document), TERMS, PRICE)
+        wire.parse_payment(header(document), TERMS)
     assert refused.value.code == "input_payment"
 
 
@@ -129,7 +129,7 @@ def test_parse_payment__field_that_is_none__is_refused(field: str, value: Any) -
 def test_parse_payment__accepts_something_else__is_a_mismatch(field: str, value: Any) -> None:
     accepted = TERMS.requirement(PRICE) | {field: value}
     with pytest.raises(PaymentError) as refused:
-        wire.parse_payment(header(payload(accepted=accepted)), TERMS, PRICE)
+        wire.parse_payment(header(payload(accepted=accepted)), TERMS)
     assert refused.value.code == "payment_mismatch"
 
 
@@ -138,8 +138,14 @@ def test_parse_payment__authorization_of_something_else__is_a_mismatch(field: st
     document = payload()
     document["payload"]["authorization"][field] = value
     with pytest.raises(PaymentError) as refused:
-        wire.parse_payment(header(document), TERMS, PRICE)
+        wire.parse_payment(header(document), TERMS)
     assert refused.value.code == "payment_mismatch"
+
+
+def test_parse_payment__another_sum_throughout__is_read_for_the_till_to_judge() -> None:
+    document = payload(accepted=TERMS.requirement(4))
+    document["payload"]["authorization"]["value"] = "4"
+    assert wire.parse_payment(header(document), TERMS).authorization.value == 4
 
 
 @given(JSON, st.sampled_from(["accepted", "payload", "extensions", "x402Version", "authorization", "all"]))
@@ -152,7 +158,7 @@ def test_parse_payment__any_json_anywhere__is_read_or_refused(value: Any, where:
     else:
         document[where] = value
     try:
-        found = wire.parse_payment(header(document), TERMS, PRICE)
+        found = wire.parse_payment(header(document), TERMS)
     except RequestError as error:
         assert error.status in (400, 402)
     else:
@@ -163,7 +169,7 @@ def test_parse_payment__any_json_anywhere__is_read_or_refused(value: Any, where:
 def test_parse_payment__any_bytes__are_refused(raw: bytes) -> None:
     for value in (raw, base64.b64encode(raw)):
         with pytest.raises(RequestError):
-            wire.parse_payment(value, TERMS, PRICE)
+            wire.parse_payment(value, TERMS)
 
 
 @given(
