@@ -133,6 +133,10 @@ class Connection(asyncio.Protocol):
 
     # httptools
 
+    def on_message_begin(self) -> None:
+        if self._waiter is None or self._waiter.done():
+            raise ValueError("a second answer follows the one that was asked for")
+
     def on_header(self, name: bytes, value: bytes) -> None:
         self._size += len(name) + len(value)
         if len(self._answer.headers) >= MAX_HEADERS or self._size > MAX_HEAD_BYTES:
