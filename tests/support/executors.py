@@ -102,8 +102,9 @@ class FickleExecutor(http.server.ThreadingHTTPServer):
 
     `right`; `shifted`: one output element is greater by one; `status`: 500; `garbage`: no JSON; `cut`: closes
     amid the answer; `slow`: takes `delay` seconds; `float`, `short`, `extra`: another datatype, a row less,
-    outputs besides; `huge`: 80 MiB of answer; `not_ready`: says so; `drop`: closes each connection after an
-    answer. `wrong_after` answers, the mode becomes `shifted`.
+    outputs besides; `huge`: 80 MiB of answer; `not_ready`: says so; `malformed`: what it says of itself is
+    not what the protocol has there; `drop`: closes each connection after an answer. `wrong_after` answers,
+    the mode becomes `shifted`.
     """
 
     daemon_threads = True
@@ -161,7 +162,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if self.path.endswith("/ready"):
             self._reply(503 if self.server.mode == "not_ready" else 200, {})
         else:
-            self._reply(200, {"name": "fickle", "extensions": []})
+            extensions = 5 if self.server.mode == "malformed" else []
+            self._reply(200, {"name": "fickle", "extensions": extensions})
 
     def do_POST(self) -> None:
         document = json.loads(self.rfile.read(int(self.headers["content-length"])))

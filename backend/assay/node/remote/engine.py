@@ -216,6 +216,13 @@ class RemoteEngine:
         except (Unavailable, RunFailed) as error:
             connection.close()
             raise NotTheVersion(f"its executor cannot be verified: {error}") from None
+        except AssayError:
+            connection.close()
+            raise
+        except Exception as error:
+            connection.close()
+            _log.error("executor cannot be verified", executor=self._executor.target.url, exc_info=error)
+            raise NotTheVersion(_unread(error)) from None
         except BaseException:
             connection.close()
             raise
@@ -264,6 +271,10 @@ class RemoteEngine:
         except AssayError as error:
             self._set_down(f"its executor cannot be used: {error}")
             self._trouble.clear()
+        except Exception as error:  # the watch must not end with it
+            _log.error("executor cannot be verified", executor=self._executor.target.url, exc_info=error)
+            self._set_down(_unread(error))
+            self._trouble.clear()
         else:
             if self.problem and not self._wrong:
                 self.problem = ""
@@ -283,3 +294,7 @@ class RemoteEngine:
         while entries := self._queue.pop_batch(self._rules.max_waiting, self._rules.max_waiting_bytes):
             for entry in entries:
                 self._give(entry.item.job, Unavailable(problem, retry_after=5))
+
+
+def _unread(error: Exception) -> str:
+    return f"its executor's answers cannot be read: {type(error).__name__} {str(error)[:200]}"

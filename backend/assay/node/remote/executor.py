@@ -23,6 +23,7 @@ JSON: Final = (b"content-type", b"application/json")
 BINARY: Final = (b"content-type", b"application/octet-stream")
 _LENGTH: Final = HEADER_LENGTH.encode()
 MAX_RETRY_AFTER: Final = 60
+_MAX_DIGITS: Final = 18
 
 
 class NotTheVersion(AssayError):  # noqa: N818 - named after what happened, as in assay.errors
@@ -71,7 +72,7 @@ class Executor:
         """Whether it speaks binary tensors; it is ready, has the version's signature, and reproduces the
         self-test on this connection. Raises ConnectionFailed, NotTheVersion, Unavailable, RunFailed."""
         server = (await self._get(connection, self.target.server_path)).json()
-        binary = "binary_tensor_data" in (server.get("extensions") or ()) and not self.target.json_only
+        binary = _speaks_binary(server) and not self.target.json_only
         await self.check_ready(connection)
         self._check_metadata((await self._get(connection, self.target.path)).json())
         for number, vector in enumerate(self.vectors, start=1):
@@ -98,7 +99,7 @@ class Executor:
     def _check_metadata(self, metadata: dict[str, Any]) -> None:
         """Where the executor describes its tensors, they must be the version's; it may have others."""
         for kind, specs in (("inputs", self.inputs), ("outputs", self.outputs)):
-            told = {one.get("name"): one for one in metadata.get(kind) or () if isinstance(one, dict)}
+            told = _tensors_by_name(metadata, kind)
             for spec in specs if told else ():
                 found = told.get(spec.name)
                 if found is None or found.get("datatype") != spec.dtype or not _fits(found, spec):
@@ -121,13 +122,40 @@ class Executor:
         return decode_answer(answer.body, _json_length(answer), self.outputs)
 
 
+def _speaks_binary(server: dict[str, Any]) -> bool:
+    """Raises BadAnswer."""
+    extensions = server.get("extensions") or []
+    if not isinstance(extensions, list):
+        raise BadAnswer("its extensions are no list")
+    return "binary_tensor_data" in extensions
+
+
+def _tensors_by_name(metadata: dict[str, Any], kind: str) -> dict[str, dict[str, Any]]:
+    """Raises BadAnswer."""
+    tensors = metadata.get(kind) or []
+    if not isinstance(tensors, list):
+        raise BadAnswer(f"its metadata's {kind} are no list")
+    told: dict[str, dict[str, Any]] = {}
+    for one in tensors:
+        if not isinstance(one, dict) or not isinstance(one.get("name"), str):
+            raise BadAnswer(f"one of its metadata's {kind} has no name")
+        told[one["name"]] = one
+    return told
+
+
+def _number(value: bytes) -> int | None:
+    """Of a header; None if it is none, or longer than any that is meant."""
+    return int(value) if value.isdigit() and len(value) <= _MAX_DIGITS else None
+
+
 def _json_length(answer: Answer) -> int | None:
     value = answer.headers.get(_LENGTH)
     if value is None:
         return None
-    if not value.isdigit() or int(value) > len(answer.body):
+    length = _number(value)
+    if length is None or length > len(answer.body):
         raise BadAnswer("its Inference-Header-Content-Length is no length of its body")
-    return int(value)
+    return length
 
 
 def _refusal(answer: Answer) -> Unavailable | RunFailed:
@@ -138,8 +166,8 @@ def _refusal(answer: Answer) -> Unavailable | RunFailed:
         reason = ""
     told = f"the executor answered with status {answer.status}{': ' if reason else ''}{reason}"
     if answer.status in (404, 429, 502, 503, 504):
-        wait = answer.headers.get(b"retry-after", b"1")
-        seconds = min(max(int(wait), 1), MAX_RETRY_AFTER) if wait.isdigit() else 1
+        wait = _number(answer.headers.get(b"retry-after", b"1")) or 1
+        seconds = min(wait, MAX_RETRY_AFTER)
         return Unavailable(told, code="busy" if answer.status == 429 else "not_ready", retry_after=seconds)
     return RunFailed(told)
 
@@ -153,8 +181,8 @@ def _fits(found: dict[str, Any], spec: TensorSpec) -> bool:
     )
 
 
-def _describe(told: dict[Any, dict[str, Any]]) -> str:
+def _describe(told: dict[str, dict[str, Any]]) -> str:
     return ", ".join(
-        f"{str(name)[:40]} {str(one.get('datatype'))[:10]}{str(one.get('shape'))[:60]}"
+        f"{name[:40]} {str(one.get('datatype'))[:10]}{str(one.get('shape'))[:60]}"
         for name, one in list(told.items())[:8]
     )

@@ -16,6 +16,7 @@ from assay.exact.evaluator import evaluate
 from assay.node.engines.engine import Result, run_job
 from assay.node.errors import RunFailed, Unavailable
 from assay.node.models.self_test import parse_self_test
+from assay.node.remote.connection import Connection
 from assay.node.remote.engine import RemoteEngine, RemoteRules
 from assay.node.remote.executor import Executor, Target
 from assay.types import ZERO_ADDRESS, TensorSpec
@@ -234,6 +235,58 @@ def test_watch__turned_wrong_without_a_lost_connection__is_found_by_the_next_che
         await world.until(lambda: "self-test" in world.engine.problem)
 
     run(fickle, version, test, RemoteRules(connections=1, health_seconds=0.05, recheck_seconds=0.2))
+
+
+def test_watch__executor_says_nonsense_of_itself__is_down_until_it_does_not(
+    fickle: FickleExecutor, version: ExactVersion
+) -> None:
+    async def test(world: World) -> None:
+        await world.check()
+        fickle.mode = "malformed"
+        await world.until(lambda: "extensions are no list" in world.engine.problem)
+        fickle.mode = "right"
+        await world.until(lambda: not world.engine.problem)
+        await world.check()
+
+    run(fickle, version, test, RemoteRules(connections=1, health_seconds=0.05, recheck_seconds=0.2))
+
+
+class Stumbling(Executor):
+    """Its checks fail in a way that nobody foresaw while `stumbles`."""
+
+    stumbles = False
+
+    async def verify(self, connection: Connection) -> bool:
+        if type(self).stumbles:
+            raise TypeError("argument of type 'int' is not iterable")
+        return await super().verify(connection)
+
+
+def test_examine__fails_as_nobody_foresaw__is_down_and_comes_back(
+    fickle: FickleExecutor, version: ExactVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the watch meets it, or a run whose connection is new."""
+
+    async def test(rules: RemoteRules) -> None:
+        engine = RemoteEngine(Stumbling(Target(fickle.url, "any"), INPUTS, Y), rules)
+        await engine.start()
+        world = World(engine, fickle, version)
+        try:
+            await world.check()
+            monkeypatch.setattr(Stumbling, "stumbles", True)
+            if rules.recheck_seconds > 1:
+                fickle.break_connections()
+                assert isinstance(await world.refusal(), Unavailable)
+            await world.until(lambda: "cannot be read: TypeError" in engine.problem)
+            assert isinstance(await world.refusal(), Unavailable)
+            monkeypatch.setattr(Stumbling, "stumbles", False)
+            await world.until(lambda: not engine.problem)
+            await world.check()
+        finally:
+            await engine.close()
+
+    for recheck in (0.2, 30.0):
+        asyncio.run(test(RemoteRules(connections=1, health_seconds=0.05, recheck_seconds=recheck)))
 
 
 def test_spot_check__wrong_answer_between_checks__is_not_used_and_ends_service(
