@@ -16,8 +16,8 @@ from assay.errors import ConfigurationError
 from assay.node.config import LOG_FILE, OUTBOX_FILE, NodeConfig
 from assay.node.receipts.database import Connection, Database, SqliteDatabase
 from assay.node.receipts.importing import Importer
-from assay.node.receipts.journal import Journal
 from assay.node.receipts.journal_entries import decode
+from assay.node.receipts.journal_mark import open_journal
 from assay.node.receipts.log_place import mark_place, shared_database
 from assay.node.receipts.schema import prepare_database
 from assay.types import Domain
@@ -40,8 +40,8 @@ def move_log(folder: Path, config: NodeConfig, domain: Domain) -> dict[str, int]
             f"there is no {file} to move; `assay node run` makes the shared log by itself"
         )
     source, target = SqliteDatabase(file), shared_database(folder, config)
-    _finish_journal(folder, source)
     prepare_database(source, domain, config.node).close()
+    _finish_journal(folder, source)
     with contextlib.closing(prepare_database(target, domain, config.node)) as into, source.session() as log:
         copied = _copy_all(folder, log, into, target)
     mark_place(folder, target)
@@ -52,8 +52,8 @@ def move_log(folder: Path, config: NodeConfig, domain: Domain) -> dict[str, int]
 
 
 def _finish_journal(folder: Path, log: SqliteDatabase) -> None:
-    """What a crash left in the journal alone."""
-    journal = Journal(folder)
+    """What a crash left in the journal alone. Raises FatalError."""
+    journal = open_journal(log, folder)
     with contextlib.closing(journal), contextlib.closing(log.open_file()) as connection:
         importer = Importer(connection)
         for frame in journal.frames():

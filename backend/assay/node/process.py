@@ -54,7 +54,8 @@ from assay.node.operator_token import load_token
 from assay.node.payments.chain_ledger import ChainLedger
 from assay.node.payments.follower import Follower
 from assay.node.payments.gate import Gate
-from assay.node.receipts.journal import Journal
+from assay.node.receipts.database import SqliteDatabase
+from assay.node.receipts.journal_mark import open_journal
 from assay.node.receipts.journal_writer import JournalWriter
 from assay.node.receipts.log import ReceiptLog
 from assay.node.receipts.log_place import log_database, mark_place
@@ -395,7 +396,9 @@ class NodeProcess:
         domain, most = ledger.deployment.domain, self.config.limits.max_unacknowledged
         if not log.is_shared:
             gate = Gate(domain, log, follower, ledger, max_unacknowledged=most)
-            return gate, JournalWriter(log, Journal(self.folder), signer, self._fail, groups=groups)
+            assert isinstance(log.database, SqliteDatabase)
+            journal = open_journal(log.database, self.folder)
+            return gate, JournalWriter(log, journal, signer, self._fail, groups=groups)
         from assay.node.payments.shared_gate import SharedGate
         from assay.node.receipts.shared_writer import SharedWriter
 

@@ -15,6 +15,7 @@ from typing import Any, Final
 from assay.errors import FatalError
 from assay.node.receipts.entries import ChannelKey
 from assay.node.receipts.journal_entries import Entry, IssuedReceipt
+from assay.node.receipts.journal_mark import Mark, write_mark
 from assay.node.receipts.pending import Row
 from assay.node.receipts.rows import CHANNEL, channel_state
 from assay.node.receipts.schema import from_blob, to_blob
@@ -46,11 +47,14 @@ class Importer:
         self._db = connection
         self._rows: dict[ChannelKey, tuple[int, Row]] = {}
 
-    def write(self, entries: Sequence[Entry]) -> None:
-        """All of them in one transaction, durable when it returns. Raises sqlite3.Error, FatalError."""
+    def write(self, entries: Sequence[Entry], mark: Mark | None = None) -> None:
+        """All of them, and the last one's frame, in one transaction, durable when it returns. Raises
+        sqlite3.Error, FatalError."""
         self._db.execute("BEGIN IMMEDIATE")
         try:
             self._write(entries)
+            if mark is not None:
+                write_mark(self._db, mark)
             self._db.execute("COMMIT")
         except BaseException:
             self._rows.clear()

@@ -26,7 +26,7 @@ from assay.errors import FatalError
 SEGMENT_BYTES: Final = 8 << 20
 _MAGIC: Final = b"ASYJ"
 _HEAD: Final = Struct(">4sQQII")
-_NAMES: Final = ("receipts.journal.0", "receipts.journal.1")
+NAMES: Final = ("receipts.journal.0", "receipts.journal.1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Journal:
         self._bytes = segment_bytes
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._segments = [_Segment(_open(folder / name, segment_bytes)) for name in _NAMES]
+            self._segments = [_Segment(_open(folder / name, segment_bytes)) for name in NAMES]
         except OSError as error:
             raise _failed(folder, error) from None
         self._current = 0
@@ -64,6 +64,11 @@ class Journal:
         self.number = 0
         """Of the last frame."""
         self._find_end()
+
+    @property
+    def epoch(self) -> int:
+        """Of the last frame's segment."""
+        return self._segments[self._current].epoch
 
     def close(self) -> None:
         for segment in self._segments:
@@ -130,6 +135,11 @@ def _next_epoch(epoch: int) -> int:
     """A greater one that nobody can guess: what a payload says, left over behind the last frame of a segment
     that is used again, must never read as the frame that comes next."""
     return ((epoch >> 32) + 1) << 32 | secrets.randbits(32)
+
+
+def follows(epoch: int, later: int) -> bool:
+    """Whether `later` may be the epoch after this one."""
+    return later >> 32 == (epoch >> 32) + 1
 
 
 def _checksum(epoch: int, number: int, payload: bytes) -> int:

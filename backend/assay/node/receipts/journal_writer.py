@@ -29,6 +29,7 @@ from assay.node.receipts.entries import Acknowledge, ChannelKey, Issue, LoggedRe
 from assay.node.receipts.importing import Importer, apply
 from assay.node.receipts.journal import Journal
 from assay.node.receipts.journal_entries import Entry, IssuedReceipt, decode, encode
+from assay.node.receipts.journal_mark import Mark, write_mark
 from assay.node.receipts.log import ReceiptLog
 from assay.node.receipts.pending import Pending, Row, logged_receipt
 from assay.node.receipts.writer import Done
@@ -58,7 +59,8 @@ class JournalWriter:
         clock: Callable[[], float] = time.time,
         groups: Distribution | None = None,
     ) -> None:
-        """Takes into the log what the journal holds of before. Raises FatalError."""
+        """Takes into the log what the journal, which `open_journal` found, holds of before. Raises
+        FatalError."""
         assert isinstance(log.database, SqliteDatabase)
         self._log = log
         self._journal = journal
@@ -73,12 +75,14 @@ class JournalWriter:
         self._importer = Importer(self._connection)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._failure: FatalError | None = None
-        self._stopped = False
+        self._stopped = self._has_all = False
         self._buffer: list[bytes] = []
         self._group: list[tuple[Entry, Done]] = []
         self._is_writing = False
         self._writes: queue.SimpleQueue[tuple[bytes, list[tuple[Entry, Done]]] | None] = queue.SimpleQueue()
-        self._imports: deque[tuple[int, list[Entry]]] = deque()
+        self._imports: deque[tuple[Mark, list[Entry]]] = deque()
+        self._taken = 0
+        """The last frame that the tables have."""
         self._gathered = 0
         self._work, self._hurry = threading.Event(), threading.Event()
         self._idle: asyncio.Event | None = None
@@ -109,11 +113,15 @@ class JournalWriter:
             return
         self._stopped = True
         await self._idle.wait()
+        self._has_all = True
         self._writes.put(None)
         self._work.set()
         self._hurry.set()
         await asyncio.to_thread(self._writing.join)
         await asyncio.to_thread(self._importing.join)
+        if self._failure is None and self._taken == self._journal.number:
+            with contextlib.suppress(sqlite3.Error):  # then the next start needs the journal: it is there
+                write_mark(self._connection, None)
         self._connection.close()
         self._journal.close()
 
@@ -126,11 +134,21 @@ class JournalWriter:
                 self._importer.write(entries)
                 count, entries = count + len(entries), []
         self._importer.write(entries)
-        self._journal.forget(self._journal.number)
+        self._begin()
         if count + len(entries):
             _log.info(
                 "receipts journal read again", entries=count + len(entries), folder=str(self._journal.folder)
             )
+
+    def _begin(self) -> None:
+        """From here on the log needs the journal: a frame without entries names it, be it new or not."""
+        journal = self._journal
+        if journal.number:
+            write_mark(self._connection, Mark(journal.epoch, journal.number))
+        journal.forget(journal.number)
+        self._taken = journal.append(b"")
+        write_mark(self._connection, Mark(journal.epoch, self._taken))
+        journal.forget(self._taken)
 
     # In the event loop
 
@@ -209,7 +227,7 @@ class JournalWriter:
         payload, self._buffer = b"".join(self._buffer), []
         self._writes.put((payload, group))
 
-    def _written(self, group: list[tuple[Entry, Done]], number: int, failure: FatalError | None) -> None:
+    def _written(self, group: list[tuple[Entry, Done]], mark: Mark, failure: FatalError | None) -> None:
         if self._group and failure is None:
             self._write()
         else:
@@ -220,7 +238,7 @@ class JournalWriter:
         else:
             for entry, _ in group:
                 entry.is_durable = True
-            self._import_soon(number, group)
+            self._import_soon(mark, group)
         for entry, done in group:
             try:
                 done(failure or self._outcome(entry))
@@ -235,8 +253,8 @@ class JournalWriter:
     def _outcome(self, entry: Entry) -> LoggedReceipt | None:
         return None if entry.receipt is None else logged_receipt(self._log.node, entry, entry.receipt)
 
-    def _import_soon(self, number: int, group: list[tuple[Entry, Done]]) -> None:
-        self._imports.append((number, [entry for entry, _ in group]))
+    def _import_soon(self, mark: Mark, group: list[tuple[Entry, Done]]) -> None:
+        self._imports.append((mark, [entry for entry, _ in group]))
         self._gathered += len(group)
         if not self._work.is_set():
             self._work.set()
@@ -259,12 +277,13 @@ class JournalWriter:
     def _run_writes(self) -> None:
         while (work := self._writes.get()) is not None:
             payload, group = work
-            number, failure = 0, None
+            mark, failure = Mark(0, 0), None
             try:
                 number = self._journal.append(payload)
+                mark = Mark(self._journal.epoch, number)
             except Exception as error:
                 failure = error if isinstance(error, FatalError) else FatalError(f"receipts journal: {error}")
-            self._tell(self._written, group, number, failure)
+            self._tell(self._written, group, mark, failure)
 
     def _run_imports(self) -> None:
         while True:
@@ -280,23 +299,24 @@ class JournalWriter:
                     self._fail, FatalError(f"cannot take receipts into the log {self._log.name}: {error}")
                 )
                 return
-            if self._stopped and not self._imports:
+            if self._has_all and not self._imports:
                 return
 
     def _import_some(self) -> None:
         entries: list[Entry] = []
-        number = 0
+        mark = Mark(0, 0)
         while self._imports and len(entries) < IMPORT_ENTRIES:
-            number, group = self._imports.popleft()
+            mark, group = self._imports.popleft()
             entries += group
         while True:
             try:
-                self._importer.write(entries)
+                self._importer.write(entries, mark)
                 break
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
                     raise
-        self._tell(self._imported, number, entries)
+        self._taken = mark.number
+        self._tell(self._imported, mark.number, entries)
 
     def _tell(self, function: Callable[..., None], *arguments: object) -> None:
         assert self._loop is not None

@@ -198,7 +198,7 @@ def _prepare(connection: Connection, database: Database, domain: Domain, node: A
             connection.define(TABLES)
             connection.executemany("INSERT INTO meta VALUES (?, ?)", (expected | {"schema": "1"}).items())
         found: dict[str, str] = dict(connection.execute("SELECT key, value FROM meta").fetchall())
-        if found == expected | {"schema": found.get("schema")}:
+        if all(found.get(key) == value for key, value in expected.items() if key != "schema"):
             found["schema"] = _migrate(connection, found["schema"])
             if database.is_shared:
                 connection.define(SHARED_TABLES)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,8 @@ from assay.commitments.signing import SigningKey, verify_signer
 from assay.errors import FatalError
 from assay.node.receipts.database import SqliteDatabase
 from assay.node.receipts.entries import Acknowledge, ChannelKey, HeldVoucher, Issue, LoggedReceipt
-from assay.node.receipts.journal import Journal
+from assay.node.receipts.journal import NAMES
+from assay.node.receipts.journal_mark import open_journal, read_mark
 from assay.node.receipts.journal_writer import JournalWriter
 from assay.node.receipts.log import ReceiptLog
 from assay.types import Address, Domain, Hash32
@@ -42,7 +45,8 @@ def open_writer(log: ReceiptLog, folder: Path, failures: list[FatalError] | None
         assert failures is not None, error
         failures.append(error)
 
-    return JournalWriter(log, Journal(folder, 1 << 16), SIGNER, fail)
+    assert isinstance(log.database, SqliteDatabase)
+    return JournalWriter(log, open_journal(log.database, folder, 1 << 16), SIGNER, fail)
 
 
 def issue(payment: int, key: ChannelKey = KEYS[0], *, amount: int = 0, **options: object) -> Issue:
@@ -297,3 +301,105 @@ def test_replay__log_older_than_the_journal__is_fatal(tmp_path: Path) -> None:
     with pytest.raises(FatalError, match="bring back both"):
         open_writer(log, tmp_path)
     log.close()
+
+
+def test_stop__last_group_still_being_written__takes_it_into_the_log(
+    log: ReceiptLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that takes it in has been idle for long when the write ends."""
+
+    async def scenario() -> None:
+        writer = open_writer(log, tmp_path)
+        writer.start()
+        append = writer._journal.append
+
+        def slow(payload: bytes) -> int:
+            time.sleep(0.5)
+            return append(payload)
+
+        await writer.submit(issue(1))
+        monkeypatch.setattr(writer._journal, "append", slow)
+        last = writer.submit(issue(2))
+        await asyncio.wait_for(writer.stop(), 10)
+        assert await last is not None
+
+    asyncio.run(scenario())
+    assert log_count(tmp_path) == 2
+
+
+async def serve_some(folder: Path, first: int, last: int, *, crashes: bool) -> None:
+    log = open_log(folder)
+    writer = open_writer(log, folder)
+    writer.start()
+    for n in range(first, last):
+        await writer.submit(issue(n))
+    if crashes:
+        crash(writer)
+    await writer.stop()
+    log.close()
+
+
+def check_refused(folder: Path, problem: str) -> None:
+    """And again: nothing was made that would let a second try through."""
+    for _ in range(2):
+        log = open_log(folder)
+        with pytest.raises(FatalError, match=f"{problem}.*(?s:Bring back .* both journal files together)"):
+            open_writer(log, folder)
+        log.close()
+
+
+@pytest.mark.parametrize("lost", [NAMES, NAMES[:1], NAMES[1:]])
+def test_open_journal__files_lost_after_a_crash__is_fatal(tmp_path: Path, lost: tuple[str, ...]) -> None:
+    """Sequences that only the journal knew would be given again."""
+    asyncio.run(serve_some(tmp_path, 1, 4, crashes=True))
+    for name in lost:
+        (tmp_path / name).unlink()
+    check_refused(tmp_path, "missing")
+    assert not [name for name in lost if (tmp_path / name).exists()]
+
+
+def test_open_journal__crash_before_the_first_receipt__files_are_needed_as_well(tmp_path: Path) -> None:
+    asyncio.run(serve_some(tmp_path, 1, 1, crashes=True))
+    log = open_log(tmp_path)
+    writer = open_writer(log, tmp_path)  # and never stopped
+    writer._connection.close()
+    writer._journal.close()
+    log.close()
+    for name in NAMES:
+        (tmp_path / name).unlink()
+    check_refused(tmp_path, "missing")
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_open_journal__older_or_foreign_files_after_a_crash__is_fatal(tmp_path: Path, own: bool) -> None:
+    folder, other = tmp_path / "node", tmp_path / "other"
+    for one in (folder, other):
+        one.mkdir()
+        asyncio.run(serve_some(one, 1, 4, crashes=not own))
+    old = {name: ((folder if own else other) / name).read_bytes() for name in NAMES}
+    asyncio.run(serve_some(folder, 4, 7, crashes=True))
+    asyncio.run(serve_some(other, 4, 7, crashes=True))
+    if not own:
+        old = {name: (other / name).read_bytes() for name in NAMES}
+    for name, content in old.items():
+        (folder / name).write_bytes(content)
+    check_refused(folder, "files or log are older, or others")
+
+
+def test_open_journal__stopped_with_nothing_pending__goes_on_without_files(tmp_path: Path) -> None:
+    asyncio.run(serve_some(tmp_path, 1, 4, crashes=False))
+    for name in NAMES:
+        (tmp_path / name).unlink()
+    asyncio.run(serve_some(tmp_path, 4, 7, crashes=False))
+    assert log_count(tmp_path) == 6
+
+
+@pytest.mark.parametrize("crashes", [True, False])
+def test_open_journal__segments_used_again_and_again__finds_its_frame(tmp_path: Path, crashes: bool) -> None:
+    """Of what the mark names nothing may be left but the frame after it."""
+    for round_ in range(5):
+        asyncio.run(serve_some(tmp_path, round_ * 300 + 1, round_ * 300 + 301, crashes=crashes))
+        with closing(sqlite3.connect(tmp_path / "log.sqlite3")) as connection:
+            assert (read_mark(connection) is not None) == crashes
+    asyncio.run(serve_some(tmp_path, 1501, 1502, crashes=False))
+    assert log_count(tmp_path) == 1501

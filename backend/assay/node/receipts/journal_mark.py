@@ -1,0 +1,88 @@
+"""What the log's tables know of the journal beside them, so that a node never goes on without its newest.
+
+A journal that is lost, older or another node's would give sequences again that were signed before, and two
+receipts of one sequence are slashed. While a node runs, `meta` names the newest frame that the tables have;
+after a stop that left nothing in the journal alone, nothing.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from assay.errors import FatalError
+from assay.node.receipts.database import SqliteDatabase
+from assay.node.receipts.journal import NAMES, SEGMENT_BYTES, Journal, follows
+
+KEY: Final = "journal"
+
+
+class Mark(NamedTuple):
+    """A frame, by its segment's epoch, which is another in each journal and each round, and its number."""
+
+    epoch: int
+    number: int
+
+
+def open_journal(database: SqliteDatabase, folder: Path, segment_bytes: int = SEGMENT_BYTES) -> Journal:
+    """The journal of a log; new files only where none can be missing. A log without a mark may have any.
+
+    Raises FatalError if it is not the one that the log was written with last, or older.
+    """
+    with closing(database.open_file()) as connection:
+        mark = read_mark(connection)
+    missing = [name for name in NAMES if not (folder / name).exists()]
+    if mark is not None and missing:
+        raise _wrong(database, folder, f"{' and '.join(missing)} missing")
+    journal = Journal(folder, segment_bytes)
+    if mark is not None and not _holds(journal, mark):
+        journal.close()
+        raise _wrong(
+            database, folder, f"frame {mark.number} is not in them, so files or log are older, or others"
+        )
+    return journal
+
+
+def read_mark(connection: sqlite3.Connection) -> Mark | None:
+    if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone() is None:
+        return None
+    row = connection.execute("SELECT value FROM meta WHERE key = ?", (KEY,)).fetchone()
+    if row is None:
+        return None
+    epoch, number = row[0].split(":")
+    return Mark(int(epoch), int(number))
+
+
+def write_mark(connection: sqlite3.Connection, mark: Mark | None) -> None:
+    """None: the tables have all that the journal has."""
+    if mark is None:
+        connection.execute("DELETE FROM meta WHERE key = ?", (KEY,))
+    else:
+        connection.execute(
+            "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+            (KEY, f"{mark.epoch}:{mark.number}"),
+        )
+
+
+def _holds(journal: Journal, mark: Mark) -> bool:
+    """Whether the frame is there, or was overwritten by what came next in the same journal."""
+    first = None
+    for frame in journal.frames():
+        first = first or frame
+        if frame.number == mark.number:
+            return frame.epoch == mark.epoch
+    return first is not None and first.number == mark.number + 1 and follows(mark.epoch, first.epoch)
+
+
+def _wrong(database: SqliteDatabase, folder: Path, problem: str) -> FatalError:
+    return FatalError(
+        f"the receipts journal in {folder} ({', '.join(NAMES)}) is not the one that {database.name} was "
+        f"written with last: {problem}. It may hold the newest receipts, and signing on without them gives their "
+        f"sequences again, which is slashed. Bring back {database.name} and both journal files together as "
+        "they were last. If they are lost for good, do not sign on as this operator for the versions offered "
+        "so far, neither from this folder nor from a new one, and no other signer key changes that: close "
+        "their offers, and serve new versions or as another operator, each from a folder of its own "
+        "(`assay node init`)"
+    )
