@@ -374,7 +374,7 @@ class NodeProcess:
             return follower.last_view.stake if follower.last_view else None
 
         cover = StakeCover(log.database, stake, poll_seconds=self.config.settlement.poll_seconds)
-        gate.limit_risk = cover.admit
+        gate.cover = cover
         await cover.start()
         return cover
 

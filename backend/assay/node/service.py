@@ -270,8 +270,9 @@ class Service:
             if error.code == "voucher_signature":
                 self.suspicion.note(peer)
             raise
-        await self.writer.submit(Acknowledge(channel.key, held))
-        self.gate.store(channel, held)
+        if not self.gate.is_stored(channel, held):
+            await self.writer.submit(Acknowledge(channel.key, held))
+            self.gate.store(channel, held)
         return {
             "version_id": "0x" + served.version_id.hex(),
             "consumer": terms.consumer,

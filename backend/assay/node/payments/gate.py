@@ -6,7 +6,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from assay.commitments.receipts import digest_of_words, domain_separator, voucher_digest, voucher_words
 from assay.commitments.signing import is_signed_by, recover
@@ -28,15 +28,29 @@ A = TypeVar("A")
 T = TypeVar("T")
 
 
+class Cover(Protocol):
+    """Counts what requests put at risk: `admit` first, then one of the others."""
+
+    def admit(self, price: int) -> None:
+        """Raises Unavailable if the stake does not cover a receipt of that price beside those at risk."""
+        ...
+
+    def finish(self, price: int) -> None: ...
+
+    def give_up(self, price: int) -> None: ...
+
+
 @dataclass(slots=True)
 class Ticket:
-    """A request that was let in. `repeated` is the receipt it already has, if it is a repetition."""
+    """A request that was let in. `repeated` is the receipt it already has, if it is a repetition; `risk` its
+    share of what the stake covers."""
 
     channel: Channel
     price: int
     voucher: HeldVoucher | None = None
     payment: Hash32 | None = None
     repeated: LoggedReceipt | None = None
+    risk: int = 0
 
 
 class Gate:
@@ -59,8 +73,7 @@ class Gate:
         self._max_unacknowledged = max_unacknowledged
         self._wallet_checks = asyncio.Semaphore(MAX_WALLET_CHECKS)
         self._wallets: OrderedDict[tuple[str, bytes, bytes], None] = OrderedDict()
-        self.limit_risk: Callable[[int], None] = lambda price: None
-        """Raises Unavailable if the stake does not cover a receipt of that price beside those at risk."""
+        self.cover: Cover | None = None
 
     async def admit(self, terms: Terms, version_id: Hash32, price: int, input_hash: Hash32) -> Ticket:
         """Check and reserve. Raises PaymentError, Unavailable. What it returns must go to `finish` or
@@ -87,12 +100,12 @@ class Gate:
             accounts.check_coverage(channel, voucher, price)
             if not await self._cover(account, channel, voucher):
                 break
-        self.limit_risk(price)
+        risk = self._take_risk(price)
         kept = held if accounts.raises_held(channel, voucher) else channel.unsaved
         accounts.reserve(channel, kept, price)
         account.promised = None
         channel.in_flight[payment] = InFlight(input_hash)
-        return Ticket(channel, price, kept, payment)
+        return Ticket(channel, price, kept, payment, risk=risk)
 
     def admit_now(self, terms: Terms, version_id: Hash32, price: int, input_hash: Hash32) -> Ticket | None:
         """`admit` for who is known and covered and comes for the first time: what it does then, without
@@ -115,13 +128,13 @@ class Gate:
         accounts.check_coverage(channel, voucher, price)
         if channel.is_behind_chain or not self._follower.stays_covered(account, channel, voucher.amount):
             return None
-        self.limit_risk(price)
+        risk = self._take_risk(price)
         held = HeldVoucher(voucher.amount, voucher.count, terms.signature)
         kept = held if accounts.raises_held(channel, voucher) else channel.unsaved
         self._follower.touch(account)
         accounts.reserve(channel, kept, price)
         channel.in_flight[payment] = InFlight(input_hash)
-        return Ticket(channel, price, kept, payment)
+        return Ticket(channel, price, kept, payment, risk=risk)
 
     def _digest(self, channel: Channel, voucher: Voucher) -> Hash32:
         """`voucher_digest`; what is the same for all vouchers of a channel is put together once."""
@@ -129,16 +142,25 @@ class Gate:
             channel.words = voucher_words(voucher)
         return digest_of_words(self._separator, channel.words, voucher.amount, voucher.count)
 
-    async def admit_prepaid(self, consumer: Address, version_id: Hash32) -> Ticket:
+    async def admit_prepaid(self, consumer: Address, version_id: Hash32, price: int) -> Ticket:
         """A request that is paid for outside of the vouchers: it takes the channel's next sequence and leaves
-        its accounts alone. Raises Unavailable. What it returns must go to `finish` or `give_up`."""
+        its accounts alone. `price`: what it puts at risk; 0 if it is paid and must be served. Raises
+        Unavailable. What it returns must go to `finish` or `give_up`."""
         account = self._follower.account(consumer)
         channel = self._follower.channel(account, version_id)
         if channel.settled is None:
             await self._follower.refresh(account)
         self._check_log(channel)
+        risk = self._take_risk(price)
         accounts.reserve(channel, None, 0)
-        return Ticket(channel, 0)
+        return Ticket(channel, 0, risk=risk)
+
+    def _take_risk(self, price: int) -> int:
+        """Raises Unavailable."""
+        if self.cover is None:
+            return 0
+        self.cover.admit(price)
+        return price
 
     def _admit_free(self, channel: Channel, voucher: Voucher, held: HeldVoucher) -> Ticket:
         """A voucher with an unpaid request names the consumer, and acknowledges; it cannot raise what is
@@ -167,12 +189,19 @@ class Gate:
             account.promised = None
         return channel, held
 
+    def is_stored(self, channel: Channel, voucher: HeldVoucher) -> bool:
+        """Whether one that says the same is on disk: nothing is to be written."""
+        kept = channel.durable
+        return kept is not None and (kept.amount, kept.count) == (voucher.amount, voucher.count)
+
     def store(self, channel: Channel, voucher: HeldVoucher) -> None:
         """An acknowledgement is on disk."""
         accounts.store(channel, voucher)
 
     def finish(self, ticket: Ticket, receipt: LoggedReceipt) -> None:
         """The ticket's receipt is on disk."""
+        if self.cover is not None:
+            self.cover.finish(ticket.risk)
         paid = ticket.payment is not None
         accounts.commit(ticket.channel, receipt, ticket.voucher, paid)
         if ticket.payment is not None and (waiting := ticket.channel.in_flight.pop(ticket.payment, None)):
@@ -180,6 +209,8 @@ class Gate:
 
     def give_up(self, ticket: Ticket, error: BaseException | None = None) -> None:
         """The request failed, or was a repetition: nothing is charged."""
+        if self.cover is not None:
+            self.cover.give_up(ticket.risk)
         accounts.release(ticket.channel, ticket.price)
         if ticket.repeated is not None or ticket.payment is None:
             return

@@ -48,9 +48,9 @@ class SharedGate(Gate):
             self._prices[ticket.channel.key][ticket.payment] = ticket.price
         return ticket
 
-    async def admit_prepaid(self, consumer: Address, version_id: Hash32) -> Ticket:
+    async def admit_prepaid(self, consumer: Address, version_id: Hash32, price: int) -> Ticket:
         admit = super().admit_prepaid
-        return await self._twice(consumer, version_id, lambda: admit(consumer, version_id))
+        return await self._twice(consumer, version_id, lambda: admit(consumer, version_id, price))
 
     async def check_acknowledgement(self, terms: Terms, version_id: Hash32) -> tuple[Channel, HeldVoucher]:
         check = super().check_acknowledgement

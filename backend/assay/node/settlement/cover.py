@@ -27,8 +27,8 @@ class StakeCover:
     """Belongs to the event loop. `start` reads the log, then again every `poll_seconds`; `stake` answers what
     the chain was last seen to have, None while that is not known.
 
-    Between two readings what is admitted is added; what the last reading may have missed stays in the sum
-    until the next. Other processes that share the log are seen at the next reading alone.
+    To what was read are added the requests in work, however long they take, and those that the last reading
+    may have missed, until the next. Other processes that share the log are seen at the next reading alone.
     """
 
     def __init__(
@@ -38,15 +38,16 @@ class StakeCover:
         self._stake = stake
         self._poll_seconds = poll_seconds
         self._task: asyncio.Task[None] | None = None
-        self._admitted = [0, 0]
+        self._in_work = 0
+        self._finished = [0, 0]
         self.exposure = Exposure()
 
     @property
     def at_risk(self) -> int:
-        return self.exposure.total + sum(self._admitted)
+        return self.exposure.total + self._in_work + sum(self._finished)
 
     def admit(self, price: int) -> None:
-        """Count a paid request. Raises Unavailable `stake_exhausted`."""
+        """Count a paid request, until `finish` or `give_up`. Raises Unavailable `stake_exhausted`."""
         stake = self._stake()
         if stake is not None and self.at_risk + price > stake:
             raise Unavailable(
@@ -55,7 +56,16 @@ class StakeCover:
                 code="stake_exhausted",
                 retry_after=RETRY_AFTER,
             )
-        self._admitted[1] += price
+        self._in_work += price
+
+    def finish(self, price: int) -> None:
+        """Its receipt is on disk."""
+        self._in_work -= price
+        self._finished[1] += price
+
+    def give_up(self, price: int) -> None:
+        """It got no receipt."""
+        self._in_work -= price
 
     async def start(self) -> None:
         """Raises RetryableError, FatalError."""
@@ -69,11 +79,11 @@ class StakeCover:
                 await self._task
 
     async def poll(self) -> None:
-        (older, _), self._admitted = self._admitted, [self._admitted[1], 0]
+        (older, _), self._finished = self._finished, [self._finished[1], 0]
         try:
             self.exposure = await asyncio.to_thread(self._read)
         except BaseException:
-            self._admitted[0] += older  # no reading has seen it yet
+            self._finished[0] += older  # no reading has seen it yet
             raise
 
     def _read(self) -> Exposure:
@@ -87,5 +97,5 @@ class StakeCover:
                 await self.poll()
             except RetryableError as error:
                 _log.warning("receipts at risk not read", error=str(error))
-            except Exception as error:  # else what was admitted would only ever grow
+            except Exception as error:  # else what was finished would only ever grow
                 _log.error("receipts at risk not read; it is tried again", exc_info=error)

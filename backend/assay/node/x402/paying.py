@@ -227,9 +227,7 @@ class Till:
         public = wants_public(order.request.parameters)
         key = ChannelKey(order.version_id, row.authorization.payer)
         gate = self._service.gate
-        if found is None:
-            gate.limit_risk(row.price)
-        ticket = await gate.admit_prepaid(key.consumer, key.version_id)
+        ticket = await gate.admit_prepaid(key.consumer, key.version_id, 0 if found else row.price)
         try:
             result, content = await self._run(order)
             if found is None:

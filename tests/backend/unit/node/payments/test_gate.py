@@ -71,6 +71,26 @@ class PlainLedger:
         return signature in self.wallets
 
 
+class CountedCover:
+    """What was asked of it, in order."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, int]] = []
+        self.limit = 1_000
+
+    def admit(self, price: int) -> None:
+        if price > self.limit:
+            self.events.append(("refuse", price))
+            raise Unavailable("the stake does not cover it", code="stake_exhausted")
+        self.events.append(("admit", price))
+
+    def finish(self, price: int) -> None:
+        self.events.append(("finish", price))
+
+    def give_up(self, price: int) -> None:
+        self.events.append(("give_up", price))
+
+
 class Desk:
     """A gate with its log, ledger and clock."""
 
@@ -320,15 +340,11 @@ def test_admit__unpaid_request__charges_nothing_and_needs_no_escrow(desk: Desk) 
 
 
 def test_admit_now__more_at_risk_than_the_stake__is_refused_and_reserves_nothing(desk: Desk) -> None:
-    asked: list[int] = []
-
-    def refuse(price: int) -> None:
-        asked.append(price)
-        raise Unavailable("the stake does not cover it", code="stake_exhausted")
+    cover = CountedCover()
 
     async def scenario() -> None:
         ticket = await desk.serve(PRICE)
-        desk.gate.limit_risk = refuse
+        desk.gate.cover, cover.limit = cover, 0
         with pytest.raises(Unavailable):
             desk.gate.admit_now(desk.terms(2 * PRICE, 1), VERSION, PRICE, OTHER_INPUT)
         assert (ticket.channel.charged, ticket.channel.held_amount, ticket.channel.pending) == (
@@ -339,7 +355,44 @@ def test_admit_now__more_at_risk_than_the_stake__is_refused_and_reserves_nothing
         assert not ticket.channel.in_flight
 
     asyncio.run(scenario())
-    assert asked == [PRICE]
+    assert cover.events == [("refuse", PRICE)]
+
+
+def test_give_up__request_had_a_share_of_the_cover__gives_it_back(desk: Desk) -> None:
+    """Whatever way it came in, and whatever became of it."""
+    desk.gate.cover = cover = CountedCover()
+
+    async def scenario() -> None:
+        await desk.serve(PRICE)
+        again = await desk.admit(PRICE)
+        assert again.repeated is not None
+        desk.gate.give_up(again)
+        desk.gate.give_up(await desk.admit(2 * PRICE, 1, OTHER_INPUT))
+        now = desk.gate.admit_now(desk.terms(2 * PRICE, 1), VERSION, PRICE, Hash32(b"\x04" * 32))
+        assert now is not None
+        desk.gate.give_up(now)
+        desk.gate.give_up(await desk.gate.admit_prepaid(CONSUMER.address, VERSION, PRICE))
+        assert await refused(desk, 1_000, 1, OTHER_INPUT) == "escrow_short"
+
+    asyncio.run(scenario())
+    assert [event for event in cover.events if event[1]] == [
+        ("admit", PRICE),
+        ("finish", PRICE),
+        *[("admit", PRICE), ("give_up", PRICE)] * 3,
+    ]
+
+
+def test_is_stored__acknowledgement_sent_again__is_not_written_again(desk: Desk) -> None:
+    async def scenario() -> list[bool]:
+        await desk.serve(PRICE)
+        found = []
+        for count in (0, 1, 1):
+            channel, held = await desk.gate.check_acknowledgement(desk.terms(PRICE, count), VERSION)
+            found.append(desk.gate.is_stored(channel, held))
+            desk.gate.store(channel, held)
+        return found
+
+    assert asyncio.run(scenario()) == [True, False, True]
 
 
 class Surprising(PlainLedger):

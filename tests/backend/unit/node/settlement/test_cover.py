@@ -29,10 +29,11 @@ def test_admit__until_the_stake_is_used_up__then_refuses_until_a_batch_is_final(
         for _ in range(3):
             cover.admit(PRICE)
             desk.issue(ALICE)
+            cover.finish(PRICE)
         with pytest.raises(Unavailable) as refused:
             cover.admit(1)
         assert (refused.value.code, refused.value.retry_after) == ("stake_exhausted", 60)
-        for _ in range(2):  # what was admitted before a reading counts until the next
+        for _ in range(2):  # what was finished before a reading counts until the next
             await cover.poll()
         assert cover.at_risk == 3 * PRICE
         with pytest.raises(Unavailable):
@@ -77,7 +78,7 @@ def test_run__reading_that_fails_for_whatever_reason__is_tried_again(tmp_path: P
     desk.close()
 
 
-def test_poll__log_cannot_be_read__goes_on_counting_what_was_admitted(
+def test_poll__log_cannot_be_read__goes_on_counting_what_was_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desk = Desk(SqliteDatabase(tmp_path / "log.sqlite3"))
@@ -89,12 +90,56 @@ def test_poll__log_cannot_be_read__goes_on_counting_what_was_admitted(
         cover = StakeCover(desk.database, lambda: 3 * PRICE)
         await cover.poll()
         cover.admit(PRICE)
+        cover.finish(PRICE)
         monkeypatch.setattr(cover, "_read", away)
         for _ in range(3):
             with pytest.raises(RetryableError):
                 await cover.poll()
             cover.admit(0)
         assert cover.at_risk == PRICE
+
+    asyncio.run(play())
+    desk.close()
+
+
+def test_admit__requests_that_take_long__count_until_they_end(tmp_path: Path) -> None:
+    desk = Desk(SqliteDatabase(tmp_path / "log.sqlite3"))
+
+    async def play() -> None:
+        cover = StakeCover(desk.database, lambda: 2 * PRICE)
+        await cover.poll()
+        for _ in range(2):
+            cover.admit(PRICE)
+        for _ in range(4):
+            await cover.poll()
+            with pytest.raises(Unavailable):
+                cover.admit(1)
+        cover.give_up(PRICE)
+        assert cover.at_risk == PRICE
+        cover.admit(PRICE)
+        desk.issue(ALICE)
+        cover.finish(PRICE)
+        for _ in range(2):
+            assert cover.at_risk >= 2 * PRICE
+            await cover.poll()
+        assert cover.at_risk == 2 * PRICE
+        cover.give_up(PRICE)
+        assert cover.at_risk == PRICE
+
+    asyncio.run(play())
+    desk.close()
+
+
+def test_give_up__flood_of_failed_requests__leaves_room_for_others(tmp_path: Path) -> None:
+    desk = Desk(SqliteDatabase(tmp_path / "log.sqlite3"))
+
+    async def play() -> None:
+        cover = StakeCover(desk.database, lambda: PRICE)
+        await cover.poll()
+        for _ in range(100):
+            cover.admit(PRICE)
+            cover.give_up(PRICE)
+        cover.admit(PRICE)
 
     asyncio.run(play())
     desk.close()
