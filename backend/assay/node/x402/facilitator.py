@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -71,12 +72,15 @@ class FacilitatorClient:
         }
         timeout = httpx.Timeout(seconds, connect=min(CONNECT_SECONDS, seconds))
         try:
-            request = self._http.build_request("POST", f"{self._url}/{what}", json=body, timeout=timeout)
-            response = await self._http.send(request, stream=True)
-            try:
-                content = await _bounded(response)
-            finally:
-                await response.aclose()
+            async with asyncio.timeout(seconds):  # httpx bounds each read, not all of them together
+                request = self._http.build_request("POST", f"{self._url}/{what}", json=body, timeout=timeout)
+                response = await self._http.send(request, stream=True)
+                try:
+                    content = await _bounded(response)
+                finally:
+                    await response.aclose()
+        except TimeoutError:
+            raise _unavailable(what, f"no whole answer within {seconds:g} s") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise _unavailable(what, f"{type(error).__name__} {error}") from None
         if response.status_code != 200:
