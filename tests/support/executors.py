@@ -162,7 +162,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if self.path.endswith("/ready"):
             self._reply(503 if self.server.mode == "not_ready" else 200, {})
         else:
-            extensions = 5 if self.server.mode == "malformed" else []
+            extensions: Any = 5 if self.server.mode == "malformed" else []
             self._reply(200, {"name": "fickle", "extensions": extensions})
 
     def do_POST(self) -> None:
