@@ -38,6 +38,10 @@ _LAST_WORDS: Final = 0.2
 """Seconds in which clients that were just answered hear why nothing more is."""
 _STREAMS: Final = 128
 """Calls at the same time on one connection."""
+AGE_SECONDS: Final = 600.0
+"""How old a connection gets: its client is told to make another, and calls on it may still end within the
+grace; what then has not come or gone is cut off."""
+AGE_GRACE_SECONDS: Final = 60.0
 
 
 def build_server(
@@ -57,10 +61,21 @@ def build_server(
 class GrpcServer:
     """Belongs to the node's event loop. Plain text: TLS is a proxy's affair, as it is for HTTP."""
 
-    def __init__(self, methods: Methods, limits: Limits) -> None:
+    def __init__(
+        self,
+        methods: Methods,
+        limits: Limits,
+        *,
+        age_seconds: float = AGE_SECONDS,
+        age_grace_seconds: float = AGE_GRACE_SECONDS,
+    ) -> None:
         self._methods = methods
         self._server = grpc.aio.server(
-            options=_options(limits),
+            options=[
+                *_options(limits),
+                ("grpc.max_connection_age_ms", round(age_seconds * 1000)),
+                ("grpc.max_connection_age_grace_ms", round(age_grace_seconds * 1000)),
+            ],
             # of all methods; ModelInfer itself answers `busy` before that
             maximum_concurrent_rpcs=2 * limits.max_concurrent + _STREAMS,
         )
