@@ -95,7 +95,7 @@ class ArtifactCache:
                 asyncio.timeout(self._timeout) as limit,
                 httpx.AsyncClient(timeout=self._timeout) as client,
             ):
-                await self._stream(client, limit, digest, part, have, max_bytes)
+                await self._stream(client, limit, digest, part, have=have, max_bytes=max_bytes)
         except TimeoutError:
             raise httpx.ReadTimeout(f"gave less than {MIN_RATE} bytes a second") from None
 
@@ -105,6 +105,7 @@ class ArtifactCache:
         limit: asyncio.Timeout,
         digest: Hash32,
         part: Path,
+        *,
         have: int,
         max_bytes: int,
     ) -> None:

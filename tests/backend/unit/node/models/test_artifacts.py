@@ -108,9 +108,9 @@ def test_fetch__hub_that_drips__ends(hub: Hub, tmp_path: Path) -> None:
     hub.piece, hub.pause = 1, 0.02
     started = time.monotonic()
     with pytest.raises(RetryableError, match="bytes a second"):
-        ArtifactCache(tmp_path, hub.url, timeout=0.2).fetch(artifact_digest(DATA), len(DATA))
-    assert time.monotonic() - started < 10
-    assert len(hub.asked) == 4
+        ArtifactCache(tmp_path, hub.url, timeout=0.5).fetch(artifact_digest(DATA), len(DATA))
+    assert time.monotonic() - started < 15
+    assert 1 <= len(hub.asked) <= 4
 
 
 def test_fetch__slow_but_fast_enough__may_take_longer_than_the_time_out(hub: Hub, tmp_path: Path) -> None:
