@@ -5,15 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from collections.abc import Callable
 from typing import Final
+
+import structlog
 
 from assay.node.http.connection import Connection
 from assay.node.http.exchange import Application, Peer
+
+_log = structlog.get_logger(__name__)
 
 SWEEP_SECONDS: Final = 0.2
 """How often deadlines are looked at: they are met as late as this."""
 EXCESS: Final = 64
 """Connections above the limit that are told so; those above are ended without a word."""
+ACCEPTED: Final = 64
+"""Connections that are accepted at a time, between rounds of requests."""
+REST_SECONDS: Final = 0.2
+"""Without accepting any, after the system refused one: there are no file descriptors left."""
 
 
 class Connections:
@@ -56,6 +65,68 @@ class Connections:
             peer.abort()
 
 
+class Listener:
+    """Accepts what waits at a listening socket, ACCEPTED in each round of the event loop.
+
+    uvloop's own server accepts one a round: under load, when a round serves hundreds of requests, the last of
+    many new connections would wait for minutes.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, protocol: Callable[[], asyncio.Protocol]
+    ) -> None:
+        self._loop = loop
+        self._sock = sock
+        self._protocol = protocol
+        self._opening: set[asyncio.Task[None]] = set()
+        self._is_closed = False
+
+    @property
+    def address(self) -> tuple[str, int]:
+        host, port = self._sock.getsockname()[:2]
+        return host, port
+
+    def start(self) -> None:
+        self._sock.setblocking(False)
+        self._sock.listen(1024)
+        self._loop.add_reader(self._sock, self._accept)
+
+    def close(self) -> None:
+        """Connections that were accepted live on."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._loop.remove_reader(self._sock)
+            self._sock.close()
+
+    def _accept(self) -> None:
+        for _ in range(ACCEPTED):
+            try:
+                accepted, _ = self._sock.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except ConnectionAbortedError:
+                continue
+            except OSError as error:
+                _log.error("cannot accept connections; it is tried again", error=str(error))
+                self._loop.remove_reader(self._sock)
+                self._loop.call_later(REST_SECONDS, self._resume)
+                return
+            accepted.setblocking(False)
+            task = self._loop.create_task(self._open(accepted))
+            self._opening.add(task)
+            task.add_done_callback(self._opening.discard)
+
+    def _resume(self) -> None:
+        if not self._is_closed:
+            self._loop.add_reader(self._sock, self._accept)
+
+    async def _open(self, accepted: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(self._protocol, accepted)
+        except OSError:  # it is gone already
+            accepted.close()
+
+
 class HttpServer:
     """`serve` until `close`; then requests in progress have `grace_seconds`."""
 
@@ -71,12 +142,13 @@ class HttpServer:
 
     async def serve(self, sock: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(lambda: Connection(self._app, loop), sock=sock, backlog=1024)
+        listener = Listener(loop, sock, lambda: Connection(self._app, loop))
+        listener.start()
         sweeping = asyncio.create_task(self._sweep(loop))
         try:
             await self._closed.wait()
         finally:
-            server.close()
+            listener.close()
             await self._connections.finish(self._grace)
             sweeping.cancel()
 
