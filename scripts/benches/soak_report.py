@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from assay.node.config import LimitsConfig
+from assay.node.config import EnginesConfig
 from numpy.typing import NDArray
 
 from scripts.benches.load.overload import Overloaded
@@ -22,7 +22,7 @@ LEAST_SHARE = 0.85
 """Of what is fair: a consumer below it was pushed aside."""
 MOST_P99 = 1.0
 """Seconds, of requests that were let in: the deadline that a node's requests are counted by. Or twice what
-all that a node lets in at once takes at the rate of its answers, if that is more."""
+all that a node lets wait for a version takes at the rate of its answers, if that is more."""
 WARM = 0.25
 """Of a run, before memory is looked at; at most WARM_SECONDS."""
 WARM_SECONDS = 90.0
@@ -151,7 +151,7 @@ class Soak:
     @property
     def most_p99(self) -> float:
         """Seconds."""
-        return max(MOST_P99, 2 * LimitsConfig().max_concurrent / self.served)
+        return max(MOST_P99, 2 * EnginesConfig().max_waiting / self.served)
 
     @property
     def p99(self) -> float:

@@ -83,7 +83,11 @@ class LimitsConfig(Section):
     max_body_mib: int = Field(default=16, ge=1)
     max_json_mib: int = Field(default=4, ge=1)
     max_elements: int = Field(default=4_194_304, ge=1, description="of one input tensor")
-    max_concurrent: int = Field(default=256, ge=1)
+    max_concurrent: int = Field(
+        default=512,
+        ge=1,
+        description="requests being answered; above [engines] max_waiting, which is shared",
+    )
     max_connections: int = Field(default=1024, ge=1)
     max_mib_in_progress: int = Field(default=256, ge=1)
     max_unacknowledged: int = Field(default=64, ge=1)
@@ -124,6 +128,9 @@ class EnginesConfig(Section):
         ge=2,
         description="requests that wait for one version; not more than max_concurrent, so that one consumer, "
         "who gets half, cannot keep others from being heard",
+    )
+    wait_ms: float = Field(
+        default=500.0, gt=0, description="who would wait longer, at the rate of late, is refused as busy"
     )
     max_waiting_mib: int = Field(default=256, ge=1)
     max_batch_mib: int = Field(default=64, ge=1)

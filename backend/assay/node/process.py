@@ -149,6 +149,7 @@ def engine_rules(config: NodeConfig) -> EngineRules:
         max_waiting=engines.max_waiting,
         max_waiting_bytes=engines.max_waiting_mib * MIB,
         max_batch_bytes=engines.max_batch_mib * MIB,
+        wait_seconds=engines.wait_ms / 1000,
     )
 
 

@@ -14,6 +14,7 @@ from assay.node import views
 from assay.node.endpoints import Endpoints
 from assay.node.errors import InputError, PaymentError, TooLarge, Unavailable
 from assay.node.hot_path import HotPath
+from assay.node.http.admission import Admission
 from assay.node.http.exchange import Exchange, KnownHead, Limits, Peer, body_too_large
 from assay.node.http.messages import BINARY, Reply, Request
 from assay.node.http.routes import Handler, Routes
@@ -46,8 +47,7 @@ class Server:
         self._service = service
         self._hot_path = HotPath(service, service.max_elements, self._ended, self._refuse)
         self._metrics = service.metrics
-        self._running = 0
-        self._bytes = 0
+        self._admission = Admission(limits.max_concurrent, limits.max_bytes_in_progress)
         self._paths: dict[bytes, ModelRoute] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.endpoints = Endpoints(service, info, lambda: self.stopping)
@@ -81,13 +81,13 @@ class Server:
             self._metrics.record(error.status, error.code, time.perf_counter() - started)
             raise
         exchange.target = model
-        self._running += 1
-        self._metrics.concurrent.inc()
         return self.limits.max_body
 
     def serve(self, exchange: Exchange) -> None:
         target = exchange.target
-        if isinstance(target, ModelRoute) and self._serve_now(exchange, target):
+        if isinstance(target, ModelRoute) and (
+            not self._start(exchange) or self._serve_now(exchange, target)
+        ):
             return
         work = (
             self._infer(exchange, target) if isinstance(target, ModelRoute) else self._run(exchange, target)
@@ -97,10 +97,13 @@ class Server:
         task.add_done_callback(self._tasks.discard)
 
     def end(self, exchange: Exchange) -> None:
-        if isinstance(exchange.target, ModelRoute):
-            self._running -= 1
-            self._bytes -= exchange.reserved
+        if not isinstance(exchange.target, ModelRoute):
+            return
+        if exchange.is_started:
+            self._admission.finish(exchange.reserved)
             self._metrics.concurrent.dec()
+        else:
+            self._admission.forget(exchange.request.peer, exchange.reserved)
 
     def refuse(self, error: Exception, request: Request | None) -> Reply:
         return error_reply(error, "" if request is None else request.path.decode("ascii", "replace"))
@@ -115,6 +118,17 @@ class Server:
         exchange.reply(reply)
 
     # Inference
+
+    def _start(self, exchange: Exchange) -> bool:
+        """Whether there is a place for it; else it is refused."""
+        try:
+            self._admission.start(exchange.request.peer, exchange.reserved)
+        except Unavailable as error:
+            self._refuse(exchange, error)
+            return False
+        exchange.is_started = True
+        self._metrics.concurrent.inc()
+        return True
 
     def _serve_now(self, exchange: Exchange, route: ModelRoute) -> bool:
         """By the hot path, if it is for there."""
@@ -183,10 +197,8 @@ class Server:
             raise body_too_large(limits.max_body, length)
         if self.stopping:
             raise Unavailable("this node is stopping; use another node")
-        if self._running >= limits.max_concurrent or self._bytes + length > limits.max_bytes_in_progress:
-            raise Unavailable("this node is at its limit of requests in progress; try again", code="busy")
+        self._admission.expect(exchange.request.peer, length)
         exchange.reserved = length
-        self._bytes += length
 
     async def _infer(self, exchange: Exchange, route: ModelRoute) -> None:
         request = exchange.request

@@ -2,7 +2,8 @@
 
 Order: start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996), which serves as deficit round robin does
 and finds the next entry in O(log n). Room: dynamic thresholds (Choudhury and Hahne, 1998): a consumer may
-take up as much of the queue as it leaves free, so that however many flood it, a newcomer finds room.
+take up as much of the queue as it leaves free, so that however many flood it, a newcomer finds room. Wait: a
+consumer's next entry waits until each who waits beside it has had as many rows; of more it is refused.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
+from math import inf
 from typing import Final, Generic, TypeVar
 
 T = TypeVar("T")
@@ -23,6 +25,7 @@ class _Held:
     """What a consumer has in the queue; `finish`: the virtual time at which its last entry is served."""
 
     items: int = 0
+    rows: int = 0
     bytes: int = 0
     finish: int = 0
 
@@ -41,13 +44,20 @@ class Entry(Generic[T]):
 
 @dataclass(slots=True)
 class FairQueue(Generic[T]):
-    """`max_items` and `max_bytes` bound it; an entry larger than either is taken when nothing waits."""
+    """`max_items` and `max_bytes` bound it; an entry larger than either is taken when nothing waits.
+
+    `max_rows` may change: so many run at most, as things are, before a consumer's second entry or a later
+    one, and twice as many before the first of somebody who has none here.
+    """
 
     max_items: int
     max_bytes: int
+    max_rows: float = inf
     rows: int = 0
     bytes: int = 0
     _items: int = 0
+    _waiting: int = 0
+    """Consumers with entries."""
     _now: int = 0
     _pushed: int = 0
     _held: dict[Hashable, _Held] = field(default_factory=dict)
@@ -66,12 +76,14 @@ class FairQueue(Generic[T]):
         held = self._held.get(entry.consumer)
         if held is None:
             held = _Held()
-        if self._items and not self._has_room(held, entry.size):
+        if self._items and not self._has_room(held, entry.rows, entry.size):
             return False
         self._held[entry.consumer] = held
         start = max(self._now, held.finish)
         held.finish = start + max(entry.rows, 1)
+        self._waiting += not held.items
         held.items += 1
+        held.rows += entry.rows
         held.bytes += entry.size
         self._items += 1
         self.rows += entry.rows
@@ -80,7 +92,11 @@ class FairQueue(Generic[T]):
         heappush(self._heaps.setdefault(entry.key, []), (start, self._pushed, entry))
         return True
 
-    def _has_room(self, held: _Held, size: int) -> bool:
+    def _has_room(self, held: _Held, rows: int, size: int) -> bool:
+        if self.rows + rows > 2 * self.max_rows:
+            return False
+        if held.items and min((held.rows + rows) * self._waiting, self.rows + rows) > self.max_rows:
+            return False
         free_items, free_bytes = self.max_items - self._items, self.max_bytes - self.bytes
         return held.items < free_items and held.bytes + size <= free_bytes
 
@@ -119,6 +135,8 @@ class FairQueue(Generic[T]):
     def _let_go(self, entry: Entry[T]) -> None:
         held = self._held[entry.consumer]
         held.items -= 1
+        self._waiting -= not held.items
+        held.rows -= entry.rows
         held.bytes -= entry.size
         self._items -= 1
         self.rows -= entry.rows

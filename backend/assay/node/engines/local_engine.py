@@ -22,6 +22,8 @@ from assay.node.errors import Unavailable
 MAX_RETRY_AFTER: Final = 60
 MAX_LOOKS: Final = 64
 """At the sockets, for more requests, before a run."""
+LEAST_ROWS: Final = 16
+"""Rows, or two batches, that may wait however long they take."""
 _SHARE: Final = 0.1
 """Of the newest run in the average rate."""
 
@@ -29,7 +31,8 @@ _SHARE: Final = 0.1
 @dataclass(frozen=True, slots=True)
 class EngineRules:
     """`lanes`: runs of one engine at the same time in threads, of `threads` threads each. `inline_seconds`:
-    runs that are expected to take less are run in the event loop. The queue holds what has not started."""
+    runs that are expected to take less are run in the event loop. The queue holds what has not started; who
+    would wait there for more than `wait_seconds` is refused."""
 
     run_seconds: float = 10.0
     threads: int = 1
@@ -38,6 +41,7 @@ class EngineRules:
     max_waiting: int = 256
     max_waiting_bytes: int = 256 << 20
     max_batch_bytes: int = 64 << 20
+    wait_seconds: float = 0.5
 
 
 class LocalEngine:
@@ -184,8 +188,10 @@ class LocalEngine:
         self._times.record(batch.size, batch.cpu_seconds)
         queued = sum([batch.started - task.since for task in batch.tasks])
         self.statistics.ran(len(batch.tasks), batch.rows, batch.seconds, queued)
-        rate = batch.rows / max(batch.seconds, 1e-6)
+        rate = batch.rows * max(self._lanes.busy, 1) / max(batch.seconds, 1e-6)
         self._rows_per_second += _SHARE * (rate - self._rows_per_second) if self._rows_per_second else rate
+        least = max(2 * self.batching.max_rows, LEAST_ROWS)
+        self._queue.max_rows = max(self._rows_per_second * self._rules.wait_seconds, least)
 
     def _check_drained(self) -> None:
         if self._drained is not None and not self._waiting:

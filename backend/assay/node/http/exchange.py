@@ -20,7 +20,8 @@ class Limits:
 
     max_body: int = 16 << 20
     max_json: int = 4 << 20
-    max_concurrent: int = 256
+    max_concurrent: int = 512
+    """Requests that are being answered: above what engines let wait, who refuse by consumer."""
     max_bytes_in_progress: int = 256 << 20
     max_connections: int = 1024
     head_seconds: float = 20.0
@@ -50,6 +51,7 @@ class Exchange:
         "connection",
         "is_admitted",
         "is_http_1_0",
+        "is_started",
         "max_body",
         "parts",
         "refusal",
@@ -75,6 +77,8 @@ class Exchange:
         self.target: Any = None
         """What the application keeps of it between `begin` and `end`."""
         self.reserved = 0
+        self.is_started = False
+        """The application counts it among those that are being answered."""
 
     def reply(self, reply: Reply) -> None:
         self.connection.send(self, reply)

@@ -123,15 +123,19 @@ def unacknowledged(world: World) -> httpx.Response:
 
 
 def busy(world: World) -> httpx.Response:
-    """As many requests as are taken, each waiting for the rest of its body."""
-    head = b"POST /v2/models/free/infer HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\n{"
+    """More bodies than a host's part of the memory, none of them there: others are served beside them."""
+    head = f"POST /v2/models/free/infer HTTP/1.1\r\nhost: a\r\ncontent-length: {16 << 20}\r\n\r\n{{"
+    transport = httpx.HTTPTransport(local_address="127.0.0.2")
     with contextlib.ExitStack() as stack:
-        for _ in range(CONCURRENT):
+        for _ in range(64):
             sock = stack.enter_context(socket.create_connection(("127.0.0.1", world.node.port), timeout=20))
-            sock.sendall(head)
+            sock.sendall(head.encode())
         deadline = time.monotonic() + 10
         while (answer := ask(world, "free")).status_code == 200 and time.monotonic() < deadline:
             time.sleep(0.05)
+        other = stack.enter_context(httpx.Client(transport=transport, timeout=20))
+        url = f"http://{world.http}/v2/models/free/infer"
+        assert other.post(url, json={"inputs": [X]}).status_code == 200
         return answer
 
 

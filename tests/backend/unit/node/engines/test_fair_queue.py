@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from random import Random
 
 import pytest
 from assay.node.engines.fair_queue import Entry, FairQueue
@@ -176,6 +177,48 @@ def test_fair_queue__all_wait_all_the_time__get_equal_rows(
         for one in queue.pop_batch(max_rows, 1 << 30):
             served[one.consumer] += one.rows
         assert max(served.values()) - min(served[str(i)] for i in range(len(rows_of))) <= 2 * max(rows_of)
+
+
+@given(steps, st.integers(1, 12), st.integers(0, 2), st.randoms(use_true_random=False))
+def test_fair_queue__one_waits_while_others_flood__is_served_before_anybody_has_much_more(
+    work: list[tuple[str, int, int, int] | int], rows: int, key: int, random: Random
+) -> None:
+    """Whatever came before: until it runs, nobody else gets more than the rows that its consumer has waiting,
+    its own included, and once more a batch and a request."""
+    queue = queue_of(100_000)
+    for number, step in enumerate(work):
+        if isinstance(step, int):
+            queue.pop_batch(step, 1 << 30)
+        else:
+            consumer, some, size, its_key = step
+            queue.push(entry(consumer, number, some, size, its_key))
+    before = queue._held["a"].rows if queue.waiting("a") else 0
+    queue.push(entry("a", -1, rows, key=key))
+    served: Counter[object] = Counter()
+    for number in range(5_000):
+        for name in "bcde":
+            queue.push(entry(name, 1000 + number, random.randint(1, 6), 1, random.randint(0, 2)))
+        batch = queue.pop_batch(8, 1 << 30)
+        if any(one.item == ("a", -1) for one in batch):
+            break
+        for one in batch:
+            served[one.consumer] += one.rows
+    else:
+        raise AssertionError("it never ran")
+    del served["a"]
+    assert max(served.values(), default=0) <= 2 * (before + rows) + 8 + 2 * 6
+
+
+def test_push__more_rows_than_run_in_time__refuses_who_waits_already_before_who_does_not() -> None:
+    queue = queue_of()
+    queue.max_rows = 40
+    assert sum(queue.push(entry("flood", i)) for i in range(200)) == 40
+    assert sum(queue.push(entry("second", i)) for i in range(200)) == 20  # as many of each in 40 rows
+    assert not queue.push(entry("flood", 200))
+    assert queue.push(entry("newcomer"))
+    assert not queue.push(entry("another", rows=20))  # 80 in all
+    queue.pop_batch(70, 1 << 30)
+    assert queue.push(entry("flood", 201))
 
 
 @pytest.mark.parametrize("consumers", [1, 4, 1000])

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from assay.commitments.tensors import commit_tensors
 from assay.node.engines.engine import Job, Result, run_job
+from assay.node.engines.local_engine import LEAST_ROWS
 from assay.node.errors import RunFailed, Unavailable
 
 from tests.support.engines import (
@@ -185,6 +186,22 @@ def test_submit__queue_is_full__is_busy_and_says_for_how_long() -> None:
         await engine.close()
         assert engine.statistics.refused == 1
         assert engine.statistics.jobs == 5
+
+    run(scenario())
+
+
+def test_submit__more_than_runs_in_the_time_to_wait__is_busy() -> None:
+    async def scenario() -> None:
+        engine = engine_of(linear_model(), max_rows=1, wait_seconds=1e-9)
+        await run_job(engine, (x(),), CONSUMER)  # from here on it knows how long they take
+        for _ in range(LEAST_ROWS):
+            submit(engine, x())
+        with pytest.raises(Unavailable) as caught:
+            submit(engine, x())
+        assert caught.value.code == "busy"
+        submit(engine, x(), consumer=OTHER)
+        await engine.close()
+        assert engine.statistics.jobs == LEAST_ROWS + 2
 
     run(scenario())
 
