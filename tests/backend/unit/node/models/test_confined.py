@@ -86,8 +86,21 @@ def test_run_confined__writes_without_end__is_cut_off_and_ended() -> None:
 def test_run_confined__leaves_a_process_behind__ends_it_too() -> None:
     outcome = run("orphan", 1.5)
     leader = int(outcome.answer)
-    left = [p for p in psutil.process_iter() if _group(p) == leader and p.status() != psutil.STATUS_ZOMBIE]
-    assert not left
+
+    def left() -> list[psutil.Process]:
+        return [p for p in psutil.process_iter() if _group(p) == leader and _is_alive(p)]
+
+    deadline = time.monotonic() + 10  # a killed process takes a moment to end
+    while left() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not left()
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _group(process: psutil.Process) -> int:
