@@ -116,7 +116,7 @@ def move_log(data: Path | None, as_json: bool) -> None:
     """Take a stopped node's receipts from its folder into the shared log that [log] url names."""
     from assay.node.config import load_config
     from assay.node.move_log import move_log
-    from assay.node.process import folder_lock, open_chain
+    from assay.node.startup import folder_lock, open_chain
 
     folder = node_folder(data)
     config = load_config(folder)
@@ -167,7 +167,7 @@ def status(data: Path | None, watching: bool, interval: float, as_json: bool) ->
     """
     from assay.node.config import load_config
     from assay.node.payments.chain_ledger import ChainLedger
-    from assay.node.process import open_chain
+    from assay.node.startup import open_chain
     from assay.node.status import fetch_status
 
     folder = node_folder(data)
@@ -207,8 +207,8 @@ def profit(data: Path | None, as_json: bool) -> None:
     """
     from assay.node.config import load_config
     from assay.node.payments.chain_ledger import ChainLedger
-    from assay.node.process import open_chain
     from assay.node.settlement.money import read_profit_of
+    from assay.node.startup import open_chain
 
     folder = node_folder(data)
     config = load_config(folder)

@@ -21,9 +21,9 @@ from assay.node.engine_checks import check_executor, check_memory, cost_of
 from assay.node.finding import Finding
 from assay.node.models.loader import describe_version
 from assay.node.payments.chain_ledger import ChainLedger
-from assay.node.process import build_loader, folder_lock, load_signer
 from assay.node.receipts.log_place import log_database
 from assay.node.receipts.unbatched import read_exposure
+from assay.node.startup import build_loader, folder_lock, load_signer
 from assay.types import Address
 
 MAX_SKEW_SECONDS: Final = 120

@@ -10,9 +10,9 @@ from assay.node.config import MIB, NodeConfig
 from assay.node.finding import Finding
 from assay.node.models.loader import Prepared
 from assay.node.models.memory import machine_bytes
-from assay.node.process import memory_budget
 from assay.node.remote.executor import Executor
 from assay.node.remote.opening import RemoteVersion, executor_of
+from assay.node.startup import memory_budget
 
 MAX_ANSWER: Final = 64 * MIB
 

@@ -10,24 +10,15 @@ import asyncio
 from collections import deque
 from math import inf
 from time import perf_counter
-from typing import Any, Final, cast
+from typing import Any, cast
 
 import httptools
 
 from assay.node.http import exchange as limits_of
-from assay.node.http.exchange import MAX_HEAD, Application, Exchange, KnownHead
+from assay.node.http.exchange import MAX_HEAD, Application, Exchange
+from assay.node.http.known_heads import KNOWN_BYTES, remember
 from assay.node.http.messages import Reply, Request, render_head
-
-CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-DRAINED: Final = 1 << 20
-"""A refused body of at most so many bytes is read to its end, and the connection lives on."""
-KNOWN_BYTES: Final = 2048
-KNOWN_HEADS: Final = 1024
-_SPECIAL: Final = frozenset(
-    (b"expect", b"transfer-encoding", b"upgrade", b"connection", b"content-encoding", b"trailer")
-)
-LINGER_SECONDS: Final = 2.0
-"""How long a larger one is read and dropped after the refusal, so that whoever is still sending sees it."""
+from assay.node.http.streaming import write_stream
 
 
 class Connection(asyncio.Protocol):
@@ -43,8 +34,7 @@ class Connection(asyncio.Protocol):
         self._head_bytes = 0
         self._field_bytes = 0
         self._in_head = False
-        self._is_between = True
-        """The parser has read whole requests alone."""
+        self._is_between = True  # the parser has read whole requests alone
         self._raw_head = b""
         self._incoming: Exchange | None = None
         self._waiting: deque[Exchange] = deque()
@@ -54,8 +44,7 @@ class Connection(asyncio.Protocol):
         self._is_excess = False
         self._is_paused = False
         self._is_stepping = False
-        self._has_ended = False
-        """No further request is taken."""
+        self._has_ended = False  # no further request is taken
         self._is_closing = False
         self.peer = ""
         self.deadline = inf
@@ -122,22 +111,10 @@ class Connection(asyncio.Protocol):
         return True
 
     def _remember(self, exchange: Exchange) -> None:
-        """The head of a request that was taken as it is, and told the length of its body."""
-        headers, heads = exchange.request.headers, self._app.heads
+        """The head of a request that was taken as it is."""
         raw, self._raw_head = self._raw_head, b""
-        length = headers.get(b"content-length", b"")
-        if (
-            exchange.close
-            or exchange.refusal is not None
-            or exchange.is_http_1_0
-            or _SPECIAL & headers.keys()
-        ):
-            return
-        if not length.isdigit() or int(length) != exchange.size:
-            return
-        if len(heads) >= KNOWN_HEADS:
-            heads.clear()
-        heads[raw] = KnownHead(exchange.request.path, exchange.request.query, headers, exchange.size)
+        if exchange.refusal is None:
+            remember(self._app.heads, raw, exchange)
 
     def eof_received(self) -> bool:
         """Whoever has sent everything may still wait for answers."""
@@ -224,7 +201,7 @@ class Connection(asyncio.Protocol):
             return
         exchange.size += len(body)
         if exchange.refusal is not None:
-            if exchange.size > DRAINED:
+            if exchange.size > limits_of.DRAINED:
                 self._refuse_now(exchange)
             return
         if exchange.size > exchange.max_body:
@@ -259,7 +236,7 @@ class Connection(asyncio.Protocol):
         limits = self._limits
         self.deadline = self._loop.time() + limits.body_seconds + exchange.size / limits.body_rate
         if not exchange.size and exchange.request.headers.get(b"expect", b"").lower() == b"100-continue":
-            self._transport.write(CONTINUE)
+            self._transport.write(limits_of.CONTINUE)
 
     def _step(self) -> None:
         """Serve what waits, until a reply is not there at once."""
@@ -327,24 +304,15 @@ class Connection(asyncio.Protocol):
     async def _send_stream(self, exchange: Exchange, reply: Reply) -> None:
         """A reply whose body ends early ends the connection, so that nobody takes it for whole."""
         assert reply.stream is not None
-        chunked = not exchange.is_http_1_0
         try:
-            async for piece in reply.stream:
-                if piece:
-                    self._transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
-                if self._drained is not None:
-                    await self._drained
+            chunked = not exchange.is_http_1_0
+            await write_stream(self._transport, reply.stream, lambda: self._drained, chunked=chunked)
         except BaseException:
             self.abort()
             raise
         finally:
             self._stream = None
-            if (close := getattr(reply.stream, "aclose", None)) is not None:
-                await close()
-        if chunked:
-            self._transport.write(b"0\r\n\r\n")
-        else:
-            exchange.close = True
+        exchange.close |= exchange.is_http_1_0
         self._complete(exchange)
 
     def _complete(self, exchange: Exchange) -> None:
@@ -368,7 +336,11 @@ class Connection(asyncio.Protocol):
         exchange.parts = []
         exchange.refusal = self._app.refuse(error, exchange.request)
         chunked = b"transfer-encoding" in exchange.request.headers
-        if exchange.size > DRAINED or (length or 0) > DRAINED or b"expect" in exchange.request.headers:
+        if (
+            exchange.size > limits_of.DRAINED
+            or (length or 0) > limits_of.DRAINED
+            or b"expect" in exchange.request.headers
+        ):
             self._refuse_now(exchange)
         elif (length or chunked) and self._current is None:
             self.deadline = self._loop.time() + self._limits.body_seconds
@@ -383,7 +355,7 @@ class Connection(asyncio.Protocol):
         self._transport.write(render_head(exchange.refusal, keep_alive=False) + exchange.refusal.body)
         if self._transport.can_write_eof():
             self._transport.write_eof()
-        self.deadline = self._loop.time() + LINGER_SECONDS
+        self.deadline = self._loop.time() + limits_of.LINGER_SECONDS
 
     def _refuse_head(self, error: Exception) -> None:
         """Nothing that follows can be understood."""

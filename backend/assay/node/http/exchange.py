@@ -12,6 +12,11 @@ from assay.node.http.messages import Reply, Request
 
 MAX_HEAD: Final = 32_768
 """Bytes of request line and headers together; also of the trailers after a chunked body."""
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+DRAINED: Final = 1 << 20
+"""A refused body of at most so many bytes is read to its end, and the connection lives on."""
+LINGER_SECONDS: Final = 2.0
+"""How long a larger one is read and dropped after the refusal, so that whoever is still sending sees it."""
 
 
 @dataclass(frozen=True, slots=True)

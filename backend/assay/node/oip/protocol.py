@@ -5,7 +5,6 @@ Source: the KServe `rest_predict_v2` specification and Triton's binary tensor da
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from assay.commitments.tensors import MAX_RANK, OIP_TO_NUMPY, array_bytes
 from assay.node.errors import InputError, TooLarge
+from assay.node.oip.strings import strings_from_binary, strings_from_json
 from assay.types import TensorSpec
 
 HEADER_LENGTH: Final = "inference-header-content-length"
@@ -210,7 +210,7 @@ def _from_json(data: Any, spec: TensorSpec, shape: tuple[int, ...]) -> Array:
     if not isinstance(data, list):
         raise InputError(f"input {spec.name!r}: data must be a JSON array", code="input_data")
     if spec.dtype == "BYTES":
-        return _strings(data, spec, shape)
+        return strings_from_json(data, spec, shape)
     try:
         raw = np.array(data)
         if raw.dtype.kind == "f" and spec.dtype == "UINT64":
@@ -255,19 +255,6 @@ def _cast(raw: Array, spec: TensorSpec) -> Array:
         return raw.astype(dtype)
 
 
-def _strings(data: list[Any], spec: TensorSpec, shape: tuple[int, ...]) -> Array:
-    flat = data
-    while len(flat) and isinstance(flat[0], list):
-        if not all(isinstance(part, list) for part in flat):
-            raise InputError(f"input {spec.name!r}: data is ragged", code="input_data")
-        flat = [element for part in flat for element in part]
-    if len(flat) != prod(shape) or not all(isinstance(element, str) for element in flat):
-        raise InputError(f"input {spec.name!r}: data must be {prod(shape)} strings", code="input_data")
-    array = np.empty(len(flat), dtype=object)
-    array[:] = flat
-    return array.reshape(shape)
-
-
 def from_binary(raw: bytes | memoryview, spec: TensorSpec, shape: tuple[int, ...]) -> Array:
     """An array from the binary extension's bytes: row-major little-endian; BYTES as `u32 length ‖ UTF-8
     bytes` each.
@@ -275,7 +262,7 @@ def from_binary(raw: bytes | memoryview, spec: TensorSpec, shape: tuple[int, ...
     Raises InputError `input_size`, `input_data`.
     """
     if spec.dtype == "BYTES":
-        return _strings_from_binary(bytes(raw), spec, shape)
+        return strings_from_binary(bytes(raw), spec, shape)
     dtype = OIP_TO_NUMPY[spec.dtype]
     if len(raw) != prod(shape) * dtype.itemsize:
         raise InputError(
@@ -290,29 +277,6 @@ def from_binary(raw: bytes | memoryview, spec: TensorSpec, shape: tuple[int, ...
     if dtype.kind == "b" and array.size and int(array.view(np.uint8).max()) > 1:
         raise InputError(f"input {spec.name!r}: a BOOL byte is 0 or 1", code="input_data")
     return array
-
-
-def _strings_from_binary(raw: bytes, spec: TensorSpec, shape: tuple[int, ...]) -> Array:
-    array = np.empty(prod(shape), dtype=object)
-    offset = 0
-    try:
-        for i in range(len(array)):
-            (length,) = struct.unpack_from("<I", raw, offset)
-            offset += 4 + length
-            if offset > len(raw):
-                raise InputError(f"input {spec.name!r}: string {i} is cut off", code="input_size")
-            array[i] = raw[offset - length : offset].decode()
-    except struct.error:
-        raise InputError(
-            f"input {spec.name!r}: holds fewer than {len(array)} strings", code="input_size"
-        ) from None
-    except UnicodeDecodeError:
-        raise InputError(f"input {spec.name!r}: a string is not UTF-8", code="input_data") from None
-    if offset != len(raw):
-        raise InputError(
-            f"input {spec.name!r}: {len(raw) - offset} bytes follow the last string", code="input_size"
-        )
-    return array.reshape(shape)
 
 
 def _finite(array: Array, spec: TensorSpec) -> Array:
