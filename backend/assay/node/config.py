@@ -84,7 +84,7 @@ class LimitsConfig(Section):
     max_json_mib: int = Field(default=4, ge=1)
     max_elements: int = Field(default=4_194_304, ge=1, description="of one input tensor")
     max_concurrent: int = Field(
-        default=512,
+        default=256,
         ge=1,
         description="requests being answered; above [engines] max_waiting, which is shared",
     )
@@ -124,7 +124,7 @@ class EnginesConfig(Section):
 
     inline_ms: float = Field(default=1.0, ge=0, description="shorter runs are run in the event loop")
     max_waiting: int = Field(
-        default=256,
+        default=128,
         ge=2,
         description="requests that wait for one version; not more than max_concurrent, so that one consumer, "
         "who gets half, cannot keep others from being heard",

@@ -38,7 +38,7 @@ class EngineRules:
     threads: int = 1
     lanes: int = 1
     inline_seconds: float = 0.001
-    max_waiting: int = 256
+    max_waiting: int = 128
     max_waiting_bytes: int = 256 << 20
     max_batch_bytes: int = 64 << 20
     wait_seconds: float = 0.5

@@ -271,12 +271,14 @@ class Connection(asyncio.Protocol):
         else:
             self._await_body(incoming)
 
+    def _is_wanted(self, exchange: Exchange) -> bool:
+        """Whether it is the request that is being served; of any other no reply is wanted any more."""
+        exchange.close |= self._has_ended and not self._waiting
+        return exchange is self._current and not self._is_closing
+
     def send(self, exchange: Exchange, reply: Reply) -> None:
-        """The reply of the request that is being served; of any other it is not wanted any more."""
-        if exchange is not self._current or self._is_closing:
+        if not self._is_wanted(exchange):
             return
-        if self._has_ended and not self._waiting:
-            exchange.close = True
         head = render_head(reply, keep_alive=not exchange.close, http_1_0=exchange.is_http_1_0)
         if exchange.request.method == "HEAD":
             self._transport.write(head)
@@ -290,15 +292,10 @@ class Connection(asyncio.Protocol):
 
     def send_raw(self, exchange: Exchange, head: bytes, body: bytes) -> None:
         """`head`: status line and headers, without the empty line at their end."""
-        if exchange is not self._current or self._is_closing:
+        if not self._is_wanted(exchange):
             return
-        if self._has_ended and not self._waiting:
-            exchange.close = True
-        if exchange.close:
-            ending = b"connection: close\r\n\r\n"
-        else:
-            ending = b"connection: keep-alive\r\n\r\n" if exchange.is_http_1_0 else b"\r\n"
-        self._transport.write(b"".join((head, ending, body)))
+        kept = b"connection: keep-alive\r\n\r\n" if exchange.is_http_1_0 else b"\r\n"
+        self._transport.write(head + (b"connection: close\r\n\r\n" if exchange.close else kept) + body)
         self._complete(exchange)
 
     async def _send_stream(self, exchange: Exchange, reply: Reply) -> None:
@@ -374,9 +371,8 @@ class Connection(asyncio.Protocol):
             self.abort()
         elif self._incoming is not None and not self._in_head:
             self._release(self._incoming)
-            self._incoming.refusal = self._app.refuse(
-                limits_of.body_too_slow(self._limits), self._incoming.request
-            )
+            late = limits_of.body_too_slow(self._limits)
+            self._incoming.refusal = self._app.refuse(late, self._incoming.request)
             self._refuse_now(self._incoming)
         else:
             self._close()

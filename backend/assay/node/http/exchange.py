@@ -25,7 +25,7 @@ class Limits:
 
     max_body: int = 16 << 20
     max_json: int = 4 << 20
-    max_concurrent: int = 512
+    max_concurrent: int = 256
     """Requests that are being answered: above what engines let wait, who refuse by consumer."""
     max_bytes_in_progress: int = 256 << 20
     max_connections: int = 1024
