@@ -59,7 +59,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         "logarithm": (logarithm_model(), manifest_of(*flat)),
         "picking": (picking_model(), manifest_of(*picking)),
     }
-    with oip_world(tmp_path_factory.mktemp("refusals"), more, max_concurrent=CONCURRENT) as found:
+    with oip_world(
+        tmp_path_factory.mktemp("refusals"), more, max_concurrent=CONCURRENT, max_mib_in_progress=32
+    ) as found:
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline and ask(found, "revoked").json().get("code") != "version_revoked":
             time.sleep(0.1)
@@ -124,7 +126,7 @@ def unacknowledged(world: World) -> httpx.Response:
 
 def busy(world: World) -> httpx.Response:
     """More bodies than a host's part of the memory, none of them there: others are served beside them."""
-    head = f"POST /v2/models/free/infer HTTP/1.1\r\nhost: a\r\ncontent-length: {16 << 20}\r\n\r\n{{"
+    head = f"POST /v2/models/free/infer HTTP/1.1\r\nhost: a\r\ncontent-length: {1 << 20}\r\n\r\n{{"
     transport = httpx.HTTPTransport(local_address="127.0.0.2")
     with contextlib.ExitStack() as stack:
         for _ in range(64):
