@@ -75,6 +75,7 @@ def build_loader(folder: Path, config: NodeConfig) -> Loader:
         remote_rules=RemoteRules(
             max_waiting=config.engines.max_waiting,
             max_waiting_bytes=config.engines.max_waiting_mib * MIB,
+            wait_seconds=config.engines.wait_ms / 1000,
         ),
     )
 

@@ -17,7 +17,7 @@ from assay.node.errors import RunFailed
 class Batch:
     """Tasks of one run, their rows and input bytes together, and how many were left out as cancelled. After
     the run: a result for each, when it began, how long it took, how long of that the processor worked on it,
-    and why these should rather not have been run together (empty: no reason)."""
+    and why these should rather not have been run together, OutOfTime or WrongRows."""
 
     tasks: list[Entry[Job]]
     rows: int
@@ -27,7 +27,7 @@ class Batch:
     results: list[Result | Exception] = field(default_factory=list)
     seconds: float = 0.0
     cpu_seconds: float = 0.0
-    problem: str = ""
+    problem: RunFailed | None = None
 
     def run(self, runner: SessionRunner) -> None:
         """All together; if that fails each alone, so that none suffers from its neighbours."""
@@ -41,7 +41,7 @@ class Batch:
             self.results.append(together)
         else:
             if isinstance(together, OutOfTime | WrongRows):
-                self.problem = str(together)
+                self.problem = together
             for task in self.tasks:
                 alone = _run(runner, [task])
                 self.results += alone if isinstance(alone, list) else [alone]

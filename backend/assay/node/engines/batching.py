@@ -6,6 +6,7 @@ import struct
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from hashlib import sha256
 from math import prod
 from typing import Any, Final
@@ -24,13 +25,24 @@ _HEADS: dict[tuple[str, tuple[int, ...]], bytes] = {}
 
 @dataclass(frozen=True, slots=True)
 class Batching:
-    """`max_rows` 1: every request runs alone, and `reason` says why."""
+    """`max_rows` 1: every request runs alone, and `reason` says why; `retry_at`, in UNIX time, when batches
+    are tried again, None: not before the version is loaded anew."""
 
     max_rows: int
     reason: str = ""
+    retry_at: float | None = None
 
     def __str__(self) -> str:
-        return f"off: {self.reason}" if self.max_rows == 1 else f"up to {self.max_rows} rows"
+        if self.max_rows > 1:
+            return f"up to {self.max_rows} rows"
+        if self.retry_at is None:
+            return f"off: {self.reason}"
+        until = datetime.fromtimestamp(self.retry_at, UTC).strftime("%H:%M:%S UTC")
+        return f"off until {until}: {self.reason}"
+
+    def to_json(self) -> dict[str, Any]:
+        retry_at = None if self.retry_at is None else round(self.retry_at)
+        return {"max_rows": self.max_rows, "reason": self.reason, "retry_at": retry_at}
 
 
 def row_count(inputs: Sequence[Array]) -> int:

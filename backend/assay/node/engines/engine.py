@@ -6,11 +6,15 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
+from assay.node.engines.batching import Batching
 from assay.node.observability.counting import POWERS, SECONDS, Distribution
 from assay.node.oip.protocol import Array
 from assay.types import Address, Hash32, TensorSpec
+
+
+_ALONE: Final = Batching(1, "this engine runs one request at a time")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +38,23 @@ class Job:
 
 
 @dataclass(slots=True)
+class ExecutorStatistics:
+    """The server that runs a version, since it was loaded: `problem` empty: it is in use. `seconds` of its
+    answers, from sending; `failures` by what they were."""
+
+    url: str
+    problem: str = ""
+    failures: dict[str, int] = field(default_factory=dict)
+    seconds: Distribution = field(default_factory=lambda: Distribution(SECONDS))
+
+    def failed(self, what: str) -> None:
+        self.failures[what] = self.failures.get(what, 0) + 1
+
+
+@dataclass(slots=True)
 class EngineStatistics:
     """What an engine has done since it was loaded. Seconds are summed; `by_rows`: runs and their seconds by
-    the rows of the run."""
+    the rows of the run. `batching` as it is now; `executor`, where another server runs the version."""
 
     jobs: int = 0
     failed: int = 0
@@ -47,6 +65,8 @@ class EngineStatistics:
     batch_rows: Distribution = field(default_factory=lambda: Distribution(POWERS))
     run_seconds: Distribution = field(default_factory=lambda: Distribution(SECONDS))
     last_done: float = 0.0
+    batching: Batching = _ALONE
+    executor: ExecutorStatistics | None = None
 
     def ran(self, jobs: int, rows: int, seconds: float, queue_seconds: float = 0.0) -> None:
         """One run of that many rows, which answered `jobs`, who waited `queue_seconds` together."""

@@ -10,14 +10,17 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
+import structlog
+
 from assay.node.engines.batch_run import Batch
 from assay.node.engines.batching import Batching, batch_key, row_count
 from assay.node.engines.engine import EngineStatistics, Job
 from assay.node.engines.fair_queue import Entry, FairQueue
 from assay.node.engines.lanes import Lanes
+from assay.node.engines.pauses import Pauses
 from assay.node.engines.run_times import RunTimes
-from assay.node.engines.runtime import SessionRunner
-from assay.node.errors import Unavailable
+from assay.node.engines.runtime import OutOfTime, SessionRunner
+from assay.node.errors import RunFailed, Unavailable
 
 MAX_RETRY_AFTER: Final = 60
 MAX_LOOKS: Final = 64
@@ -26,6 +29,8 @@ LEAST_ROWS: Final = 16
 """Rows, or two batches, that may wait however long they take."""
 _SHARE: Final = 0.1
 """Of the newest run in the average rate."""
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +50,8 @@ class EngineRules:
 
 
 class LocalEngine:
-    """`submit` and `close` belong to one event loop. `times` knows the runs of the warm-up."""
+    """`submit` and `close` belong to one event loop. `times` knows the runs of the warm-up; `name` is the
+    version's, for the log."""
 
     def __init__(
         self,
@@ -55,12 +61,16 @@ class LocalEngine:
         *,
         memory_bytes: int,
         times: RunTimes,
+        name: str = "",
     ) -> None:
         self.inputs = runner.inputs
         self.outputs = runner.outputs
         self.batching = batching
         self.memory_bytes = memory_bytes
-        self.statistics = EngineStatistics()
+        self.statistics = EngineStatistics(batching=batching)
+        self._name = name
+        self._pauses = Pauses()
+        self._resuming: asyncio.TimerHandle | None = None
         self._runner: SessionRunner | None = runner
         self._rules = rules
         self._times = times
@@ -171,8 +181,8 @@ class LocalEngine:
         """In the event loop: hand out what a run gave."""
         self._waiting -= len(batch.tasks) + batch.cancelled
         self.statistics.cancelled += batch.cancelled
-        if batch.problem:
-            self.batching = Batching(1, f"{batch.problem} (a batch of {batch.rows} rows)")
+        if batch.problem is not None:
+            self._stop_batching(batch.problem, batch.rows)
         if batch.tasks:
             self._count(batch)
         for task, result in zip(batch.tasks, batch.results, strict=True):
@@ -183,6 +193,29 @@ class LocalEngine:
                 context = {"message": "what waited for a run failed", "exception": error}
                 asyncio.get_running_loop().call_exception_handler(context)
         self._check_drained()
+
+    def _stop_batching(self, problem: RunFailed, rows: int) -> None:
+        """For good if rows went missing, which is the model's way. That a batch ran out of time may have been
+        one request's doing: for a while, longer each time."""
+        reason = f"{problem} (a batch of {rows} rows)"
+        if not isinstance(problem, OutOfTime):
+            self._keep_alone(Batching(1, reason))
+        elif self.batching.max_rows > 1:
+            tried, loop = self.batching, asyncio.get_running_loop()
+            pause = self._pauses.take(loop.time())
+            self._keep_alone(Batching(1, reason, time.time() + pause))
+            self._resuming = loop.call_later(pause, self._resume, tried)
+
+    def _keep_alone(self, why: Batching) -> None:
+        if self._resuming is not None:
+            self._resuming.cancel()
+        self.batching = self.statistics.batching = why
+        _log.warning("requests are run one by one", version=self._name, batching=str(why))
+
+    def _resume(self, batching: Batching) -> None:
+        self._resuming = None
+        self.batching = self.statistics.batching = batching
+        _log.info("requests are batched again", version=self._name, batching=str(batching))
 
     def _count(self, batch: Batch) -> None:
         self._times.record(batch.size, batch.cpu_seconds)
@@ -203,6 +236,8 @@ class LocalEngine:
             self._drained = asyncio.Event()
             self._check_drained()
         await self._drained.wait()
+        if self._resuming is not None:
+            self._resuming.cancel()
         self._lanes.stop()
         self._runner = None
 

@@ -29,7 +29,7 @@ BATCH_SECONDS = 0.05
 @dataclass(frozen=True, slots=True)
 class Loadable:
     """A version that passed the sandbox, as far as running it needs. `obstacle`: why its rows may not be run
-    together, by its graph or program; `max_batch`: rows, 0 as many as pay, 1 never."""
+    together, by its graph or program; `max_batch`: rows, 0 as many as pay, 1 never; `name` for the log."""
 
     artifact: bytes | Path = field(repr=False)
     inputs: tuple[TensorSpec, ...]
@@ -38,6 +38,7 @@ class Loadable:
     obstacle: str = ""
     max_batch: int = 0
     memory_bytes: int = 0
+    name: str = ""
 
 
 def same_engine(engine: Engine) -> Engine:
@@ -59,7 +60,9 @@ class LocalEngines:
         runner = SessionRunner(session, version.inputs, version.outputs, self._watchdog, rules.run_seconds)
         times = warm_up(runner, version.inputs)
         batching = choose_batching(runner, version, times)
-        return LocalEngine(runner, batching, rules, memory_bytes=version.memory_bytes, times=times)
+        return LocalEngine(
+            runner, batching, rules, memory_bytes=version.memory_bytes, times=times, name=version.name
+        )
 
 
 def warm_up(runner: SessionRunner, inputs: Sequence[TensorSpec]) -> RunTimes:

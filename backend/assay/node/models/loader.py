@@ -153,6 +153,7 @@ class Loader:
             obstacle=prepared.obstacle,
             max_batch=self.max_batch.get(record.served.version_id, 0),
             memory_bytes=prepared.memory_bytes,
+            name=f"{record.served.full_name}@{record.served.number}",
         )
         return self.wrap(self.engines.open(version))
 

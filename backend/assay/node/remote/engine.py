@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -19,12 +20,13 @@ import structlog
 
 from assay.commitments.tensors import commit_tensors
 from assay.errors import AssayError
-from assay.node.engines.engine import EngineStatistics, Job, Result
+from assay.node.engines.batching import Batching
+from assay.node.engines.engine import EngineStatistics, ExecutorStatistics, Job, Result
 from assay.node.engines.fair_queue import Entry, FairQueue
 from assay.node.errors import RunFailed, Unavailable
 from assay.node.oip.protocol import Array
 from assay.node.remote.connection import Connection, ConnectionFailed
-from assay.node.remote.executor import Executor, NotTheVersion
+from assay.node.remote.executor import MAX_RETRY_AFTER, Executor, NotTheVersion
 from assay.types import Hash32
 
 TRIES: Final = 2
@@ -32,6 +34,11 @@ TRIES: Final = 2
 its answer."""
 MAX_WAIT: Final = 10.0
 """Seconds between two attempts at an executor that is down."""
+LEAST_WAITING: Final = 16
+"""Jobs, or two a connection, that may wait however long they take."""
+_SHARE: Final = 0.1
+"""Of the newest answer in the average rate."""
+_BATCHING: Final = Batching(1, "another server runs it: it gets one request at a time on each connection")
 
 _log = structlog.get_logger(__name__)
 Reference = Callable[[Sequence[Array]], Hash32]
@@ -41,7 +48,8 @@ Reference = Callable[[Sequence[Array]], Hash32]
 @dataclass(frozen=True, slots=True)
 class RemoteRules:
     """The executor is asked every `health_seconds` whether it is ready, and verified anew every
-    `recheck_seconds`, each connection as well. `spot_check`: the share of answers computed here too."""
+    `recheck_seconds`, each connection as well. `spot_check`: the share of answers computed here too. Who
+    would wait for a connection for more than `wait_seconds`, at the rate of late, is refused."""
 
     connections: int = 8
     max_waiting: int = 512
@@ -49,6 +57,7 @@ class RemoteRules:
     health_seconds: float = 2.0
     recheck_seconds: float = 60.0
     spot_check: float = 0.0
+    wait_seconds: float = 0.5
 
 
 @dataclass(slots=True)
@@ -82,7 +91,8 @@ class RemoteEngine:
         self.inputs = executor.inputs
         self.outputs = executor.outputs
         self.memory_bytes = memory_bytes
-        self.statistics = EngineStatistics()
+        self.health = ExecutorStatistics(executor.target.url)
+        self.statistics = EngineStatistics(batching=_BATCHING, executor=self.health)
         self.problem = "its executor was not asked yet"
         self._executor = executor
         self._rules = rules
@@ -91,6 +101,7 @@ class RemoteEngine:
         self._queue: FairQueue[Waiting] = FairQueue(rules.max_waiting, rules.max_waiting_bytes)
         self._queued = asyncio.Semaphore(0)
         self._running = 0
+        self._jobs_per_second = 0.0
         self._generation = 0
         self._wrong = ""
         self._closing = False
@@ -114,12 +125,19 @@ class RemoteEngine:
         entry = Entry(Waiting(job, time.perf_counter()), job.consumer, 1, size, None)
         if not self._queue.push(entry):
             self.statistics.refused += 1
-            raise Unavailable(
-                f"{len(self._queue)} requests wait for this version, {self._queue.waiting(job.consumer)} of "
-                "them yours; ask again later, with fewer at a time, or ask another node",
-                code="busy",
-            )
+            raise self._busy(job)
         self._queued.release()
+
+    def _busy(self, job: Job) -> Unavailable:
+        """`retry_after`: until what waits now was answered, by the rate of late."""
+        waiting, rate = len(self._queue), self._jobs_per_second
+        seconds = math.ceil(waiting / rate) if rate else 1
+        return Unavailable(
+            f"{waiting} requests wait for this version, {self._queue.waiting(job.consumer)} of them yours; "
+            "ask again later, with fewer at a time, or ask another node",
+            code="busy",
+            retry_after=min(max(seconds, 1), MAX_RETRY_AFTER),
+        )
 
     async def close(self) -> None:
         """Finish what was submitted, for as long as one answer may take; then let go."""
@@ -151,21 +169,35 @@ class RemoteEngine:
             if kept is not None:
                 kept.connection.close()
 
+    def _pace(self, seconds: float) -> None:
+        """How many jobs may wait, from how long one took beside the others."""
+        self.health.seconds.observe(seconds)
+        rate = self._running / max(seconds, 1e-6)
+        known = self._jobs_per_second
+        self._jobs_per_second = known + _SHARE * (rate - known) if known else rate
+        least = max(2 * self._rules.connections, LEAST_WAITING)
+        self._queue.max_rows = max(self._jobs_per_second * self._rules.wait_seconds, least)
+
     async def _answer(self, waiting: Waiting, kept: Verified | None) -> Verified | None:
         job, started = waiting.job, time.perf_counter()
         self.statistics.queue_seconds += started - waiting.since
         for tries_left in reversed(range(TRIES)):
             try:
                 kept = await self._trusted(kept)
+                sent = time.perf_counter()
                 outputs = await self._executor.run(kept.connection, job.inputs, binary=kept.binary)
+                self._pace(time.perf_counter() - sent)
                 await self._spot_check(job, outputs)
             except ConnectionFailed as error:
+                self.health.failed("connection")
                 if tries_left:
                     continue
                 self._set_down(f"its executor does not answer: {error}")
             except NotTheVersion as error:
+                self.health.failed("not_the_version")
                 self._set_down(str(error))
             except (RunFailed, Unavailable) as error:
+                self.health.failed("refused" if isinstance(error, Unavailable) else "run")
                 if isinstance(error, Unavailable):
                     self._trouble.set()
                 self._give(job, error)
@@ -174,6 +206,7 @@ class RemoteEngine:
                 self._give(job, Unavailable("this version was unloaded; ask again, or ask another node"))
                 raise
             except Exception as error:
+                self.health.failed("unread")
                 _log.error("executor's answer not read", exc_info=error)
                 self._give(job, RunFailed("the executor's answer could not be read"))
                 return kept
@@ -269,15 +302,17 @@ class RemoteEngine:
             finally:
                 connection.close()
         except AssayError as error:
+            self.health.failed("check")
             self._set_down(f"its executor cannot be used: {error}")
             self._trouble.clear()
         except Exception as error:  # the watch must not end with it
+            self.health.failed("check")
             _log.error("executor cannot be verified", executor=self._executor.target.url, exc_info=error)
             self._set_down(_unread(error))
             self._trouble.clear()
         else:
             if self.problem and not self._wrong:
-                self.problem = ""
+                self.problem = self.health.problem = ""
                 self._on_problem("")
 
     def _set_down(self, problem: str) -> None:
@@ -285,6 +320,7 @@ class RemoteEngine:
         self._generation += 1
         self._trouble.set()
         problem = self._wrong or problem
+        self.health.problem = problem
         if problem != self.problem:
             self.problem = problem
             self._on_problem(problem)

@@ -16,16 +16,18 @@ from assay.exact.evaluator import evaluate
 from assay.node.engines.engine import Result, run_job
 from assay.node.errors import RunFailed, Unavailable
 from assay.node.models.self_test import parse_self_test
+from assay.node.remote import engine as remote
 from assay.node.remote.connection import Connection
 from assay.node.remote.engine import RemoteEngine, RemoteRules
 from assay.node.remote.executor import Executor, Target
-from assay.types import ZERO_ADDRESS, TensorSpec
+from assay.types import ZERO_ADDRESS, Address, TensorSpec
 
 from tests.support.exact_version import OUTPUTS, STEPS, ExactVersion, exact_version, row
 from tests.support.executors import FickleExecutor
 
 INPUTS = (TensorSpec("x", "UINT8", (-1, STEPS)),)
 Y = (TensorSpec("y", "INT32", (-1, OUTPUTS)),)
+OTHER = Address("0x" + "22" * 20)
 FAST = RemoteRules(connections=2, health_seconds=0.05, recheck_seconds=30.0)
 
 
@@ -320,6 +322,51 @@ def test_submit__queue_full__is_busy_and_fair(fickle: FickleExecutor, version: E
 
     rules = RemoteRules(connections=1, max_waiting=6, health_seconds=30, recheck_seconds=60)
     run(fickle, version, test, rules)
+
+
+def test_submit__more_than_is_answered_in_the_time_to_wait__is_busy_and_others_find_room(
+    fickle: FickleExecutor, version: ExactVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "LEAST_WAITING", 1)
+
+    async def test(world: World) -> None:
+        fickle.mode, fickle.delay = "slow", 0.1
+        await asyncio.gather(*(world.ask(seed) for seed in range(2)))  # from here on it knows how long
+        jobs = [asyncio.create_task(world.ask(seed)) for seed in range(20)]
+        await asyncio.sleep(0)
+        other = asyncio.create_task(run_job(world.engine, (row(1),), OTHER))
+        began = asyncio.get_running_loop().time()
+        results = await asyncio.gather(*jobs, return_exceptions=True)
+        busy = [one for one in results if isinstance(one, Unavailable)]
+        assert all(one.code == "busy" and 1 <= one.retry_after <= 60 for one in busy)
+        assert 4 <= len(results) - len(busy) <= 10  # those of half a second, and one that runs
+        assert asyncio.get_running_loop().time() - began < 2.0
+        assert isinstance(await other, Result)
+
+    rules = RemoteRules(connections=1, health_seconds=30, recheck_seconds=60, wait_seconds=0.5)
+    run(fickle, version, test, rules)
+
+
+def test_health__while_it_serves_and_fails__tells_latency_and_failures(
+    fickle: FickleExecutor, version: ExactVersion
+) -> None:
+    async def test(world: World) -> None:
+        health = world.engine.statistics.executor
+        assert health is not None
+        assert (health.url, health.problem) == (fickle.url, "")
+        await world.check()
+        assert health.seconds.count == 1
+        fickle.mode = "status"
+        await world.refusal()
+        assert health.failures == {"run": 1}
+        fickle.mode = "cut"
+        await world.refusal()
+        assert health.failures["connection"] == 2
+        await world.until(lambda: bool(health.problem) and health.failures.get("check", 0) > 0)
+        fickle.mode = "right"
+        await world.until(lambda: not health.problem)
+
+    run(fickle, version, test, replace(FAST, connections=1))
 
 
 def test_close__jobs_in_progress__are_finished(fickle: FickleExecutor, version: ExactVersion) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from assay.commitments.tensors import commit_tensors
+from assay.node.engines import pauses
 from assay.node.engines.engine import Job, Result, run_job
 from assay.node.engines.local_engine import LEAST_ROWS
 from assay.node.errors import RunFailed, Unavailable
@@ -133,6 +134,45 @@ def test_submit__batch_that_does_not_end__is_stopped_and_batching_is_off() -> No
     run(scenario())
 
 
+def test_submit__after_the_pause_of_a_batch_out_of_time__batches_again_and_pauses_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pauses, "FIRST_SECONDS", 0.2)
+
+    async def scenario() -> None:
+        engine = engine_of(endless_model(), run_seconds=0.1, inline_seconds=IN_LOOP)
+        loop = asyncio.get_running_loop()
+        calm, endless = np.zeros((1, 1), np.float32), np.ones((1, 1), np.float32)
+        spans = []
+        for _ in range(2):
+            await asyncio.gather(*(run_job(engine, (one,), CONSUMER) for one in (calm, calm)))
+            assert max(engine.statistics.by_rows) == 2
+            both = (run_job(engine, (one,), CONSUMER) for one in (calm, endless))
+            first, second = await asyncio.gather(*both, return_exceptions=True)
+            assert isinstance(first, Result) and isinstance(second, RunFailed)
+            began = loop.time()
+            paused = engine.statistics.batching
+            assert paused.max_rows == 1 and paused.retry_at is not None
+            assert str(paused).startswith("off until ")
+            while engine.statistics.batching.max_rows == 1:  # noqa: ASYNC110 - nobody announces it
+                await asyncio.sleep(0.01)
+            spans.append(loop.time() - began)
+            engine.statistics.by_rows.clear()
+        assert 0.15 < spans[0] < 0.4 <= spans[1] + 0.05 < 0.8
+        await engine.close()
+
+    run(scenario())
+
+
+def test_close__while_batches_pause__leaves_nothing_to_wake_up_for() -> None:
+    async def scenario() -> None:
+        engine = engine_of(endless_model(), run_seconds=0.1, inline_seconds=IN_LOOP)
+        await run_all(engine, [(np.full((1, 1), x, np.float32),) for x in (0, 1)])
+        assert engine._resuming is not None and engine._resuming.cancelled()
+
+    run(scenario())
+
+
 def test_submit__batch_that_gives_other_rows__is_run_one_by_one() -> None:
     async def scenario() -> None:
         engine = engine_of(collapsing_model())
@@ -140,7 +180,10 @@ def test_submit__batch_that_gives_other_rows__is_run_one_by_one() -> None:
         results = await run_all(engine, [(row,) for row in rows])
         for row, result in zip(rows, results, strict=True):
             assert result.outputs[0].tolist() == row.tolist()
+        assert engine.statistics.batching == engine.batching
         assert engine.batching.max_rows == 1
+        assert engine.batching.retry_at is None
+        assert engine.batching.to_json()["retry_at"] is None
 
     run(scenario())
 
