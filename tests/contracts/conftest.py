@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import boa
 import pytest
@@ -24,6 +24,24 @@ def terse_contracts() -> Iterator[None]:
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(VyperContract, "__repr__", lambda self: f"<{self.contract_name} at {self.address}>")
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_source_map_a_contract() -> Iterator[None]:
+    """boa assembles a contract anew at each deployment, which takes longer than all else that tests do with
+    it; the map from its creation code to its source is the same each time.
+    """
+    compute = cast(Any, VyperContract.__dict__["_deployment_source_map"]).func
+
+    def lookup(contract: Any) -> Any:
+        data = contract.compiler_data
+        if not hasattr(data, "deployment_source_map"):
+            data.deployment_source_map = compute(contract)
+        return data.deployment_source_map
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(VyperContract, "_deployment_source_map", property(lookup))
         yield
 
 
