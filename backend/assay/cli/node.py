@@ -11,6 +11,7 @@ import click
 
 from assay.cli.output import (
     command_errors,
+    console,
     emit_json,
     emit_table,
     json_option,
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from assay.node.config import VersionConfig
 
 EXIT_UNHEALTHY = 1
+TABLES = ("next_batches", "versions")
+"""Of a node's status, what is not shown as one line."""
 _SERVE = re.compile(r"(0x[0-9a-fA-F]{40})/([a-z0-9\-_.]{1,64})@([1-9][0-9]{0,8})=([0-9][0-9_]*(?:\.[0-9]+)?)")
 
 data_option = click.option(
@@ -192,8 +195,12 @@ def status(data: Path | None, watching: bool, interval: float, as_json: bool) ->
         emit_table(
             f"Node {found['node']}",
             ("", ""),
-            [(key.replace("_", " "), value) for key, value in found.items() if key != "next_batches"],
+            [(key.replace("_", " "), value) for key, value in found.items() if key not in TABLES],
         )
+        if found["versions"]:
+            from assay.cli.node_watch import versions_table
+
+            console().print(versions_table(found["versions"]))
 
 
 @command.command()

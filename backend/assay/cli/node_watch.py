@@ -16,6 +16,7 @@ from rich.text import Text
 
 from assay.cli.output import console
 from assay.errors import RetryableError
+from assay.node.engines.batching import Batching
 from assay.node.observability.live import Live, Series, compare
 
 Status = dict[str, Any]
@@ -55,6 +56,7 @@ def render(status: Status | None, problem: str | None, live: Live | None) -> Ren
     if live is not None:
         parts += [_requests(live), _models(live)]
     if status is not None:
+        parts += [versions_table(status["versions"])] if status["versions"] else []
         parts.append(_money(status))
     return Group(*parts)
 
@@ -68,10 +70,42 @@ def _head(status: Status | None, problem: str | None, live: Live | None) -> Text
         "ready" if status["ready"] else "running, not ready" if live or status["running"] else "not running",
         f"block {status['block']} ({status['block_age_seconds']} s ago)",
     ]
+    words += role(status["settles"] if live is None or live.settles is None else live.settles)
     words += [] if status["staked"] else ["STAKE BELOW MINIMUM"]
     words += [] if status["funded"] else ["SIGNER NEEDS GAS"]
     words += [f"{len(status['disputes'])} DISPUTES"] if status["disputes"] else []
     return Text(" · ".join(words), "bold green" if good else "bold red")
+
+
+def role(settles: bool | None) -> list[str]:
+    """What this process is among those that share a log."""
+    return [] if settles is None else ["settles" if settles else "stands by: another process settles"]
+
+
+def versions_table(versions: list[dict[str, Any]]) -> Table:
+    """Each version that the node knows: what state it is in, what it batches, who runs it, and why."""
+    table = _table("version", "state", "batches", "executor")
+    for column in table.columns[1:]:
+        column.justify = "left"
+    for row in versions:
+        state = row["state"].lower() + (f": {row['problem']}" if row["problem"] else "")
+        table.add_row(Text(row["model"]), Text(state), Text(_batching(row)), Text(_executor(row)))
+    return table
+
+
+def _batching(row: dict[str, Any]) -> str:
+    found = row["batching"]
+    return "" if found is None else str(Batching(**found))
+
+
+def _executor(row: dict[str, Any]) -> str:
+    found = row["executor"]
+    if found is None:
+        return "this process"
+    failed = sum(found["failures"].values())
+    words = [found["url"], "up" if found["up"] else "DOWN"]
+    words += [f"p99 {seconds(found['p99_seconds'])}"] if found["p99_seconds"] is not None else []
+    return ", ".join(words + ([f"{failed} failures"] if failed else []))
 
 
 def _table(*columns: str) -> Table:
@@ -101,14 +135,16 @@ def _requests(live: Live) -> Table:
 
 
 def _models(live: Live) -> Table:
-    table = _table("model", "rows a run", "run p99", "waiting", "memory")
+    table = _table("model", "rows a run", "at most", "run p99", "waiting", "memory", "executor")
     for model in live.models:
         table.add_row(
             Text(model.name),
             "" if model.rows is None else f"{model.rows:.1f}",
+            "" if model.batch_limit is None else str(model.batch_limit),
             seconds(model.run_p99),
             str(model.waiting),
             f"{model.memory / (1 << 20):,.1f} MiB",
+            {None: "", True: f"up {seconds(model.executor_p99)}", False: "DOWN"}[model.executor_up],
         )
     return table
 

@@ -53,6 +53,7 @@ from assay.node.service import Service
 from assay.node.settlement.cover import StakeCover
 from assay.node.settlement.money import ProfitRoute
 from assay.node.settlement.sending import RunningThreads, Sending
+from assay.node.standing import StandingRoute
 from assay.node.startup import (
     build_loader,
     check_registered,
@@ -108,6 +109,7 @@ class NodeProcess:
         start)."""
         self._failure: FatalError | None = None
         self._http: HttpServer | None = None
+        self._sending: RunningThreads | Standby | None = None
         with contextlib.ExitStack() as stack:
             stack.enter_context(folder_lock(self.folder))
             signer = load_signer(self.folder, self.config)
@@ -142,6 +144,9 @@ class NodeProcess:
         if self._http is not None:
             self._http.close()
 
+    def _settles(self) -> bool:
+        return self._sending is not None and self._sending.leads
+
     def _fail_from(self, loop: asyncio.AbstractEventLoop) -> Callable[[FatalError], None]:
         def fail(error: FatalError) -> None:
             with contextlib.suppress(RuntimeError):  # the loop has ended: the node is stopping already
@@ -168,6 +173,7 @@ class NodeProcess:
             thaw_margin_seconds=config.settlement.thaw_margin_seconds,
         )
         metrics = Metrics(limits.deadline_ms / 1000)
+        metrics.memory_budget.set(memory_budget(config).size)
         gate, writer = self._build_gate(signer, ledger, follower, log, metrics.commit_group)
         pool = ThreadPoolExecutor(max(usable_cores(), 2), thread_name_prefix="parsing")
         service = Service(
@@ -186,7 +192,7 @@ class NodeProcess:
         )
         app = Server(
             service,
-            NodeInfo(signer.address, config.endpoint),
+            NodeInfo(signer.address, config.endpoint, self._settles),
             Limits(
                 max_body=limits.max_body_mib * MIB,
                 max_json=limits.max_json_mib * MIB,
@@ -200,7 +206,7 @@ class NodeProcess:
         await follower.start()
         cover = await self._start_cover(follower, gate, ledger, log)
         writer.start()
-        sending = await asyncio.to_thread(
+        self._sending = sending = await asyncio.to_thread(
             self._start_sending, signer, ledger, log, asyncio.get_running_loop()
         )
         lifecycle = self._build_lifecycle(ledger, catalog, follower)
@@ -245,6 +251,7 @@ class NodeProcess:
         """What there is beside plain HTTP inference: the operator's routes, and gRPC if it is wanted."""
         token = load_token(self.folder)
         Extensions(service, repository, token).register(app.routes)
+        StandingRoute(service.catalog, token, self._settles).register(app.routes)
         config = self.config
         if not config.grpc.port:
             return None

@@ -15,12 +15,14 @@ from assay.errors import ConfigurationError
 from assay.node.config import NodeConfig
 from assay.node.disputes.dispute_log import read_disputes
 from assay.node.doctor import MIN_POSTINGS, posting_price
+from assay.node.operator_token import FILE as TOKEN_FILE
 from assay.node.payments.chain_ledger import ChainLedger
 from assay.node.receipts.database import Database
 from assay.node.receipts.log_place import log_database
 from assay.node.receipts.schema import from_blob
 from assay.node.settlement.money import next_batches
 from assay.node.settlement.prospects import Outlook
+from assay.node.standing import PATH as STANDING
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +82,14 @@ def fetch_status(folder: Path, config: NodeConfig, ledger: ChainLedger) -> dict[
     log = log_database(folder, config)
     figures = read_log(log, block.timestamp, ledger.settlement.dispute_window(block.number))
     running = _ask_self(config)
+    standing = None if running is None else _ask_standing(folder, config)
     gas = ledger.client.get_balance(node.signer, block.number)
     return {
         "node": config.node,
         "endpoint": node.endpoint,
         "running": running is not None,
         "ready": bool(running),
+        "settles": None if standing is None else standing["settles"],
         "synced": _is_synced(ledger.client),
         "block": block.number,
         "block_age_seconds": max(0, round(time.time() - block.timestamp)),
@@ -109,6 +113,7 @@ def fetch_status(folder: Path, config: NodeConfig, ledger: ChainLedger) -> dict[
         "collectable_batches": figures.collectable_batches,
         "disputes": [row.to_json() for row in read_disputes(log)],
         "claimable": str(ledger.settlement.claimable(config.node, block.number)),
+        "versions": [] if standing is None else standing["versions"],
         **(next_batches(log, config, Outlook(ledger.settlement, config.node)) if log.exists() else {}),
     }
 
@@ -128,3 +133,17 @@ def _ask_self(config: NodeConfig) -> bool | None:
     except httpx.HTTPError:
         return None
     return answer.status_code == 200
+
+
+def _ask_standing(folder: Path, config: NodeConfig) -> dict[str, Any] | None:
+    """What the node's process tells its operator of itself (`standing`); None if it does not."""
+    token = folder / TOKEN_FILE
+    try:
+        answer = httpx.get(
+            f"http://{config.host}:{config.port}{STANDING}",
+            headers={"authorization": f"Bearer {token.read_text().strip()}"},
+            timeout=2.0,
+        )
+        return dict(answer.json()) if answer.status_code == 200 else None
+    except (httpx.HTTPError, OSError, ValueError):
+        return None

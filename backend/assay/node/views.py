@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -32,6 +32,8 @@ class NodeInfo:
 
     signer: Address
     endpoint: str
+    settles: Callable[[], bool] = lambda: False
+    """Whether this process settles and defends now."""
 
     def server(self) -> dict[str, Any]:
         """`GET /v2`."""
@@ -58,6 +60,7 @@ class NodeInfo:
         """`GET /metrics`."""
         gauges.read_chain(service.metrics, service.follower)
         gauges.read_engines(service.metrics, service.catalog)
+        service.metrics.settles.set(self.settles())
         with service.log.database.session() as connection:
             gauges.read_log(service.metrics, connection)
         return service.metrics.render()

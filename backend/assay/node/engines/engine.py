@@ -13,7 +13,6 @@ from assay.node.observability.counting import POWERS, SECONDS, Distribution
 from assay.node.oip.protocol import Array
 from assay.types import Address, Hash32, TensorSpec
 
-
 _ALONE: Final = Batching(1, "this engine runs one request at a time")
 
 

@@ -82,8 +82,10 @@ FIELDS: Final[dict[str, str]] = {
     "ModelConfigResponse": "config ModelConfig 1",
     "ModelConfig": (
         "name string 1; platform string 2; backend string 17; version_policy ModelVersionPolicy 3; "
-        "max_batch_size int32 4; input *ModelInput 5; output *ModelOutput 6"
+        "max_batch_size int32 4; input *ModelInput 5; output *ModelOutput 6; "
+        "parameters map:ModelParameter 14"
     ),
+    "ModelParameter": "string_value string 1",
     "ModelVersionPolicy": "specific |ModelVersionPolicy.Specific 3",
     "ModelVersionPolicy.Specific": "versions *int64 1",
     "ModelInput": "name string 1; data_type enum:DataType 2; dims *int64 4",

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any, Final
 from urllib.parse import unquote
 
-from assay.node.engines.engine import Engine
+from assay.node.engines.engine import Engine, ExecutorStatistics
 from assay.node.errors import NotFound, Unavailable
 from assay.node.models.exactness import ExactTerms
 from assay.node.oip.statistics import RequestStatistics
@@ -18,6 +18,7 @@ from assay.types import Address, Assurance, Hash32, TensorSpec
 _PUBLISHER: Final = re.compile(r"0x[0-9a-fA-F]{40}", re.ASCII)
 _ACTIONS: Final = ("infer", "ready")
 LOADING: Final = "still loading"
+LOAD_OUTCOMES: Final = ("loaded", "no_room", "failed", "refused")
 
 
 class VersionState(StrEnum):
@@ -30,10 +31,23 @@ class VersionState(StrEnum):
 
 
 @dataclass(slots=True)
+class Loads:
+    """Attempts to bring a version into memory, by what came of them: `loaded`, `no_room`, `failed` (it is
+    tried again), `refused`. `seconds` of the last that succeeded; `evictions`: it made room for others."""
+
+    outcomes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(LOAD_OUTCOMES, 0))
+    seconds: float = 0.0
+    evictions: int = 0
+
+    def ended(self, outcome: str) -> None:
+        self.outcomes[outcome] += 1
+
+
+@dataclass(slots=True)
 class Served:
     """A version in the catalogue. `engine` None: not loaded (yet), `problem` says why.
 
-    `state` and `problem` are the `lifecycle.Lifecycle`'s to change.
+    `state`, `problem`, `loads` and `executor` are the `lifecycle.Lifecycle`'s to change.
     """
 
     version_id: Hash32
@@ -51,6 +65,9 @@ class Served:
     on_asked: Callable[[Served], Unavailable] | None = None
     """Called when it is asked for and not loaded; gives what to refuse the request with."""
     requests: RequestStatistics = field(default_factory=RequestStatistics)
+    loads: Loads = field(default_factory=Loads)
+    executor: ExecutorStatistics | None = None
+    """The other server that runs it, also while it is down."""
 
     def refusal(self, *, asked: bool = True) -> Unavailable:
         """Why a request for it is refused while it is not loaded; `asked`: somebody wants to use it, so it is

@@ -197,6 +197,7 @@ class Lifecycle:
         entry.task = None
         error = None if task.cancelled() else task.exception()
         if error is not None:
+            entry.served.loads.ended("failed")
             _log.error("model not loaded", version=entry.name, exc_info=error)
             self._rest(entry, "loading it failed; its operator finds why in the log")
             entry.refused = True
@@ -271,7 +272,9 @@ class Lifecycle:
             self._rest(entry, "this node is stopping")
             raise
         entry.loaded_at = self._clock()
-        entry.seconds = entry.loaded_at - started
+        entry.seconds = served.loads.seconds = entry.loaded_at - started
+        served.loads.ended("loaded")
+        served.executor = entry.engine.statistics.executor
         entry.displaced = False
         served.inputs, served.outputs, served.exact = prepared.inputs, prepared.outputs, prepared.exact
         self._serve(entry)
@@ -284,14 +287,17 @@ class Lifecycle:
         entry.size = 0
         entry.retry_at = self._clock() + RETRY_SECONDS
         if isinstance(error, NoRoom):
+            entry.served.loads.ended("no_room")
             entry.displaced = True
             entry.retry_at = self._clock() + error.retry_after
             _log.info("no room for model", version=entry.name, error=str(error))
             self._rest(entry, f"not in memory ({error})")
         elif isinstance(error, RetryableError):
+            entry.served.loads.ended("failed")
             _log.warning("model not loaded yet", version=entry.name, error=str(error))
             self._rest(entry, str(error))
         else:
+            entry.served.loads.ended("refused")
             code = error.code if isinstance(error, ArtifactRefused) else type(error).__name__
             _log.error("model refused", version=entry.name, code=code, error=str(error))
             entry.refused = True
@@ -314,6 +320,7 @@ class Lifecycle:
         for version_id in room.unload:
             other = self._entries[version_id]
             other.displaced = True
+            other.served.loads.evictions += 1
             await self._begin(
                 other, self._unload(other, "it made room for others; ask again to have it back")
             )
@@ -342,7 +349,7 @@ class Lifecycle:
             if not engine.waiting:
                 break
         await engine.close()
-        entry.engine, entry.size = None, 0
+        entry.engine, entry.size, entry.served.executor = None, 0, None
         self._rest(entry, reason)
         self._progress(f"unloaded: {entry.name}: {reason}")
 

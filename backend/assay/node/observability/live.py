@@ -42,13 +42,17 @@ def parse_metrics(text: str) -> Series:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One version: `rows` is the mean of a run, `memory` in bytes."""
+    """One version: `rows` is the mean of a run, `memory` in bytes, `batch_limit` in rows. `executor_up` None:
+    this process runs it."""
 
     name: str
     rows: float | None
     run_p99: float | None
     waiting: int
     memory: int
+    batch_limit: int | None = None
+    executor_up: bool | None = None
+    executor_p99: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,8 @@ class Live:
     codes: Mapping[str, float] = field(default_factory=dict)
     models: tuple[Model, ...] = ()
     log_queue: int = 0
+    settles: bool | None = None
+    evictions: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -81,10 +87,15 @@ class Live:
                     "run_p99_seconds": model.run_p99,
                     "waiting": model.waiting,
                     "memory_bytes": model.memory,
+                    "batch_limit_rows": model.batch_limit,
+                    "executor_up": model.executor_up,
+                    "executor_p99_seconds": model.executor_p99,
                 }
                 for model in self.models
             ],
             "log_queue": self.log_queue,
+            "settles": self.settles,
+            "evictions_per_second": round(self.evictions, 4),
         }
 
 
@@ -114,12 +125,14 @@ def compare(before: Series, after: Series, seconds: float) -> Live:
         codes=rates("assay_node_failures_total"),
         models=tuple(_models(grown, after)),
         log_queue=int(after.get(("assay_node_log_queue",), 0)),
+        settles=_flag(after.get(("assay_node_settles",))),
+        evictions=sum(rates("assay_node_model_evictions_total").values()),
     )
 
 
 def _models(grown: Series, after: Series) -> list[Model]:
     names = {key[1] for key in after if key[0] in ("assay_node_queue_jobs", "assay_node_model_bytes")}
-    names |= {key[1] for key in after if key[0] == "assay_node_batch_rows_count"}
+    names |= {key[1] for key in after if key[0] in ("assay_node_batch_rows_count", "assay_node_executor_up")}
     found = []
     for name in sorted(names):
         runs = grown.get(("assay_node_batch_rows_count", name), 0)
@@ -130,9 +143,20 @@ def _models(grown: Series, after: Series) -> list[Model]:
                 run_p99=quantile(grown, "assay_node_run_seconds", name, 0.99),
                 waiting=int(after.get(("assay_node_queue_jobs", name), 0)),
                 memory=int(after.get(("assay_node_model_bytes", name), 0)),
+                batch_limit=_whole(after.get(("assay_node_batch_limit_rows", name))),
+                executor_up=_flag(after.get(("assay_node_executor_up", name))),
+                executor_p99=quantile(grown, "assay_node_executor_seconds", name, 0.99),
             )
         )
     return found
+
+
+def _flag(value: float | None) -> bool | None:
+    return None if value is None else value > 0
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else int(value)
 
 
 def quantile(series: Series, name: str, label: str, share: float) -> float | None:

@@ -26,6 +26,7 @@ class Metrics:
         self.in_deadline = 0
         self.registry = CollectorRegistry()
         self._add_requests(Counters(self.registry))
+        self._add_models(Counters(self.registry))
         self._add_settlement(Counters(self.registry))
 
     def _add_requests(self, counters: Counters) -> None:
@@ -47,22 +48,47 @@ class Metrics:
         self.concurrent = counters.gauge(
             "assay_node_requests_in_progress", "Infer requests in progress"
         ).labels()
-        self.batch_rows = counters.histogram(
-            "assay_node_batch_rows", "Rows that one run of a model took", ["model"], POWERS
-        )
-        self.run_seconds = counters.histogram(
-            "assay_node_run_seconds", "Time of one run of a model", ["model"]
-        )
-        self.queue = counters.gauge(
-            "assay_node_queue_jobs", "Requests that wait for a model or are in it", ["model"]
-        )
-        self.loaded_bytes = counters.gauge(
-            "assay_node_model_bytes", "Memory that a loaded version holds", ["model"]
-        )
         self.commit_group = counters.histogram(
             "assay_node_commit_group", "Receipts that one transaction of the log took", (), POWERS
         ).labels()
         self.log_queue = counters.gauge("assay_node_log_queue", "Receipts that wait to be written").labels()
+
+    def _add_models(self, counters: Counters) -> None:
+        """What engines and the lifecycle of versions count themselves, looked up when Prometheus asks."""
+        by = ["model"]
+        self.batch_rows = counters.histogram(
+            "assay_node_batch_rows", "Rows that one run of a model took", by, POWERS
+        )
+        self.run_seconds = counters.histogram("assay_node_run_seconds", "Time of one run of a model", by)
+        self.queue = counters.gauge(
+            "assay_node_queue_jobs", "Requests that wait for a model or are in it", by
+        )
+        self.batch_limit = counters.gauge(
+            "assay_node_batch_limit_rows", "Rows that may run together now; 1: requests run one by one", by
+        )
+        self.loaded_bytes = counters.gauge("assay_node_model_bytes", "Memory that a loaded version holds", by)
+        self.memory_budget = counters.gauge(
+            "assay_node_memory_budget_bytes", "What loaded versions may take together"
+        ).labels()
+        self.versions = counters.gauge("assay_node_versions", "Versions by state", ["state"])
+        self.loads = counters.counter(
+            "assay_node_model_loads", "Attempts to load a version, by what came of them", ["model", "outcome"]
+        )
+        self.load_seconds = counters.gauge(
+            "assay_node_model_load_seconds", "How long the last load of a version took", by
+        )
+        self.evictions = counters.counter(
+            "assay_node_model_evictions", "Times that a version made room for others", by
+        )
+        self.executor_up = counters.gauge(
+            "assay_node_executor_up", "1 while the server that runs a version is in use", by
+        )
+        self.executor_seconds = counters.histogram(
+            "assay_node_executor_seconds", "Time of an executor's answer", by
+        )
+        self.executor_failures = counters.counter(
+            "assay_node_executor_failures", "What went wrong with an executor, by kind", ["model", "kind"]
+        )
 
     def _add_settlement(self, counters: Counters) -> None:
         """What is looked up when Prometheus asks. Amounts are in the token's base units."""
@@ -70,6 +96,9 @@ class Metrics:
         def gauge(name: str, help_text: str) -> Count:
             return counters.gauge(name, help_text).labels()
 
+        self.settles = gauge(
+            "assay_node_settles", "1 in the process that settles and defends, of all that share a log"
+        )
         self.open_receipts = gauge("assay_node_open_receipts", "Receipts not in a batch yet")
         self.batches = counters.gauge("assay_node_batches", "Batches by state", ["state"])
         self.oldest_unposted = gauge(

@@ -37,6 +37,11 @@ class RunningThreads:
     defender: RepeatingThread | None = None
     disputes: DisputeLog | None = None
 
+    @property
+    def leads(self) -> bool:
+        """Whether this process settles."""
+        return self.settler.is_alive()
+
     def stop(self) -> None:
         """End the threads; what they have under way goes on with the next start."""
         if self.defender is not None:

@@ -85,6 +85,7 @@ def test_model__metadata_ready_and_config__for_every_spelling(
         assert (found["name"], found["versions"], found["platform"]) == (name, ["1"], "onnxruntime_onnx")
         assert found["inputs"] == [{"name": "x", "datatype": "FP32", "shape": ["-1", "4"]}]
         config = client.get_model_config(name).config
+        assert config.parameters["batching"].string_value.startswith("up to ")
         assert (config.name, list(config.input[0].dims), config.input[0].data_type) == (name, [-1, 4], 11)
     assert refused(lambda: client.is_model_ready("nobody"))[0] == "NOT_FOUND"
     assert refused(lambda: client.get_model_metadata(world.free.name, "9"))[0] == "NOT_FOUND"

@@ -76,6 +76,7 @@ def test_model__metadata_ready_and_config__for_every_spelling(
         assert found["inputs"] == [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}]
         config = client.get_model_config(name)
         assert (config["name"], config["max_batch_size"]) == (name, 0)
+        assert config["parameters"]["batching"]["string_value"].startswith("up to ")
         assert config["input"] == [{"name": "x", "data_type": "TYPE_FP32", "dims": [-1, 4]}]
 
 

@@ -48,10 +48,14 @@ def exported_names() -> set[str]:
     metrics = Metrics(1.0)
     for family in (metrics.batches, metrics.transactions, metrics.gas_used, metrics.gas_wei):
         family.labels("some").inc()
-    for by_model in (metrics.queue, metrics.loaded_bytes):
+    gauges = (metrics.queue, metrics.loaded_bytes, metrics.batch_limit, metrics.load_seconds)
+    for by_model in (*gauges, metrics.evictions, metrics.executor_up):
         by_model.labels("some").inc()
-    metrics.batch_rows.labels("some").observe(1)
-    metrics.run_seconds.labels("some").observe(1)
+    metrics.versions.labels("ready").inc()
+    metrics.loads.labels("some", "loaded").inc()
+    metrics.executor_failures.labels("some", "connection").inc()
+    for histogram in (metrics.batch_rows, metrics.run_seconds, metrics.executor_seconds):
+        histogram.labels("some").observe(1)
     metrics.record(503, "busy", 0.1)
     families = text_string_to_metric_families(metrics.render().decode())
     return {sample.name for family in families for sample in family.samples} | {"up"}

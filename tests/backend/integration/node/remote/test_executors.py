@@ -14,8 +14,12 @@ import pytest
 from assay.commitments.receipts import receipt_from_json
 from assay.commitments.signing import verify_signer
 from assay.commitments.tensors import commit_tensors
-from assay.node.config import SettlementConfig, VersionConfig
+from assay.node.config import SettlementConfig, VersionConfig, load_config
 from assay.node.doctor import Doctor
+from assay.node.observability.live import scrape
+from assay.node.payments.chain_ledger import ChainLedger
+from assay.node.startup import open_chain
+from assay.node.status import fetch_status
 
 from tests.support.exact_version import ExactVersion, exact_model, exact_version, row
 from tests.support.executors import MlServer
@@ -111,6 +115,21 @@ def test_assay_node_as_executor__paid_answers__are_signed_by_the_node_in_front(w
         assert checked.ok
         assert "binary tensors, 2 self-test vectors right" in checked.detail
         assert findings["memory"].ok
+        with open_chain(node.folder, load_config(node.folder))[0] as client:
+            ledger = ChainLedger(client, world.network.deployment, node.operator)
+            status = fetch_status(node.folder, load_config(node.folder), ledger)
+        assert status["settles"] is True
+        (told,) = status["versions"]
+        assert (told["executor"]["url"], told["executor"]["up"]) == (world.backing.url, True)
+        assert "another server runs it" in told["batching"]["reason"]
+        config = httpx.get(f"{node.url}/v2/models/{world.published.name}/config", timeout=10).json()
+        assert "another server runs it" in config["parameters"]["batching"]["string_value"]
+        live = scrape(load_config(node.folder))
+        assert live is not None
+        assert live["assay_node_executor_up", told["model"]] == 1
+        assert live["assay_node_executor_seconds_count", told["model"]] == 3
+        assert live["assay_node_settles",] == 1
+        assert live["assay_node_memory_budget_bytes",] > 1 << 20
 
 
 @pytest.fixture(scope="module")

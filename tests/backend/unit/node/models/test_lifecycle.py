@@ -222,6 +222,7 @@ def test_follow__hub_without_the_artifact__is_tried_again() -> None:
         world.now += 6
         await world.settle()
         assert world.ready() == {"a"}
+        assert world.served("a").loads.outcomes == {"loaded": 1, "no_room": 0, "failed": 1, "refused": 0}
 
     run(test, "a", offered=False)
 
@@ -240,6 +241,7 @@ def test_follow__refused_artifact__stays_out_until_the_operator_asks() -> None:
         del world.loader.outcomes["a"]
         await world.lifecycle.load(world.served("a"))
         assert world.ready() == {"a"}
+        assert world.served("a").loads.outcomes["refused"] == 2
 
     run(test, "a", offered=False)
 
@@ -251,6 +253,7 @@ def test_follow__an_error_nobody_foresaw__refuses_that_version_alone() -> None:
         await world.settle()
         assert world.ready() == {"b"}
         assert "in the log" in world.served("a").problem
+        assert world.served("a").loads.outcomes["failed"] == 1
 
     run(test, "a", "b", offered=False)
 
@@ -286,6 +289,9 @@ def test_load__more_than_fit__the_first_are_loaded_and_the_rest_when_asked_for()
         await world.settle()
         assert world.ready() == {"a", "c"}
         assert "made room" in world.served("b").problem
+        assert [world.served(name).loads.evictions for name in "abc"] == [0, 1, 0]
+        c = world.served("c").loads.outcomes
+        assert (c["no_room"], c["loaded"], c["refused"]) == (1, 1, 0)
 
     run(test, "a", "b", "c")
 

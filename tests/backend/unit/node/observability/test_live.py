@@ -39,6 +39,29 @@ def test_compare__node_started_anew_between__counts_from_zero() -> None:
     assert compare(look(old), look(new), 1.0).answers == 1.0
 
 
+def test_compare__executors_and_the_process_that_settles__are_told() -> None:
+    metrics = Metrics(1.0)
+    metrics.settles.set(True)
+    for name, up in (("a@1", 1), ("b@1", 0)):
+        metrics.executor_up.labels(name).set(up)
+        metrics.executor_seconds.labels(name).observe(0.1)
+    metrics.evictions.labels("a@1").set(3)
+    before = look(metrics)
+    metrics.executor_seconds.labels("a@1").observe(0.02)
+    metrics.batch_limit.labels("c@1").set(1)
+    metrics.queue.labels("c@1").set(2)
+    metrics.evictions.labels("a@1").set(5)
+    found = compare(before, look(metrics), 4.0)
+    assert found.settles is True
+    assert found.evictions == 0.5
+    a, b, c = found.models
+    assert (a.executor_up, b.executor_up, c.executor_up) == (True, False, None)
+    assert a.executor_p99 is not None and 0.01 <= a.executor_p99 <= 0.025
+    assert b.executor_p99 is None
+    assert (a.batch_limit, c.batch_limit) == (None, 1)
+    assert compare({}, {}, 1.0).settles is None
+
+
 @given(st.lists(st.floats(1e-5, 9.9), min_size=1, max_size=40), st.floats(0.05, 0.99))
 def test_quantile__any_values__lies_between_the_bounds_around_the_true_one(
     values: list[float], share: float
