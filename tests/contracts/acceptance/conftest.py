@@ -6,6 +6,9 @@ with a data folder of its own, so that neither the person's accounts nor other t
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
+import importlib.metadata
 import os
 import shutil
 import sys
@@ -21,6 +24,7 @@ from assay.commitments.signing import SigningKey
 from tests.support.anvil import Anvil, anvil
 
 ROOT = Path(__file__).resolve().parents[3]
+COMPILED = ROOT / ".build" / "contracts"
 UNIT = 10**18
 MIN_STAKE = 100 * UNIT
 THAW_PERIOD = 3_000
@@ -53,11 +57,34 @@ def ape(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
 
 @pytest.fixture(scope="session")
 def project(ape: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A copy of the contracts under the repository's own `ape-config.yaml`."""
+    """A copy of the contracts under the repository's own `ape-config.yaml`, compiled by Ape once for all
+    workers and, until a source changes, for later runs.
+    """
     folder = tmp_path_factory.mktemp("project")
     shutil.copytree(ROOT / "contracts", folder / "contracts")
     shutil.copy(ROOT / "ape-config.yaml", folder)
-    return ape.Project(folder)
+    kept, manifest = COMPILED / f"ape-{_inputs_hash(folder)}.json", folder / ".build" / "__local__.json"
+    COMPILED.mkdir(parents=True, exist_ok=True)
+    with (COMPILED / "ape.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if kept.exists():
+            manifest.parent.mkdir()
+            shutil.copy(kept, manifest)
+        project = ape.Project(folder)
+        project.load_contracts()
+        if not kept.exists():
+            shutil.copy(manifest, kept.with_suffix(".tmp")).replace(kept)
+    return project
+
+
+def _inputs_hash(folder: Path) -> str:
+    """Of all that a compilation depends on."""
+    digest = hashlib.sha256()
+    for package in ("eth-ape", "ape-vyper", "vyper", "snekmate"):
+        digest.update(f"{package} {importlib.metadata.version(package)}\n".encode())
+    for source in (folder / "ape-config.yaml", *sorted((folder / "contracts").rglob("*.vy*"))):
+        digest.update(f"{source.relative_to(folder)}\0".encode() + source.read_bytes() + b"\0")
+    return digest.hexdigest()[:24]
 
 
 @pytest.fixture(scope="module")
