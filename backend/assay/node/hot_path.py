@@ -193,5 +193,4 @@ class Flight:
                 code="voucher_stale",
             )
         self.path.service.gate.give_up(self.ticket, error)
-        self.served.requests.record(perf_counter() - self.exchange.started, ok=False)
         self.path.refused(self.exchange, error)

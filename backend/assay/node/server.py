@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from dataclasses import replace
 from typing import Final
@@ -31,6 +32,7 @@ from assay.node.x402.door import Door
 from assay.node.x402.wire import SIGNATURE as X402_SIGNATURE
 
 REMEMBERED_PATHS: Final = 4096
+METHOD_NOT_ALLOWED: Final = 405
 _LENGTH_HEADER: Final = HEADER_LENGTH.encode()
 VOUCHER_HEADER: Final = VOUCHER_NAME.encode()
 
@@ -78,7 +80,7 @@ class Server:
         try:
             self._reserve(exchange, length)
         except RequestError as error:
-            self._metrics.record(error.status, error.code, time.perf_counter() - started)
+            self._count(model, error.status, error.code, time.perf_counter() - started)
             raise
         exchange.target = model
         return self.limits.max_body
@@ -102,8 +104,11 @@ class Server:
         if exchange.is_started:
             self._admission.finish(exchange.reserved)
             self._metrics.concurrent.dec()
-        else:
-            self._admission.forget(exchange.request.peer, exchange.reserved)
+            return
+        self._admission.forget(exchange.request.peer, exchange.reserved)
+        if exchange.refusal is not None:  # amid its body
+            status, code = exchange.refusal.status, str(orjson.loads(exchange.refusal.body)["code"])
+            self._count(exchange.target, status, code, time.perf_counter() - exchange.started)
 
     def refuse(self, error: Exception, request: Request | None) -> Reply:
         return error_reply(error, "" if request is None else request.path.decode("ascii", "replace"))
@@ -160,7 +165,7 @@ class Server:
             reason=str(error),
             seconds=time.perf_counter() - exchange.started,
         )
-        self._ended(exchange, reply.status, code)
+        self._count(exchange.target, reply.status, code, time.perf_counter() - exchange.started)
 
     def _tell_price(self, reply: Reply, error: Exception, route: ModelRoute) -> Reply:
         """The refusal with what would pay for the request."""
@@ -169,6 +174,17 @@ class Server:
         if found is None:
             return reply
         return replace(reply, body=orjson.dumps(orjson.loads(reply.body) | {"payment": found}))
+
+    def _count(self, route: ModelRoute, status: int, code: str, seconds: float) -> None:
+        """A request that was refused or failed, wherever: in the metrics, and with its version."""
+        self._metrics.record(status, code, seconds)
+        if status != METHOD_NOT_ALLOWED:  # else it asked for no inference
+            self._note(route, seconds, ok=False)
+
+    def _note(self, route: ModelRoute, seconds: float, *, ok: bool) -> None:
+        """In the statistics of the version that was named, if there is one."""
+        with contextlib.suppress(RequestError):
+            self._service.catalog.find(route).requests.record(seconds, ok=ok)
 
     def _ended(self, exchange: Exchange, status: int, code: str) -> None:
         self._metrics.record(status, code, time.perf_counter() - exchange.started)
@@ -203,7 +219,9 @@ class Server:
     async def _infer(self, exchange: Exchange, route: ModelRoute) -> None:
         request = exchange.request
         if self._door is not None and X402_SIGNATURE in request.headers:
-            exchange.reply(await self._sell(self._door, request, route))
+            reply = await self._sell(self._door, request, route)
+            exchange.reply(reply)
+            self._note(route, time.perf_counter() - exchange.started, ok=reply.status == 200)
             return
         try:
             reply = await self._inference(request, route)
@@ -211,6 +229,7 @@ class Server:
             self._refuse(exchange, error)
             return
         exchange.reply(reply)
+        self._note(route, time.perf_counter() - exchange.started, ok=True)
         self._ended(exchange, reply.status, "")
 
     async def _sell(self, door: Door, request: Request, route: ModelRoute) -> Reply:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -132,25 +131,6 @@ class Service:
     ) -> oip.InferResponse:
         """A request as it came over HTTP from `peer`; `voucher`: parameters that go before its own. Raises
         RequestError of every kind in `errors`."""
-        started = time.perf_counter()
-        try:
-            response = await self._infer(served, name, body, json_length, voucher=voucher or {}, peer=peer)
-        except BaseException:
-            served.requests.record(time.perf_counter() - started, ok=False)
-            raise
-        served.requests.record(time.perf_counter() - started, ok=True)
-        return response
-
-    async def _infer(
-        self,
-        served: Served,
-        name: str,
-        body: bytes,
-        json_length: int | None,
-        *,
-        voucher: Mapping[str, Any],
-        peer: str,
-    ) -> oip.InferResponse:
         admitted = self.admit_version(served)
         request, input_hash = await self.parse(admitted, body, json_length)
         if voucher:

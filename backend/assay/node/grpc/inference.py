@@ -20,6 +20,8 @@ from assay.node.models.catalog import Route, Served
 from assay.node.oip import protocol as oip
 from assay.node.service import Service
 
+ReadVoucher = Callable[[], Mapping[str, Any]]
+"""What a call's metadata says of its voucher. Raises RequestError."""
 SMALL_MESSAGE: Final = 65_536
 """Requests up to this many bytes are decoded in the event loop."""
 
@@ -51,27 +53,30 @@ class Inference:
         """How long a stream may wait for its next request."""
         return self._limits.idle_seconds
 
-    async def infer(self, request: Message, voucher: Mapping[str, Any], peer: str) -> Message:
+    async def infer(self, request: Message, read_voucher: ReadVoucher, peer: str) -> Message:
         """A ModelInferResponse; `peer` is the remote host. Raises RequestError of every kind in `errors`."""
-        task = asyncio.create_task(self._run(request, voucher, peer))
+        task = asyncio.create_task(self._run(request, read_voucher, peer))
         self._tasks.add(task)
         task.add_done_callback(self._done)
         return await asyncio.shield(task)
 
-    async def _run(self, request: Message, voucher: Mapping[str, Any], peer: str) -> Message:
+    async def _run(self, request: Message, read_voucher: ReadVoucher, peer: str) -> Message:
         started = time.perf_counter()
         status, code = 200, ""
         try:
             with self._held(request.ByteSize()):
-                return await self._infer(request, voucher, peer)
+                return await self._answer(request, read_voucher(), peer)
         except RequestError as error:
             status, code = error.status, error.code
             raise
-        except Exception:
+        except BaseException:
             status, code = 500, "internal"
             raise
         finally:
-            self._service.metrics.record(status, code, time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            self._service.metrics.record(status, code, seconds)
+            with contextlib.suppress(RequestError):
+                self._find(request).requests.record(seconds, ok=status == 200)
 
     async def drain(self) -> None:
         """Until every request in progress is answered."""
@@ -99,20 +104,12 @@ class Inference:
             self._running -= 1
             self._bytes -= size
 
-    async def _infer(self, message: Message, voucher: Mapping[str, Any], peer: str) -> Message:
-        served = self._service.catalog.find(model_route(message.model_name, message.model_version))
-        started = time.perf_counter()
-        try:
-            response = await self._answer(served, message, voucher, peer)
-        except BaseException:
-            served.requests.record(time.perf_counter() - started, ok=False)
-            raise
-        served.requests.record(time.perf_counter() - started, ok=True)
-        return response
+    def _find(self, message: Message) -> Served:
+        """Raises NotFound."""
+        return self._service.catalog.find(model_route(message.model_name, message.model_version))
 
-    async def _answer(
-        self, served: Served, message: Message, voucher: Mapping[str, Any], peer: str
-    ) -> Message:
+    async def _answer(self, message: Message, voucher: Mapping[str, Any], peer: str) -> Message:
+        served = self._find(message)
         engine = self._service.admit_version(served).engine
         request = await self._read(message, voucher, engine)
         answer = await self._service.answer(served, request, peer=peer)

@@ -99,9 +99,11 @@ class Methods:
     # Inference
 
     async def model_infer(self, request: Message, context: Any) -> Message:
-        voucher = voucher_parameters(metadata_value(context.invocation_metadata(), VOUCHER))
+        given = metadata_value(context.invocation_metadata(), VOUCHER)
         try:
-            return await self.inference.infer(request, voucher, peer_host(context.peer()))
+            return await self.inference.infer(
+                request, lambda: voucher_parameters(given), peer_host(context.peer())
+            )
         except PaymentError as error:
             served = self.service.catalog.find(model_route(request.model_name, request.model_version))
             told = payment_metadata(self.service, served, error.consumer)
@@ -113,17 +115,12 @@ class Methods:
         """One response for each request, in their order; a refused request does not end the stream, but that
         none comes for long: a stream counts among all calls at once."""
         peer = peer_host(context.peer())
-        with_metadata = metadata_value(context.invocation_metadata(), VOUCHER) is not None
+        given = metadata_value(context.invocation_metadata(), VOUCHER)
         async for request in _while_used(requests, self.inference.idle_seconds):
             response = load_messages().ModelStreamInferResponse()
             try:
-                if with_metadata:
-                    raise InputError(
-                        f"{VOUCHER} in metadata pays for one request; send each request of a stream with its "
-                        f"own voucher in its parameters",
-                        code="input_voucher",
-                    )
-                response.infer_response.CopyFrom(await self.inference.infer(request, {}, peer))
+                answer = await self.inference.infer(request, lambda: _no_voucher(given), peer)
+                response.infer_response.CopyFrom(answer)
             except Exception as error:
                 response.error_message = details(answer_error(error, "ModelStreamInfer"))
                 response.infer_response.id = request.id
@@ -150,6 +147,17 @@ class Methods:
 
     def _check_operator(self, context: Any, what: str) -> None:
         self.token.check(metadata_value(context.invocation_metadata(), AUTHORIZATION), what)
+
+
+def _no_voucher(given: str | None) -> Mapping[str, Any]:
+    """Of a stream's metadata. Raises InputError."""
+    if given is not None:
+        raise InputError(
+            f"{VOUCHER} in metadata pays for one request; send each request of a stream with its own voucher "
+            "in its parameters",
+            code="input_voucher",
+        )
+    return {}
 
 
 async def _while_used(requests: AsyncIterator[Message], idle_seconds: float) -> AsyncIterator[Message]:

@@ -329,9 +329,9 @@ class Connection(asyncio.Protocol):
 
     def _refuse(self, exchange: Exchange, error: Exception, length: int | None) -> None:
         """Answer in its turn, without serving it: after its body if that is short, else before."""
+        exchange.refusal = self._app.refuse(error, exchange.request)
         self._release(exchange)
         exchange.parts = []
-        exchange.refusal = self._app.refuse(error, exchange.request)
         chunked = b"transfer-encoding" in exchange.request.headers
         if (
             exchange.size > limits_of.DRAINED
@@ -370,9 +370,9 @@ class Connection(asyncio.Protocol):
         if self._is_closing or self._has_ended or self._drained is not None:
             self.abort()
         elif self._incoming is not None and not self._in_head:
-            self._release(self._incoming)
             late = limits_of.body_too_slow(self._limits)
             self._incoming.refusal = self._app.refuse(late, self._incoming.request)
+            self._release(self._incoming)
             self._refuse_now(self._incoming)
         else:
             self._close()

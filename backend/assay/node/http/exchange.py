@@ -132,7 +132,8 @@ class Application(Protocol):
         """The request is whole: `exchange.reply` is due."""
 
     def end(self, exchange: Exchange) -> None:
-        """Called once for every exchange that `begin` took, however it ended."""
+        """Called once for every exchange that `begin` took, however it ended; it has a `refusal` if that came
+        amid its body."""
 
     def refuse(self, error: Exception, request: Request | None) -> Reply:
         """The reply that an error becomes."""

@@ -1,8 +1,9 @@
 """The statistics extension of the Open Inference Protocol: what each version has done, as Triton tells it.
 
-Source: Triton's `extension_statistics`. `success` and `fail` are requests since the node started; the rest
-are runs since the version was last loaded. An inference is a row. Taking tensors apart and putting them
-together is part of `compute_infer`; there is no response cache.
+Source: Triton's `extension_statistics`. `success` and `fail` are requests since the node started, by whatever
+protocol and payment; what was refused, however early, has failed. The rest are runs since the version was
+last loaded. An inference is a row. Taking tensors apart and putting them together is part of
+`compute_infer`; there is no response cache.
 """
 
 from __future__ import annotations

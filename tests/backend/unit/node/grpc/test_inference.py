@@ -88,7 +88,9 @@ class World:
         return made
 
     def ask(self, name: str = "m", voucher: Mapping[str, Any] | None = None) -> Any:
-        return asyncio.ensure_future(self.inference.infer(self.message(name), voucher or {}, "127.0.0.1"))
+        return asyncio.ensure_future(
+            self.inference.infer(self.message(name), lambda: voucher or {}, "127.0.0.1")
+        )
 
 
 async def settled() -> None:
@@ -98,12 +100,13 @@ async def settled() -> None:
 
 def test_infer__more_at_once_than_allowed__busy() -> None:
     async def run() -> None:
-        world = World(max_concurrent=2)
+        world = World(max_concurrent=1)
         asked = [world.ask() for _ in range(3)]
         await settled()
         with pytest.raises(Unavailable) as caught:
             await asked[2]
         assert caught.value.code == "busy"
+        assert world.served.requests.failed == 1
         world.service.go.set()
         replies = await asyncio.gather(*asked[:2])
         assert all(reply.raw_output_contents[0] == X.tobytes() for reply in replies)
