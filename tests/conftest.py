@@ -6,12 +6,15 @@ marked `network`; all others reach 127.0.0.1 and nothing else.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import hypothesis
 import pytest
+from httpx._config import create_ssl_context
 
 from tests.support.postgresql import CURE, Cluster, cluster, find_binaries
 
@@ -19,6 +22,10 @@ DEEP = bool(os.environ.get("ASSAY_DEEP"))
 """Set by `scripts/test --deep`: long fuzzing, and the tests marked `deep`."""
 CLOSED_FOLDERS = frozenset(("unit", "stateful", "scripts"))
 TESTS = Path(__file__).parent
+
+# Reading the certificate authorities takes a client 25 ms, which tests that ask until something is so would spend
+# again and again, on plain HTTP.
+httpx._transports.default.create_ssl_context = functools.cache(create_ssl_context)
 
 hypothesis.settings.register_profile("default", deadline=None, print_blob=True)
 hypothesis.settings.register_profile("deep", deadline=None, print_blob=True, max_examples=1_000)
