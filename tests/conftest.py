@@ -23,8 +23,8 @@ DEEP = bool(os.environ.get("ASSAY_DEEP"))
 CLOSED_FOLDERS = frozenset(("unit", "stateful", "scripts"))
 TESTS = Path(__file__).parent
 
-# Reading the certificate authorities takes a client 25 ms, which tests that ask until something is so would spend
-# again and again, on plain HTTP.
+# Reading the certificate authorities takes a client 25 ms, which tests that ask until something is so would
+# spend again and again, on plain HTTP.
 httpx._transports.default.create_ssl_context = functools.cache(create_ssl_context)
 
 hypothesis.settings.register_profile("default", deadline=None, print_blob=True)
