@@ -86,7 +86,8 @@ class LimitsConfig(Section):
     max_concurrent: int = Field(
         default=256,
         ge=1,
-        description="requests being answered; above [engines] max_waiting, which is shared",
+        description="places of requests whose consumer is known, from admission to receipt; a consumer may "
+        "hold as many as are free. Above [engines] max_waiting: each has one while it is run and written",
     )
     max_connections: int = Field(default=1024, ge=1)
     max_mib_in_progress: int = Field(default=256, ge=1)

@@ -64,8 +64,11 @@ class HotPath:
         public = wants_public(parameters) if "public" in parameters else False
         rows = served.exact.check_inputs(admitted.engine.inputs, request.inputs) if served.exact else 0
         terms = parse_terms(parameters, admitted.price, service.node, served.version_id)
+        places, peer = service.places, exchange.request.peer
+        consumer = terms.consumer if terms.voucher is not None else Address(f"ip:{peer}")
+        places.check(consumer)
         if terms.voucher is not None:
-            service.suspicion.check(exchange.request.peer)
+            service.suspicion.check(peer)
         try:
             ticket = service.gate.admit_now(terms, served.version_id, admitted.price, input_hash)
         except PaymentError as error:
@@ -76,13 +79,14 @@ class HotPath:
         flight = Flight(self, exchange)
         flight.served, flight.engine, flight.writer, flight.name = served, admitted.engine, writer, route.name
         flight.request, flight.input_hash, flight.ticket = request, input_hash, ticket
-        flight.rows, flight.public = rows, public
+        flight.rows, flight.public, flight.consumer = rows, public, consumer
         flight.moved = now = perf_counter()
         service.metrics.stages["admit"].observe(now - exchange.started)
-        consumer = terms.consumer if terms.voucher is not None else Address(f"ip:{exchange.request.peer}")
+        places.take(consumer)
         try:
             admitted.engine.submit(Job(request.inputs, consumer, flight.ran))
         except BaseException as error:
+            places.free(consumer)
             service.gate.give_up(ticket, error)
             raise
         return True
@@ -102,6 +106,7 @@ class Flight:
     """One request between its callbacks."""
 
     __slots__ = (
+        "consumer",
         "engine",
         "exchange",
         "input_hash",
@@ -126,6 +131,8 @@ class Flight:
     ticket: Ticket
     rows: int
     public: bool
+    consumer: Address
+    """Whose place it holds."""
     moved: float
     """When it went from one stage to the next."""
     result: Result
@@ -168,6 +175,7 @@ class Flight:
             return
         path, exchange = self.path, self.exchange
         service = path.service
+        service.places.free(self.consumer)
         service.gate.finish(self.ticket, outcome)
         service.metrics.receipts.inc()
         self._ends("log")
@@ -192,5 +200,6 @@ class Flight:
                 "voucher has paid for another request already; sign a new one with a greater amount",
                 code="voucher_stale",
             )
+        self.path.service.places.free(self.consumer)
         self.path.service.gate.give_up(self.ticket, error)
         self.path.refused(self.exchange, error)

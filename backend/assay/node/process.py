@@ -42,6 +42,7 @@ from assay.node.operator_token import load_token
 from assay.node.payments.chain_ledger import ChainLedger
 from assay.node.payments.follower import Follower
 from assay.node.payments.gate import Gate
+from assay.node.places import Places
 from assay.node.receipts.database import SqliteDatabase
 from assay.node.receipts.journal_mark import open_journal
 from assay.node.receipts.journal_writer import JournalWriter
@@ -189,6 +190,7 @@ class NodeProcess:
             metrics=metrics,
             max_elements=limits.max_elements,
             request_log=RequestLog(config.logs.requests, config.logs.slow_seconds),
+            places=Places(limits.max_concurrent),
         )
         app = Server(
             service,

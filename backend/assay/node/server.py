@@ -49,7 +49,7 @@ class Server:
         self._service = service
         self._hot_path = HotPath(service, service.max_elements, self._ended, self._refuse)
         self._metrics = service.metrics
-        self._admission = Admission(limits.max_concurrent, limits.max_bytes_in_progress)
+        self._admission = Admission(limits.max_bytes_in_progress)
         self._paths: dict[bytes, ModelRoute] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.endpoints = Endpoints(service, info, lambda: self.stopping)
@@ -87,13 +87,15 @@ class Server:
 
     def serve(self, exchange: Exchange) -> None:
         target = exchange.target
-        if isinstance(target, ModelRoute) and (
-            not self._start(exchange) or self._serve_now(exchange, target)
-        ):
-            return
-        work = (
-            self._infer(exchange, target) if isinstance(target, ModelRoute) else self._run(exchange, target)
-        )
+        if isinstance(target, ModelRoute):
+            self._admission.start(exchange.request.peer, exchange.reserved)
+            exchange.is_started = True
+            self._metrics.concurrent.inc()
+            if self._serve_now(exchange, target):
+                return
+            work = self._infer(exchange, target)
+        else:
+            work = self._run(exchange, target)
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -123,17 +125,6 @@ class Server:
         exchange.reply(reply)
 
     # Inference
-
-    def _start(self, exchange: Exchange) -> bool:
-        """Whether there is a place for it; else it is refused."""
-        try:
-            self._admission.start(exchange.request.peer, exchange.reserved)
-        except Unavailable as error:
-            self._refuse(exchange, error)
-            return False
-        exchange.is_started = True
-        self._metrics.concurrent.inc()
-        return True
 
     def _serve_now(self, exchange: Exchange, route: ModelRoute) -> bool:
         """By the hot path, if it is for there."""

@@ -17,6 +17,7 @@ from assay.commitments.public_data import ReceiptData, named_tensors
 from assay.commitments.tensors import commit_tensors
 from assay.node.engines.engine import Engine, Result, run_job
 from assay.node.errors import InputError, NotFound, NotReproducible, PaymentError, Unavailable, VersionRevoked
+from assay.node.http.exchange import Limits
 from assay.node.models.catalog import Catalog, Served
 from assay.node.observability.metrics import Metrics
 from assay.node.observability.request_log import RequestLog
@@ -26,6 +27,7 @@ from assay.node.payments.follower import Follower
 from assay.node.payments.gate import Gate, Ticket
 from assay.node.payments.suspicion import Suspicion
 from assay.node.payments.terms import Terms, parse_terms
+from assay.node.places import Places
 from assay.node.receipts.entries import Acknowledge, ChannelKey, Issue, LoggedReceipt
 from assay.node.receipts.log import ReceiptLog
 from assay.node.receipts.writer import ReceiptWriter
@@ -70,6 +72,7 @@ class Service:
         metrics: Metrics,
         max_elements: int,
         request_log: RequestLog | None = None,
+        places: Places | None = None,
     ) -> None:
         self.domain = domain
         self.node = node
@@ -84,6 +87,7 @@ class Service:
         self.max_elements = max_elements
         self.request_log = request_log or RequestLog()
         self.suspicion = Suspicion()
+        self.places = places or Places(Limits().max_concurrent)
         self.unguarded: dict[Hash32, str] = {}
         """Priced versions that are closed, with what was seen of them."""
 
@@ -154,6 +158,8 @@ class Service:
         is_public = wants_public(request.parameters)
         rows = served.exact.check_inputs(admitted.engine.inputs, request.inputs) if served.exact else 0
         terms = parse_terms(request.parameters, admitted.price, self.node, served.version_id)
+        taker = Address(f"ip:{peer}") if terms.voucher is None and peer else terms.consumer
+        self.places.check(taker)
         if terms.voucher is not None:
             self.suspicion.check(peer)
         try:
@@ -166,17 +172,17 @@ class Service:
         stages, at = self.metrics.stages, perf_counter()
         stages["admit"].observe(at - started)
         try:
-            taker = Address(f"ip:{peer}") if terms.voucher is None and peer else terms.consumer
-            result = await run_job(admitted.engine, request.inputs, taker)
-            if served.exact:
-                served.exact.check_outputs(admitted.engine.outputs, result.outputs, rows)
-            oip.requested_outputs(request, admitted.engine.outputs, result.outputs)
-            stages["run"].observe(perf_counter() - at)
-            logged, at = ticket.repeated, perf_counter()
-            if logged is None:
-                data = receipt_content(admitted.engine, request.inputs, result) if served.exact else None
-                logged = await self._issue(ticket, terms, input_hash, result, data, public=is_public)
-                stages["log"].observe(perf_counter() - at)
+            with self.places.held(taker):
+                result = await run_job(admitted.engine, request.inputs, taker)
+                if served.exact:
+                    served.exact.check_outputs(admitted.engine.outputs, result.outputs, rows)
+                oip.requested_outputs(request, admitted.engine.outputs, result.outputs)
+                stages["run"].observe(perf_counter() - at)
+                logged, at = ticket.repeated, perf_counter()
+                if logged is None:
+                    data = receipt_content(admitted.engine, request.inputs, result) if served.exact else None
+                    logged = await self._issue(ticket, terms, input_hash, result, data, public=is_public)
+                    stages["log"].observe(perf_counter() - at)
         except BaseException as error:
             self.gate.give_up(ticket, error)
             raise

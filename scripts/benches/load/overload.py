@@ -33,6 +33,8 @@ RECEIPT = struct.Struct("<IQ32s")
 """(caller, sequence, digest)."""
 DRAIN_SECONDS = 20.0
 _CODE = re.compile(rb'"code":\s*"([a-z_]+)"')
+_REASON = re.compile(rb'"error":\s*"([^";,]{1,80})')
+_NUMBER = re.compile(r"[0-9]+")
 _RETRY_AFTER = re.compile(rb"^retry-after: *[0-9]+\r?$", re.IGNORECASE | re.MULTILINE)
 
 
@@ -94,6 +96,8 @@ class Tally:
     """Not sent, for the caller had its limit under way or no connection was free."""
     refused: list[Counter[str]]
     """By status and code."""
+    reasons: Counter[str]
+    """What the refusals said, without their numbers."""
     broken: list[int]
     """Connections that ended under a request."""
     without_retry_after: int = 0
@@ -104,7 +108,7 @@ class Tally:
     @classmethod
     def of(cls, callers: int) -> Tally:
         zeros = [[0] * callers for _ in range(4)]
-        return cls(zeros[0], zeros[1], zeros[2], [Counter() for _ in range(callers)], zeros[3])
+        return cls(zeros[0], zeros[1], zeros[2], [Counter() for _ in range(callers)], Counter(), zeros[3])
 
 
 @dataclass(frozen=True)
@@ -247,7 +251,9 @@ class Overload:
 
     def _refuse(self, which: int, status: int, answer: bytes) -> None:
         code = _CODE.search(answer)
+        reason = _REASON.search(answer)
         self._tally.refused[which][f"{status} {code[1].decode() if code else ''}".strip()] += 1
+        self._tally.reasons[_NUMBER.sub("#", reason[1].decode()) if reason else ""] += 1
         if status == 503:
             head = answer.partition(b"\r\n\r\n")[0]
             self._tally.without_retry_after += _RETRY_AFTER.search(head) is None

@@ -24,6 +24,8 @@ ReadVoucher = Callable[[], Mapping[str, Any]]
 """What a call's metadata says of its voucher. Raises RequestError."""
 SMALL_MESSAGE: Final = 65_536
 """Requests up to this many bytes are decoded in the event loop."""
+IN_PROGRESS: Final = 2
+"""Times `max_concurrent`: half are left to requests whose consumer is not known, which hold no place yet."""
 
 
 def model_route(name: str, version: str) -> Route:
@@ -94,7 +96,10 @@ class Inference:
         if self._is_stopping():
             raise Unavailable("this node is stopping; use another node")
         limits = self._limits
-        if self._running >= limits.max_concurrent or self._bytes + size > limits.max_bytes_in_progress:
+        if (
+            self._running >= IN_PROGRESS * limits.max_concurrent
+            or self._bytes + size > limits.max_bytes_in_progress
+        ):
             raise Unavailable("this node is at its limit of requests in progress; try again", code="busy")
         self._running += 1
         self._bytes += size

@@ -11,7 +11,7 @@ import grpc
 
 from assay.errors import ConfigurationError
 from assay.node.errors import Unsupported
-from assay.node.grpc.inference import Inference
+from assay.node.grpc.inference import IN_PROGRESS, Inference
 from assay.node.grpc.messages import PACKAGE, Message, load_messages
 from assay.node.grpc.methods import Method, Methods
 from assay.node.grpc.statuses import abort
@@ -77,7 +77,7 @@ class GrpcServer:
                 ("grpc.max_connection_age_grace_ms", round(age_grace_seconds * 1000)),
             ],
             # of all methods; ModelInfer itself answers `busy` before that
-            maximum_concurrent_rpcs=2 * limits.max_concurrent + _STREAMS,
+            maximum_concurrent_rpcs=2 * IN_PROGRESS * limits.max_concurrent + _STREAMS,
         )
         self._server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler(SERVICE, _handlers(methods)),)

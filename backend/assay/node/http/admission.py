@@ -1,8 +1,8 @@
-"""What inference requests hold of the node: bytes from their head on, a place when they are whole. Pure.
+"""The memory that bodies of inference requests take from their heads on. Pure.
 
-A request whose body is still coming takes room in memory, and no place among those that are answered: it
-costs nothing to send a head and nothing after it. Of the room, a host's requests that are not in their turn
-yet may take as much as they leave free, so that one host cannot keep all others from being heard.
+Of the room, a host's requests that are not in their turn yet may take as much as they leave free, so that one
+host, which sends heads and nothing after them, cannot keep all others from being heard. How many are in
+progress is bounded by the connections, each of which has one, until it is known whose they are (`Places`).
 """
 
 from __future__ import annotations
@@ -14,11 +14,9 @@ from assay.node.errors import Unavailable
 
 @dataclass(slots=True)
 class Admission:
-    """`max_bytes`: of all bodies, whole or not; `max_running`: requests that are being answered."""
+    """`max_bytes`: of all bodies, whole or not."""
 
-    max_running: int
     max_bytes: int
-    running: int = 0
     bytes: int = 0
     _coming: dict[str, int] = field(default_factory=dict)
     """Bytes by host; of no host that has none."""
@@ -34,11 +32,8 @@ class Admission:
             self._coming[host] = coming + size
 
     def start(self, host: str, size: int) -> None:
-        """It is whole and in its turn. Raises Unavailable `busy`; else it goes to `finish`."""
-        if self.running >= self.max_running:
-            raise Unavailable("this node is at its limit of requests in progress; try again", code="busy")
+        """It is whole and in its turn; it goes to `finish`."""
         self._arrived(host, size)
-        self.running += 1
 
     def forget(self, host: str, size: int) -> None:
         """It was not started."""
@@ -47,7 +42,6 @@ class Admission:
 
     def finish(self, size: int) -> None:
         """It was started, and is answered or given up."""
-        self.running -= 1
         self.bytes -= size
 
     def _arrived(self, host: str, size: int) -> None:

@@ -26,7 +26,8 @@ class Limits:
     max_body: int = 16 << 20
     max_json: int = 4 << 20
     max_concurrent: int = 256
-    """Requests that are being answered: above what engines let wait, who refuse by consumer."""
+    """Requests that have a place (`Places`, which refuses by consumer): others are read and looked at, one on
+    each connection, until it is known whose they are."""
     max_bytes_in_progress: int = 256 << 20
     max_connections: int = 1024
     head_seconds: float = 20.0

@@ -1,8 +1,7 @@
-"""What requests hold of a node: bytes by host while they come, a place when they are whole."""
+"""The memory that bodies take: by host while they come."""
 
 from __future__ import annotations
 
-import pytest
 from assay.node.errors import Unavailable
 from assay.node.http.admission import Admission
 from hypothesis import given
@@ -18,41 +17,22 @@ def refused(admission: Admission, host: str, size: int) -> bool:
     return False
 
 
-def test_expect__heads_without_bodies__leave_every_place_free() -> None:
-    admission = Admission(max_running=2, max_bytes=1 << 20)
-    for _ in range(1000):
-        admission.expect("slow", 10)
-    assert admission.running == 0
-    admission.expect("other", 10)
-    admission.start("other", 10)
-    admission.expect("other", 10)
-    admission.start("other", 10)
-    admission.expect("other", 10)
-    with pytest.raises(Unavailable) as caught:
-        admission.start("other", 10)
-    assert caught.value.code == "busy"
-    admission.forget("other", 10)
-    admission.finish(10)
-    admission.expect("other", 10)
-    admission.start("other", 10)
-
-
 def test_expect__one_host_claims_all_bytes__gets_half_and_leaves_the_rest_to_others() -> None:
-    admission = Admission(max_running=1, max_bytes=100)
+    admission = Admission(max_bytes=100)
     assert [refused(admission, "slow", 10) for _ in range(8)] == [False] * 5 + [True] * 3
     assert not refused(admission, "other", 50)
     assert refused(admission, "third", 1)
 
 
 def test_expect__one_body_as_large_as_the_limit__is_taken_when_nothing_else_is_held() -> None:
-    admission = Admission(max_running=1, max_bytes=100)
+    admission = Admission(max_bytes=100)
     assert refused(admission, "a", 101)
     assert not refused(admission, "a", 100)
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 40), st.integers(0, 3)), max_size=80))
 def test_admission__any_order__keeps_both_bounds_and_ends_empty(work: list[tuple[str, int, int]]) -> None:
-    admission = Admission(max_running=3, max_bytes=100)
+    admission = Admission(max_bytes=100)
     coming: list[tuple[str, int]] = []
     running: list[int] = []
     for host, size, step in work:
@@ -60,17 +40,13 @@ def test_admission__any_order__keeps_both_bounds_and_ends_empty(work: list[tuple
             if not refused(admission, host, size):
                 coming.append((host, size))
         elif step == 2 and coming:
-            try:
-                admission.start(*coming[0])
-                running.append(coming.pop(0)[1])
-            except Unavailable:
-                assert len(running) == 3
+            admission.start(*coming[0])
+            running.append(coming.pop(0)[1])
         elif running:
             admission.finish(running.pop())
-        assert admission.running == len(running) <= 3
         assert admission.bytes == sum(running) + sum(size for _, size in coming) <= 100
     for host, size in coming:
         admission.forget(host, size)
     for size in running:
         admission.finish(size)
-    assert admission == Admission(3, 100)
+    assert admission == Admission(100)

@@ -1,0 +1,60 @@
+"""Places for requests in progress, parted among consumers. Pure.
+
+From its admission until its receipt is durable a request holds one, wherever it waits: for a version, in a
+run, for the disk. As with a version's queue, a consumer may hold as many as it leaves free (dynamic
+thresholds: Choudhury and Hahne, 1998), so that however many ask for more, a newcomer finds one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from assay.node.errors import Unavailable
+from assay.types import Address
+
+
+@dataclass(slots=True)
+class Places:
+    """`limit` of them, of all protocols and versions together. Requests whose consumer is not known yet hold
+    none, and are bounded by who reads them."""
+
+    limit: int
+    taken: int = 0
+    _held: dict[Address, int] = field(default_factory=dict)
+    """Of no consumer that has none."""
+
+    def check(self, consumer: Address) -> None:
+        """What `take` would say, of somebody whose name is not proven: nothing is counted. Raises Unavailable
+        `busy`."""
+        held = self._held.get(consumer, 0)
+        if held >= self.limit - self.taken:
+            raise Unavailable(
+                f"{self.taken} requests are in progress here, {held} of them yours; ask again later, with "
+                "fewer at a time, or ask another node",
+                code="busy",
+            )
+
+    def take(self, consumer: Address) -> None:
+        """For a consumer who is proven. Raises Unavailable `busy`; else the place goes to `free`."""
+        self.check(consumer)
+        self._held[consumer] = self._held.get(consumer, 0) + 1
+        self.taken += 1
+
+    def free(self, consumer: Address) -> None:
+        left = self._held[consumer] - 1
+        if left:
+            self._held[consumer] = left
+        else:
+            del self._held[consumer]
+        self.taken -= 1
+
+    @contextmanager
+    def held(self, consumer: Address) -> Iterator[None]:
+        """A place inside the block. Raises Unavailable `busy`."""
+        self.take(consumer)
+        try:
+            yield
+        finally:
+            self.free(consumer)
