@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, cast
+from typing import ClassVar, Final, cast
 
 from assay.chain import views
 from assay.chain.client import BlockId
 from assay.chain.contract import Contract
 from assay.chain.deployments import TOKEN
 from assay.chain.values import Call
+from assay.commitments.identifiers import address_word, keccak
+from assay.errors import ContractRevert
 from assay.types import Address, Hash32, VersionStatus
+
+AUTHORIZATION_STATE: Final = keccak(b"authorizationState(address,bytes32)")[:4]
+"""Selector (EIP-3009)."""
 
 
 class ModelRegistry(Contract):
@@ -144,6 +149,16 @@ class Token(Contract):
 
     def allowance(self, owner: Address, spender: Address, block: BlockId = "latest") -> int:
         return cast(int, self.read("allowance", owner, spender, block=block))
+
+    def is_authorization_used(self, payer: Address, nonce: Hash32, block: BlockId = "latest") -> bool:
+        """Whether a transfer by authorization (EIP-3009) was made, or taken back, under the payer's nonce.
+
+        Raises ContractRevert if the token has none. By selector: the ABI of a deployment may be ERC-20's.
+        """
+        answer = self.client.call(self.address, AUTHORIZATION_STATE + address_word(payer) + nonce, block)
+        if len(answer) != 32:
+            raise ContractRevert(f"token: {self.address} has no transfers by authorization (EIP-3009)")
+        return any(answer)
 
     def decimals(self) -> int:
         return cast(int, self.read("decimals"))

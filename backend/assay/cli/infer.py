@@ -11,7 +11,8 @@ from rich.text import Text
 from assay.cli.connect import Connection, Money, connection_options
 from assay.cli.output import command_errors, console, emit_json, emit_table, json_option, progress_console
 from assay.cli.tensors_io import read_inputs, summary, to_plain, write_outputs
-from assay.client import AutoFund, Client, Result
+from assay.client import AutoFund, Client, Pay, PriceTooHigh, Result
+from assay.errors import RequestError
 
 
 @click.command()
@@ -23,7 +24,16 @@ from assay.client import AutoFund, Client, Result
 @click.option(
     "--receipt", "receipt_path", type=click.Path(dir_okay=False, path_type=Path), help="write the receipt"
 )
-@click.option("--max-price", help="most that this answer may cost, in tokens")
+@click.option(
+    "--max-price", help="most that this answer may cost, in tokens; more is asked about, where you can answer"
+)
+@click.option(
+    "--pay",
+    type=click.Choice([str(way) for way in Pay]),
+    default=str(Pay.VOUCHER),
+    show_default=True,
+    help="voucher: from an escrow with the node; x402: from the account, for this request alone",
+)
 @click.option("--auto-fund", help="deposit this many tokens at a time when the escrow is short")
 @click.option("--auto-fund-total", help="never deposit more than this in all; default: one deposit")
 @click.option("--private", is_flag=True, help="keep inputs and outputs off this machine's disk")
@@ -40,6 +50,7 @@ def command(
     out: Path | None,
     receipt_path: Path | None,
     max_price: str | None,
+    pay: str,
     auto_fund: str | None,
     auto_fund_total: str | None,
     private: bool,
@@ -50,8 +61,13 @@ def command(
     """Send FILE to the best node that offers MODEL (publisher/name or publisher/name@version).
 
     The receipt is checked before it is acknowledged and is kept in the data folder; `assay receipt verify
-    DIGEST` explains later what became of it.
+    DIGEST` explains later what became of it. By x402 nothing is deposited before; without --max-price every
+    price is asked about. An answer that got lost is fetched by the same command, and paid once.
     """
+    if pay == Pay.X402 and (auto_fund, auto_fund_total) != (None, None):
+        raise RequestError(
+            "--auto-fund is for vouchers; x402 pays from the account, and --max-price bounds it"
+        )
     inputs = read_inputs(source)
     with connection.open() as client:
         money = Money.of(client)
@@ -59,11 +75,30 @@ def command(
             allowed = AutoFund(money.parse(auto_fund), money.parse(auto_fund_total or auto_fund))
             client.purse.auto_fund = allowed
         bound = None if max_price is None else money.parse(max_price)
-        result = client.infer(model, inputs, max_price=bound, private=private, public=public)
+
+        def infer(most: int | None) -> Result:
+            return client.infer(model, inputs, max_price=most, private=private, public=public, pay=pay)
+
+        try:
+            result = infer(bound)
+        except PriceTooHigh as error:
+            if as_json or source == "-" or not agrees(money.show(error.cheapest), max_price, pay):
+                raise
+            result = infer(error.cheapest)
         for attempt in result.attempts:
             progress_console().print(Text("note", "yellow"), attempt, soft_wrap=True)
         _save(result, out, receipt_path)
         _show(client, result, money, out, as_json)
+
+
+def agrees(price: str, max_price: str | None, pay: str) -> bool:
+    """Asks whether a price above --max-price is paid; no answer is no."""
+    bound = "" if max_price is None else f", more than --max-price {max_price}"
+    try:
+        return click.confirm(f"The cheapest answer costs {price}{bound}. Pay it by {pay}?", err=True)
+    except click.Abort:
+        click.echo(err=True)
+        return False
 
 
 def _save(result: Result, out: Path | None, receipt_path: Path | None) -> None:
@@ -84,6 +119,8 @@ def _show(client: Client, result: Result, money: Money, out: Path | None, as_jso
             "recovered": result.is_recovered,
             "receipt": result.receipt_file(),
         }
+        if result.payment is not None:
+            data["payment"] = result.payment
         emit_json(data if out else data | {"outputs": to_plain(result.outputs)})
         return
     rows = [(name, array.dtype, list(array.shape), summary(array)) for name, array in result.outputs.items()]
@@ -95,5 +132,8 @@ def _show(client: Client, result: Result, money: Money, out: Path | None, as_jso
         soft_wrap=True,
     )
     console().print(f"receipt 0x{result.digest.hex()}", soft_wrap=True)
+    if result.payment is not None:
+        name, transaction = result.payment["payment"], result.payment["transaction"]
+        console().print(f"paid by x402, payment {name} in transaction {transaction}", soft_wrap=True)
     if result.is_recovered:
         console().print("an interrupted request had paid for this answer; nothing more was paid")

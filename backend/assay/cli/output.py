@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from assay.errors import AssayError, RequestError
+from assay.errors import AssayError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -62,9 +62,9 @@ def command_errors(function: Callable[P, R]) -> Callable[P, R]:
         try:
             return function(*args, **kwargs)
         except AssayError as error:
-            cure = error.cure if isinstance(error, RequestError) else ""
+            cure = getattr(error, "cure", "")
             if kwargs.get("as_json"):
-                code = error.code if isinstance(error, RequestError) else type(error).__name__
+                code = getattr(error, "code", "") or type(error).__name__
                 emit_json({"error": str(error), "code": code} | ({"cure": cure} if cure else {}))
             else:
                 progress_console().print(Text("error", "red"), error, soft_wrap=True)

@@ -4,6 +4,7 @@ receipt.
 
 from assay.client.client import Client
 from assay.client.errors import (
+    BalanceShort,
     ChannelBlocked,
     EscrowShort,
     InputInvalid,
@@ -11,16 +12,21 @@ from assay.client.errors import (
     NodeRefused,
     NodeUnreachable,
     NoNodes,
+    NotSold,
+    PaymentOpen,
+    PaymentRefused,
     PriceTooHigh,
     ReceiptRefused,
     VersionRevoked,
 )
 from assay.client.escrow import AutoFund
+from assay.client.requests import Pay
 from assay.client.result import Result
 from assay.client.verify import Report, Step, verify_receipt
 
 __all__ = [
     "AutoFund",
+    "BalanceShort",
     "ChannelBlocked",
     "Client",
     "EscrowShort",
@@ -29,6 +35,10 @@ __all__ = [
     "NoNodes",
     "NodeRefused",
     "NodeUnreachable",
+    "NotSold",
+    "Pay",
+    "PaymentOpen",
+    "PaymentRefused",
     "PriceTooHigh",
     "ReceiptRefused",
     "Report",

@@ -99,9 +99,9 @@ class ChannelState:
         """The voucher that says "all receipts so far are accepted", or None if the node knows already.
 
         It promises nothing new: the amount is what is charged, or what the node holds already if that is
-        more.
+        more. Who never promised anything (all was paid by x402) has nothing to say.
         """
-        if self.acknowledged >= self.count:
+        if self.acknowledged >= self.count or not self.signed:
             return None
         amount = max(self.charged, min(node_holds, self.signed))
         return Voucher(self.consumer, self.node, self.version_id, amount, self.count)
@@ -143,6 +143,13 @@ def accept(state: ChannelState, request: Pending, receipt: Receipt) -> ChannelSt
         pending=None,
         released=_still_payable(state, charged, request),
     )
+
+
+def accept_prepaid(state: ChannelState, receipt: Receipt) -> ChannelState:
+    """A receipt that an x402 payment bought has been checked: counted and numbered, not charged."""
+    if receipt.sequence != state.sequence + 1:
+        raise ValueError(f"sequence {receipt.sequence} does not follow {state.sequence}")
+    return replace(state, count=state.count + 1, sequence=receipt.sequence)
 
 
 def _still_payable(state: ChannelState, charged: int, answered: Pending | None = None) -> tuple[Pending, ...]:

@@ -22,6 +22,7 @@ from assay.chain.keys import load_key
 from assay.chain.outbox import Outbox
 from assay.chain.sender import Sender
 from assay.client.accelerator import Accelerator
+from assay.client.buying import Buyer
 from assay.client.copies import copy_of
 from assay.client.directory import Directory, Health, NodeOffer
 from assay.client.errors import (
@@ -31,21 +32,23 @@ from assay.client.errors import (
     NodeRefused,
     NodeUnreachable,
     NoNodes,
+    NotSold,
     PriceTooHigh,
     ReceiptRefused,
-    VersionRevoked,
+    summarise,
 )
 from assay.client.escrow import AutoFund, Purse
-from assay.client.requests import Answer, Target, Work
+from assay.client.requests import Answer, Pay, Target, Work
 from assay.client.resolve import Manifests, ResolvedVersion, Resolver
 from assay.client.result import Result
 from assay.client.session import Session
 from assay.client.store import Store
-from assay.client.transport import NodeHttp, model_path
+from assay.client.transport import NodeHttp, model_path, parse_specs
+from assay.client.wallet import Wallet
 from assay.client.wire import match_inputs
 from assay.commitments.identifiers import checksum_address
 from assay.commitments.signing import SigningKey
-from assay.commitments.tensors import OIP_TO_ONNX, commit_tensors
+from assay.commitments.tensors import commit_tensors
 from assay.errors import AssayError, ConfigurationError, RequestError
 from assay.types import Address, Assurance, Hash32, TensorSpec
 
@@ -57,6 +60,8 @@ ESCROW_PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, None)
 Signature = tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]
 """Inputs and outputs of a version, in order."""
 CHANGED = "offer_changed"
+FAILS_OVER = (NodeUnreachable, NodeRefused, ReceiptRefused, ChannelBlocked, EscrowShort, NotSold)
+"""What is wrong with one node: another one may be asked."""
 LOCAL_RPC = ("http://127.0.0.1:8545",)
 
 
@@ -108,6 +113,7 @@ class Client:
             self.domain, self.key, self.store, self.http, self.directory.was_signer,
             self._purse.ensure if self._purse else lambda state, price: None,
         )  # fmt: skip
+        self._buyer = self._open_buyer()
         self.hub_url = hub_url
         self._max_nodes = max_nodes
         self._keep_copies = keep_copies
@@ -138,6 +144,7 @@ class Client:
         max_price: int | None = None,
         private: bool = False,
         public: bool = False,
+        pay: Pay | str = Pay.VOUCHER,
     ) -> Result:
         """Run `publisher/name[@version]` on `inputs` (one array, or a dict by input name) at the best node.
 
@@ -146,18 +153,26 @@ class Client:
         lets the node show them to anybody, so that strangers check the answer; otherwise only you can
         (`assay receipt recheck`), from the copy of an exact version's answers that is kept here.
 
+        `pay`: by vouchers out of the escrow with a node, or by x402 from the account itself, one signed
+        transfer for one request, never more than `max_price` (nothing without one). A payment whose answer
+        did not come is a PaymentOpen error, and no other node is asked: the same request goes on with it.
+
         If a node fails, the next best is asked, at most `max_nodes` of them. What was promised to a node that
         did not deliver is at most one price, and counts toward the next request there.
-        Raises ModelUnknown, VersionRevoked, InputInvalid, NoNodes, PriceTooHigh, EscrowShort, ReceiptRefused.
+        Raises ModelUnknown, VersionRevoked, InputInvalid, NoNodes, PriceTooHigh, EscrowShort,
+        ReceiptRefused; by x402 BalanceShort, NotSold, PaymentRefused, PaymentOpen as well.
         """
         if private and public:
             raise InputInvalid("a request is private or public, not both; private keeps its tensors secret")
+        pay = Pay(pay)
+        if pay is Pay.X402:
+            max_price = max_price or 0
         version = self.resolve(model)
         failures: list[AssayError] = []
         for offer in self._candidates(version, max_price, failures):
             try:
-                answer = self._ask(version, offer, inputs, private=private, public=public)
-            except (NodeUnreachable, NodeRefused, ReceiptRefused, ChannelBlocked, EscrowShort) as error:
+                answer = self._ask(version, offer, inputs, private=private, public=public, pay=pay)
+            except FAILS_OVER as error:
                 self._note_failure(offer, error)
                 failures.append(error)
                 continue
@@ -172,8 +187,9 @@ class Client:
                 latency_ms=answer.latency_ms,
                 is_recovered=answer.recovered,
                 attempts=tuple(failures),
+                payment=answer.payment,
             )
-        raise _summary(version, failures)
+        raise summarise(version.reference, failures)
 
     def _candidates(
         self, version: ResolvedVersion, max_price: int | None, failures: list[AssayError]
@@ -188,7 +204,7 @@ class Client:
         """Raises InputInvalid where no other node could say otherwise."""
         if isinstance(error, NodeRefused) and error.status in (400, 413):
             raise InputInvalid(str(error), cure=error.cure) from error
-        if not isinstance(error, EscrowShort):
+        if not isinstance(error, (EscrowShort, NotSold)):
             self.health.note(offer.node, None)
 
     def _ask(
@@ -199,25 +215,28 @@ class Client:
         *,
         private: bool,
         public: bool,
+        pay: Pay,
     ) -> Answer:
         specs, outputs = self.signature(version, offer)
         arrays = match_inputs(specs, inputs)
         input_hash = commit_tensors(arrays.values())
         work = Work(specs, outputs, arrays, input_hash, uuid.uuid4().hex, private, public)
-        answer = self._pay_and_ask(version, offer, work)
+        answer = self._pay_and_ask(version, offer, work, pay)
         if version.assurance is Assurance.EXACT and not private:
             self.store.keep_copy(*copy_of(self.domain, answer, work), limit=self._keep_copies)
         return answer
 
-    def _pay_and_ask(self, version: ResolvedVersion, offer: NodeOffer, work: Work) -> Answer:
+    def _pay_and_ask(self, version: ResolvedVersion, offer: NodeOffer, work: Work, pay: Pay) -> Answer:
         target = _target(version, offer)
         if offer.price == 0:
             return self._session.infer_unpaid(target, work)
-        if self._purse is None:
+        if self._purse is None or self._buyer is None:
             raise ConfigurationError(
-                f"{version.reference} costs {offer.price} base units and no account is set; give one to pay "
-                "with"
+                f"{version.reference} costs {offer.price} base units; give an account to pay with"
             )
+        if pay is Pay.X402:
+            return self._buy(version, offer, work)
+        self._buyer.finish(target, work)
         for pause in ESCROW_PAUSES:
             try:
                 return self._session.infer(target, work)
@@ -229,6 +248,15 @@ class Client:
             self._purse.forget(offer.node)  # the node may see a deposit a block later than we do
             time.sleep(pause)
         raise AssertionError("unreachable")
+
+    def _buy(self, version: ResolvedVersion, offer: NodeOffer, work: Work) -> Answer:
+        assert self._buyer is not None
+        try:
+            return self._buyer.buy(_target(version, offer), work)
+        except NotSold as error:
+            if error.code == "x402_price":
+                self._check_price(version, offer)
+            raise
 
     def _check_price(self, version: ResolvedVersion, offer: NodeOffer) -> None:
         """Raises NodeRefused if the chain's price is not the one that was paid."""
@@ -254,8 +282,7 @@ class Client:
         if not affordable:
             raise PriceTooHigh(
                 f"the cheapest of {len(offers)} offers of {version.reference} costs {offers[0].price} base "
-                "units, "
-                f"max_price is {max_price}; raise it or wait",
+                f"units, max_price is {max_price}; raise it or wait",
                 offers[0].price,
             )
         return self.health.rank(affordable, self.http.probe)
@@ -274,9 +301,7 @@ class Client:
         return known[1]
 
     def signature(self, version: ResolvedVersion, offer: NodeOffer | None = None) -> Signature:
-        """Inputs and outputs in order: from the manifest (checked by its hash), else as the node states
-        them.
-        """
+        """Inputs and outputs in order: from the manifest (checked by its hash), else by the node's word."""
         key = (version.version_id, offer.node if offer else None)
         known = self._signatures.get((version.version_id, None)) or self._signatures.get(key)
         if known is not None:
@@ -292,7 +317,7 @@ class Client:
                 code="manifest_unknown",
             )
         metadata = self.http.get_json(offer.endpoint, model_path(version.model_name, version.number))
-        known = self._signatures[key] = (_specs(metadata, "inputs"), _specs(metadata, "outputs"))
+        known = self._signatures[key] = (parse_specs(metadata, "inputs"), parse_specs(metadata, "outputs"))
         return known
 
     # --- money --------------------------------------------------------------------------------------------
@@ -323,7 +348,8 @@ class Client:
         """Write off what a blocked channel's node withholds; returns the base units given up."""
         version = self.resolve(model)
         offer = NodeOffer(checksum_address(node), self.directory.endpoint(checksum_address(node)), 0)
-        return self._session.forgive(_target(version, offer))
+        paid = 0 if self._buyer is None else self._buyer.forgive(_target(version, offer))
+        return paid + self._session.forgive(_target(version, offer))
 
     @contextmanager
     def sending(self) -> Iterator[Sender]:
@@ -337,6 +363,12 @@ class Client:
                     yield sender
             finally:
                 outbox.close()
+
+    def _open_buyer(self) -> Buyer | None:
+        if self.key is None:
+            return None
+        wallet = Wallet(self.key, self.chain.chain_id, self.token.address)
+        return Buyer(self._session, self.store, self.http, wallet, self.token)
 
     def _open_purse(self, auto_fund: AutoFund | None) -> Purse | None:
         if self.key is None:
@@ -365,33 +397,3 @@ def _target(version: ResolvedVersion, offer: NodeOffer) -> Target:
     return Target(
         offer.node, offer.endpoint, version.version_id, version.model_name, version.number, offer.price
     )
-
-
-def _specs(metadata: Any, field_name: str) -> tuple[TensorSpec, ...]:
-    """Tensors of the Open Inference Protocol's model metadata. Raises NodeUnreachable."""
-    try:
-        specs = tuple(
-            TensorSpec(str(item["name"]), item["datatype"], tuple(int(dim) for dim in item["shape"]))
-            for item in metadata[field_name]
-        )
-    except (KeyError, TypeError, ValueError):
-        specs = ()
-    if not specs or any(spec.dtype not in OIP_TO_ONNX for spec in specs):
-        raise NodeUnreachable(
-            f"the node's model metadata has no usable {field_name!r}; has it loaded the model?", sent=False
-        )
-    return specs
-
-
-def _summary(version: ResolvedVersion, failures: list[AssayError]) -> AssayError:
-    """One failure is itself; of several, each node's is told."""
-    if len(failures) == 1:
-        return failures[0]
-    if failures and all(isinstance(error, EscrowShort) for error in failures):
-        return failures[0]
-    if failures and all(
-        isinstance(error, NodeRefused) and error.code == "version_revoked" for error in failures
-    ):
-        return VersionRevoked(f"every node says that {version.reference} was revoked: {failures[0]}")
-    told = "; ".join(str(error) for error in failures)
-    return NoNodes(f"none of {len(failures)} nodes answered {version.reference}: {told}", tuple(failures))

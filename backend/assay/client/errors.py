@@ -7,12 +7,16 @@ RequestError
 ├── NoNodes             nobody offers the version, or nobody who does answered
 ├── PriceTooHigh        every offer is above `max_price`
 ├── EscrowShort         the escrow does not cover the request and may not be topped up
+├── BalanceShort        the account has fewer tokens than an x402 payment moves
+├── NotSold             a node does not sell by x402, or asks for what this client does not sign
+├── PaymentRefused      a node refused an x402 payment that was sent to it
 ├── NodeRefused         a node answered with an error of its own
 └── ChannelBlocked      the node took a voucher and owes its receipt
 VerificationError
 └── ReceiptRefused      an answer whose receipt does not check; the evidence is kept in a file
 RetryableError
-└── NodeUnreachable     no answer: refused connection, time-out, broken reply
+├── NodeUnreachable     no answer: refused connection, time-out, broken reply
+└── PaymentOpen         an x402 payment was sent and not answered; the same request goes on with it
 """
 # ruff: noqa: N818 - named after what happened, as in assay.errors
 
@@ -20,7 +24,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from assay.errors import RequestError, RetryableError, VerificationError
+from assay.errors import AssayError, RequestError, RetryableError, VerificationError
 
 
 class ModelUnknown(RequestError):
@@ -64,6 +68,26 @@ class EscrowShort(RequestError):
         self.free = free
 
 
+class BalanceShort(RequestError):
+    """`needed` and `balance` are base units of the token."""
+
+    def __init__(self, message: str, *, needed: int, balance: int) -> None:
+        super().__init__(message, status=402, code="balance_short")
+        self.needed = needed
+        self.balance = balance
+
+
+class NotSold(RequestError):
+    """Nothing was signed. `code`: `x402_unsupported`, `x402_asset`, `x402_terms` or `x402_price`."""
+
+    def __init__(self, message: str, *, code: str = "x402_unsupported") -> None:
+        super().__init__(message, status=402, code=code)
+
+
+class PaymentRefused(RequestError):
+    """The node's own error about a payment, with its HTTP status and code (SPEC.md §12)."""
+
+
 class NodeRefused(RequestError):
     """The node's own error, with its HTTP status and code (SPEC.md §7)."""
 
@@ -89,3 +113,29 @@ class NodeUnreachable(RetryableError):
     def __init__(self, message: str, *, sent: bool) -> None:
         super().__init__(message)
         self.sent = sent
+
+
+class PaymentOpen(RetryableError):
+    """`code` is the node's (`payment_pending`, `payment_unavailable`, …) or `node_unreachable`.
+
+    No other payment is signed for the request while this one may go through."""
+
+    def __init__(self, message: str, *, code: str, cure: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.cure = cure
+
+
+def summarise(version: str, failures: list[AssayError]) -> AssayError:
+    """What became of a request to `version` (its reference): of several failures, each node's is told."""
+    if len(failures) == 1:
+        return failures[0]
+    for kind in (EscrowShort, NotSold):
+        if failures and all(isinstance(error, kind) for error in failures):
+            return failures[0]
+    if failures and all(
+        isinstance(error, NodeRefused) and error.code == "version_revoked" for error in failures
+    ):
+        return VersionRevoked(f"every node says that {version} was revoked: {failures[0]}")
+    told = "; ".join(str(error) for error in failures)
+    return NoNodes(f"none of {len(failures)} nodes answered {version}: {told}", tuple(failures))

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from enum import StrEnum
+from typing import Any, Protocol
 
 from assay.client.wire import Arrays
 from assay.types import Address, Hash32, SignedReceipt, TensorSpec
+
+
+class Pay(StrEnum):
+    """How a request is paid for."""
+
+    VOUCHER = "voucher"
+    """Out of an escrow, by cumulative vouchers."""
+    X402 = "x402"
+    """From the account itself, one signed transfer a request."""
 
 
 class Signer(Protocol):
@@ -52,3 +62,5 @@ class Answer:
     latency_ms: float
     recovered: bool = False
     """The answer was paid for by an earlier, interrupted request for the same inputs."""
+    payment: dict[str, Any] | None = None
+    """The x402 payment that bought it (SPEC.md §12)."""

@@ -30,6 +30,8 @@ class Result:
     is_recovered: bool = False
     """The answer to an earlier, interrupted request for the same inputs: paid once."""
     attempts: tuple[AssayError, ...] = ()
+    payment: dict[str, Any] | None = None
+    """The x402 payment that bought it (SPEC.md §12); None where a voucher or nobody paid."""
 
     @property
     def node(self) -> Address:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import orjson
 
@@ -64,7 +65,7 @@ class Session:
         """A version offered at price 0: no voucher, no channel; the receipt's consumer is the zero
         address.
         """
-        body, length = encode_request(work.inputs, work.arrays, _public(work), work.request_id)
+        body, length = encode_request(work.inputs, work.arrays, public_parameters(work), work.request_id)
         request = Pending(
             0, 0, 0, work.input_hash, None if work.private else body, length, int(self._clock())
         )
@@ -72,17 +73,22 @@ class Session:
         reply = self._send(target, body, length)
         if reply.status != 200:
             raise reply.error(target.endpoint)
-        outputs, signed = self._check(target, work.outputs, request, reply, ZERO_ADDRESS, None, 0)
-        self._store.add_receipt(*self._receipt_row(signed))
+        outputs, signed = self.check(target, work.outputs, request, reply, ZERO_ADDRESS, None, 0)
+        self._store.add_receipt(*self.receipt_row(signed))
         return Answer(outputs, signed, (time.perf_counter() - started) * 1000)
 
     # --- paid ---------------------------------------------------------------------------------------------
 
     def infer(self, target: Target, work: Work) -> Answer:
         """Pay and infer. Raises EscrowShort, ChannelBlocked, NodeRefused, NodeUnreachable, ReceiptRefused."""
-        key = self._channel_key(target.node, target.version_id)
+        key = self.channel_key(target.node, target.version_id)
         with self._store.lock(key):
-            state, recovered = self._reconciled(key, target, work.outputs, force=False)
+            if (unanswered := self._store.open_payment(key)) is not None:
+                raise ChannelBlocked(
+                    f"x402 payment {unanswered.text} to node {target.node} has no receipt yet; "
+                    "repeat its request, or write it off with `assay channel forgive` (Client.forgive)"
+                )
+            state, recovered = self.reconciled(key, target, work.outputs, force=False)
             for is_last in (False, True):
                 if recovered is not None and recovered.receipt.receipt.input_hash == work.input_hash:
                     return recovered
@@ -91,14 +97,14 @@ class Session:
                 except NodeRefused as error:
                     if is_last or error.code not in UNSERVED_CODES:
                         raise
-                state, recovered = self._reconciled(key, target, work.outputs, force=True)
+                state, recovered = self.reconciled(key, target, work.outputs, force=True)
         raise AssertionError("unreachable")
 
     def _infer_once(self, key: ChannelKey, state: ChannelState, target: Target, work: Work) -> Answer:
         self._ensure_escrow(state, target.price)
         amount = channels.next_amount(state, target.price)
         voucher = Voucher(key.consumer, key.node, key.version_id, amount, state.count)
-        parameters = self._parameters(voucher) | _public(work)
+        parameters = self._parameters(voucher) | public_parameters(work)
         body, length = encode_request(work.inputs, work.arrays, parameters, work.request_id)
         kept = None if work.private else body
         now = int(self._clock())
@@ -149,7 +155,7 @@ class Session:
         """
         try:
             promised = request.amount - state.charged  # a node may still charge what was agreed before
-            outputs, signed = self._check(
+            outputs, signed = self.check(
                 target, specs, request, reply, key.consumer, state.sequence + 1, promised
             )
         except ReceiptRefused as error:
@@ -158,7 +164,7 @@ class Session:
         self._save(key, channels.accept(state, request, signed.receipt), signed)
         return outputs, signed
 
-    def _check(  # noqa: PLR0917 - one value each
+    def check(  # noqa: PLR0917 - one value each
         self,
         target: Target,
         specs: Sequence[TensorSpec],
@@ -167,8 +173,12 @@ class Session:
         consumer: Address,
         sequence: int | None,
         price: int,
+        also: Callable[[SignedReceipt, dict[str, Any]], None] = lambda signed, parameters: None,
     ) -> tuple[Arrays, SignedReceipt]:
-        """Outputs in signature order and the receipt. Raises ReceiptRefused, with the evidence on disk."""
+        """Outputs in signature order and the receipt. Raises ReceiptRefused, with the evidence on disk.
+
+        `also` looks at what more the reply's parameters have to say. Raises VerificationError.
+        """
         expected = Expected(
             target.node,
             consumer,
@@ -183,6 +193,7 @@ class Session:
             signed = parse_receipt(self.domain, parameters)
             outputs = order_outputs(specs, arrays)
             check_receipt(self.domain, signed, expected, outputs, self._was_signer, int(self._clock()))
+            also(signed, parameters)
         except (VerificationError, WireError) as error:
             step = error.step if isinstance(error, VerificationError) else "wire"
             path = keep_evidence(
@@ -205,7 +216,7 @@ class Session:
 
     # --- reconciling --------------------------------------------------------------------------------------
 
-    def _reconciled(
+    def reconciled(
         self, key: ChannelKey, target: Target, specs: Sequence[TensorSpec], *, force: bool
     ) -> tuple[ChannelState, Answer | None]:
         """The channel with nothing pending, and the answer to an interrupted request if one was fetched."""
@@ -295,7 +306,7 @@ class Session:
 
     def forgive(self, target: Target) -> int:
         """Write off what a blocked channel's node withholds; returns the base units given up."""
-        key = self._channel_key(target.node, target.version_id)
+        key = self.channel_key(target.node, target.version_id)
         with self._store.lock(key):
             state = self._store.load(key)
             if state is None or state.pending is None:
@@ -325,7 +336,7 @@ class Session:
     def _acknowledge(self, key: ChannelKey, target: Target, specs: Sequence[TensorSpec]) -> None:
         state = self._store.load(key)
         if state is not None and state.pending is not None and not state.blocked:
-            state, _ = self._reconciled(key, target, specs, force=True)
+            state, _ = self.reconciled(key, target, specs, force=True)
         if state is None or state.acknowledgement() is None:
             return
         holds = 0
@@ -338,7 +349,7 @@ class Session:
 
     # --- small things -------------------------------------------------------------------------------------
 
-    def _channel_key(self, node: Address, version_id: Hash32) -> ChannelKey:
+    def channel_key(self, node: Address, version_id: Hash32) -> ChannelKey:
         assert self._key is not None
         return ChannelKey(self.domain, self._key.address, node, version_id)
 
@@ -354,15 +365,16 @@ class Session:
             "voucher_signature": "0x" + self._sign(voucher).hex(),
         }
 
-    def _receipt_row(self, signed: SignedReceipt) -> tuple[str, str]:
+    def receipt_row(self, signed: SignedReceipt) -> tuple[str, str]:
         file = receipt_file_to_json(self.domain, signed)
         return file["digest"], orjson.dumps(file).decode()
 
     def _save(self, key: ChannelKey, state: ChannelState, signed: SignedReceipt | None = None) -> None:
-        self._store.save(key, state, self._receipt_row(signed) if signed else None)
+        self._store.save(key, state, self.receipt_row(signed) if signed else None)
 
 
-def _public(work: Work) -> dict[str, str | bool]:
+def public_parameters(work: Work) -> dict[str, str | bool]:
+    """What an inference's parameters say of who may see its tensors."""
     return {"public": True} if work.public else {}
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.client.channels import ChannelState, Pending
+from assay.client.open_payment import OpenPayment
 from assay.errors import FatalError, RetryableError
 from assay.types import Address, Domain, Hash32
 
@@ -30,6 +31,10 @@ CREATE TABLE IF NOT EXISTS channels (
     consumer TEXT NOT NULL, node TEXT NOT NULL, version_id BLOB NOT NULL,
     charged TEXT NOT NULL, signed TEXT NOT NULL, count INTEGER NOT NULL, acknowledged INTEGER NOT NULL,
     sequence INTEGER NOT NULL, pending TEXT, released TEXT NOT NULL DEFAULT '[]');
+CREATE TABLE IF NOT EXISTS payments (
+    payment TEXT PRIMARY KEY, channel TEXT NOT NULL, content TEXT NOT NULL, body BLOB,
+    receipt TEXT, statement TEXT);
+CREATE UNIQUE INDEX IF NOT EXISTS open_payments ON payments (channel) WHERE receipt IS NULL;
 CREATE TABLE IF NOT EXISTS bodies (digest BLOB PRIMARY KEY, body BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS receipts (
     digest TEXT PRIMARY KEY, file TEXT NOT NULL, stored_at INTEGER NOT NULL);
@@ -159,9 +164,15 @@ class Store:
             body, item["json_length"], item["started_at"], item["refused"],
         )  # fmt: skip
 
-    def save(self, key: ChannelKey, state: ChannelState, receipt: tuple[str, str] | None = None) -> None:
+    def save(
+        self,
+        key: ChannelKey,
+        state: ChannelState,
+        receipt: tuple[str, str] | None = None,
+        bought_by: tuple[str, str] | None = None,
+    ) -> None:
         """Make the state durable, in one transaction with an accepted receipt `(digest, receipt file's
-        JSON)`.
+        JSON)` and the x402 payment that bought it `(payment, what the node states of it)`.
         """
         requests = (*state.released, *((state.pending,) if state.pending else ()))
         old = self.load(key)
@@ -182,6 +193,40 @@ class Store:
             )  # fmt: skip
             if receipt is not None:
                 db.execute("INSERT OR IGNORE INTO receipts VALUES (?, ?, ?)", (*receipt, int(time.time())))
+            if receipt is not None and bought_by is not None:
+                db.execute(
+                    "UPDATE payments SET receipt = ?, statement = ?, body = NULL WHERE payment = ?",
+                    (receipt[0], bought_by[1], bought_by[0]),
+                )
+
+    # --- payments by x402 ---------------------------------------------------------------------------------
+
+    def open_payment(self, key: ChannelKey) -> OpenPayment | None:
+        """The channel's payment that has no receipt yet."""
+        rows = self._rows(
+            "SELECT content, body FROM payments WHERE channel = ? AND receipt IS NULL", (key.text,)
+        )
+        return OpenPayment.from_row(*rows[0]) if rows else None
+
+    def keep_payment(self, key: ChannelKey, payment: OpenPayment) -> None:
+        """Durable before it is sent; a channel has one open payment at most."""
+        content, body = payment.to_row()
+        with self._transaction() as db:
+            db.execute(
+                "INSERT INTO payments (payment, channel, content, body) VALUES (?, ?, ?, ?)"
+                " ON CONFLICT (payment) DO UPDATE SET content = excluded.content",
+                (payment.text, key.text, content, body),
+            )
+
+    def drop_payment(self, payment: OpenPayment) -> None:
+        """Forget a payment that will buy nothing."""
+        with self._transaction() as db:
+            db.execute("DELETE FROM payments WHERE payment = ? AND receipt IS NULL", (payment.text,))
+
+    def payment_of(self, digest: str) -> str | None:
+        """What the node states of the x402 payment that bought a receipt (0x hex), as JSON."""
+        rows = self._rows("SELECT statement FROM payments WHERE receipt = ?", (digest.lower(),))
+        return str(rows[0][0]) if rows else None
 
     def channels(self, domain: Domain, consumer: Address, node: Address | None = None) -> list[ChannelState]:
         """All channels of a consumer on one settlement contract, optionally with one node."""

@@ -18,11 +18,14 @@ from assay.client.channels import Held
 from assay.client.errors import NodeRefused, NodeUnreachable
 from assay.client.wire import LENGTH_HEADER
 from assay.commitments.parsing import parse_decimal, parse_integer, parse_signature
+from assay.commitments.tensors import OIP_TO_ONNX
 from assay.errors import RequestError
-from assay.types import Address, Hash32, SignedVoucher
+from assay.types import Address, Hash32, SignedVoucher, TensorSpec
 
 MAX_REPLY_BYTES = 256 << 20
 MAX_SMALL_REPLY_BYTES = 1 << 20
+PAYMENT_REQUIRED, PAYMENT_SIGNATURE = "PAYMENT-REQUIRED", "PAYMENT-SIGNATURE"
+"""Headers of x402 version 2."""
 _DIGITS = re.compile(r"[0-9]{1,12}")
 
 
@@ -31,6 +34,10 @@ class Reply:
     status: int
     content: bytes
     json_length: int | None
+    payment_required: str = ""
+    """x402's header `PAYMENT-REQUIRED`, empty without one."""
+    retry_after: float | None = None
+    """Seconds."""
 
     def error(self, endpoint: str) -> NodeRefused:
         """The node's `{"error", "code", "cure"}`, or what stands in its place."""
@@ -72,9 +79,13 @@ class NodeHttp:
     def close(self) -> None:
         self._http.close()
 
-    def infer(self, endpoint: str, path: str, body: bytes, json_length: int) -> Reply:
-        """POST an inference. Raises NodeUnreachable."""
+    def infer(
+        self, endpoint: str, path: str, body: bytes, json_length: int, payment: str | None = None
+    ) -> Reply:
+        """POST an inference, with `payment` as x402's `PAYMENT-SIGNATURE`. Raises NodeUnreachable."""
         headers = {"Content-Type": "application/octet-stream", LENGTH_HEADER: str(json_length)}
+        if payment is not None:
+            headers[PAYMENT_SIGNATURE] = payment
         return self._exchange("POST", endpoint, path + "/infer", body, headers, MAX_REPLY_BYTES)
 
     def get(self, endpoint: str, path: str, limit: int = MAX_SMALL_REPLY_BYTES) -> Reply:
@@ -142,7 +153,7 @@ class NodeHttp:
         try:
             with self._http.stream(method, url, content=body, headers=headers) as response:
                 content = b"".join(_bounded(response.iter_raw(), endpoint, limit, deadline))
-                return Reply(response.status_code, content, _length(response))
+                return _reply(response, content)
         except (
             httpx.ConnectError,
             httpx.ConnectTimeout,
@@ -168,8 +179,19 @@ def _bounded(chunks: Iterator[bytes], endpoint: str, limit: int, deadline: float
         yield chunk
 
 
-def _length(response: httpx.Response) -> int | None:
-    text = response.headers.get(LENGTH_HEADER)
+def _reply(response: httpx.Response, content: bytes) -> Reply:
+    seconds = _number(response, "Retry-After")
+    return Reply(
+        response.status_code,
+        content,
+        _number(response, LENGTH_HEADER),
+        response.headers.get(PAYMENT_REQUIRED, ""),
+        None if seconds is None else float(seconds),
+    )
+
+
+def _number(response: httpx.Response, header: str) -> int | None:
+    text = response.headers.get(header)
     return int(text) if text is not None and _DIGITS.fullmatch(text) else None
 
 
@@ -178,3 +200,19 @@ def _json(reply: Reply, endpoint: str) -> Any:
         return json.loads(reply.content)
     except (ValueError, RecursionError):
         raise NodeUnreachable(f"{endpoint} answered what is not JSON", sent=True) from None
+
+
+def parse_specs(metadata: Any, field_name: str) -> tuple[TensorSpec, ...]:
+    """Tensors of the Open Inference Protocol's model metadata. Raises NodeUnreachable."""
+    try:
+        specs = tuple(
+            TensorSpec(str(item["name"]), item["datatype"], tuple(int(dim) for dim in item["shape"]))
+            for item in metadata[field_name]
+        )
+    except (KeyError, TypeError, ValueError):
+        specs = ()
+    if not specs or any(spec.dtype not in OIP_TO_ONNX for spec in specs):
+        raise NodeUnreachable(
+            f"the node's model metadata has no usable {field_name!r}; has it loaded the model?", sent=False
+        )
+    return specs

@@ -75,6 +75,18 @@ def payment_id(domain: TokenDomain, payer: Address, nonce: Hash32) -> Hash32:
     )
 
 
+def authorization_to_json(given: Authorization) -> dict[str, str]:
+    """As x402 spells it: numbers as decimal strings, the nonce as 0x hex."""
+    return {
+        "from": given.payer,
+        "to": given.payee,
+        "value": str(given.value),
+        "validAfter": str(given.valid_after),
+        "validBefore": str(given.valid_before),
+        "nonce": "0x" + given.nonce.hex(),
+    }
+
+
 def statement_digest(domain: Domain, receipt: Hash32, payment: Hash32) -> Hash32:
     """What a node's signer signs to say that a payment bought a receipt; `receipt` is its digest."""
     return keccak(b"\x19\x01" + domain_separator(domain) + keccak(PAYMENT_TYPEHASH + receipt + payment))

@@ -9,6 +9,7 @@ from typing import Any, Final
 import orjson
 import structlog
 
+from assay.commitments.authorizations import authorization_to_json
 from assay.commitments.parsing import parse_hash
 from assay.errors import RequestError
 from assay.node.errors import InputError, NotFound, PaymentError, Unavailable
@@ -196,7 +197,7 @@ class Door:
             "payment": "0x" + row.payment.hex(),
             "network": self.terms.network,
             "asset": self.terms.domain.token,
-            "authorization": wire.authorization_to_json(row.authorization),
+            "authorization": authorization_to_json(row.authorization),
             "transaction": None if row.tx_hash is None else "0x" + row.tx_hash.hex(),
             "statement": None if row.statement is None else "0x" + row.statement.hex(),
         }

@@ -21,6 +21,7 @@ from assay.node.x402.facilitator import FacilitatorClient
 from assay.node.x402.paying import Till
 from assay.node.x402.payments import PaymentStore
 from assay.node.x402.probing import Prober
+from assay.node.x402.stating import Stating
 from assay.node.x402.transfers import Transfers, read_domain
 from assay.node.x402.wire import PaymentTerms
 from assay.types import Address
@@ -35,9 +36,11 @@ class X402:
     collector: Collector
     store: PaymentStore
     prober: Prober
+    stating: Stating
 
     async def stop(self) -> None:
         await self.prober.stop()
+        await self.stating.stop()
         await self.collector.close()
         await asyncio.to_thread(self.store.close)
 
@@ -77,8 +80,10 @@ async def open_x402(
     app.sell_by_x402(door)
     prober = Prober(service, door, counters, _own_url(address))
     prober.start()
+    stating = Stating(store, key, service.domain)
+    stating.start()
     _log.info("pays by x402", facilitator=config.facilitator, payee=terms.payee, network=terms.network)
-    return X402(collector, store, prober)
+    return X402(collector, store, prober, stating)
 
 
 def _own_url(address: tuple[str, int]) -> str:

@@ -17,7 +17,6 @@ from typing import Final
 from assay.commitments.authorizations import (
     authorization_digest,
     payment_id,
-    statement_digest,
 )
 from assay.commitments.signing import SigningKey, recover
 from assay.errors import RetryableError, VerificationError
@@ -31,12 +30,15 @@ from assay.node.receipts.entries import ChannelKey, Issue, LoggedReceipt
 from assay.node.service import Admitted, Service, check_repeated, receipt_content, wants_public
 from assay.node.x402.collecting import Collector, pending
 from assay.node.x402.payments import PaymentRow, PaymentStore
+from assay.node.x402.stating import sign_statement
 from assay.node.x402.transfers import Transfer
 from assay.node.x402.wire import Payment, PaymentTerms
 from assay.types import Hash32
 
 GRACE_SECONDS: Final = 60
 """How long after its end an authorization may still be in a block that this node has not seen."""
+MAX_VALID_SECONDS: Final = 86_400
+"""An authorization that was noted and never settled is remembered until its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,8 +202,15 @@ class Till:
     async def _verify(self, order: Order) -> tuple[PaymentRow | None, Transfer | None]:
         """Nothing, if the payment is good and can be settled; what was noted and found, if another process of
         this node settled it meanwhile. Raises PaymentError `payment_invalid`, Unavailable."""
-        if order.payment.authorization.valid_before <= self._clock():
+        left = order.payment.authorization.valid_before - self._clock()
+        if left <= 0:
             raise PaymentError("the authorization has expired; sign a new one", code="payment_invalid")
+        if left > MAX_VALID_SECONDS:
+            raise PaymentError(
+                f"the authorization holds for more than {MAX_VALID_SECONDS} s; sign one that ends within "
+                "maxTimeoutSeconds of PAYMENT-REQUIRED",
+                code="payment_invalid",
+            )
         verdict = await self._collector.verify(order.payment)
         if verdict.is_valid:
             return None, None
@@ -324,8 +333,7 @@ class Till:
         row = await asyncio.to_thread(self._store.find, bought.row.payment) or bought.row
         statement = row.statement
         if statement is None:
-            digest = statement_digest(self._service.domain, bought.receipt.digest, row.payment)
-            statement = self._key.sign(digest)
+            statement = sign_statement(self._key, self._service.domain, bought.receipt.digest, row.payment)
             await asyncio.to_thread(self._store.stated, row.payment, statement)
         return replace(bought, row=replace(row, statement=statement))
 

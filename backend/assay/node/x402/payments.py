@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from assay.commitments.authorizations import Authorization
+from assay.commitments.authorizations import Authorization, authorization_to_json
 from assay.node.receipts.database import Database, IntegrityError, Row
 from assay.node.receipts.schema import from_blob, to_blob
-from assay.node.x402.wire import authorization_from_json, authorization_to_json
+from assay.node.x402.wire import authorization_from_json
 from assay.types import Hash32
 
 _ROW: Final = "payment, identifier, version_id, input_hash, amount, content, tx_hash, statement"
@@ -55,6 +55,16 @@ class PaymentStore:
     def of_receipt(self, digest: Hash32) -> PaymentRow | None:
         """What bought a receipt; None if a voucher did, or nobody."""
         return self._one("payment = (SELECT voucher FROM receipts WHERE digest = ?)", digest)
+
+    def unstated(self, limit: int) -> list[tuple[Hash32, Hash32]]:
+        """(payment, digest of the receipt that it bought) of those without a statement."""
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT p.payment, r.digest FROM payments p JOIN receipts r ON r.voucher = p.payment"
+                " WHERE p.statement IS NULL LIMIT ?",
+                (limit,),
+            ).fetchall()
+        return [(Hash32(payment), Hash32(digest)) for payment, digest in rows]
 
     def note(self, row: PaymentRow) -> None:
         """Durable when this returns; a payment that is known stays as it was noted. An identifier that names

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Final
 
 from eth_abi.abi import decode
@@ -18,6 +19,23 @@ from assay.types import Address, Hash32
 
 LOOKBACK_BLOCKS: Final = 50_000
 STEP_BLOCKS: Final = 5_000
+
+
+DEEP_BLOCKS: Final = 64
+"""What so many blocks stand on is not taken back."""
+_STATE: Final = keccak(b"authorizationState(address,bytes32)")[:4]
+
+
+class Fate(StrEnum):
+    """What can still become of an authorization: `open`: it may go through; `moved`: it did; `spent`: its
+    nonce went otherwise; `expired`: nobody used it in its time; `unknown`: it was used too long ago to say
+    for what."""
+
+    OPEN = "open"
+    MOVED = "moved"
+    SPENT = "spent"
+    EXPIRED = "expired"
+    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +68,22 @@ class Transfers:
             upper = lower - 1
         return None
 
+    def fate(self, given: Authorization, since: int) -> tuple[Fate, Hash32 | None]:
+        """What has become of an authorization that nobody used before `since`, for good; of one that moved
+        its sum, the transaction. As of `DEEP_BLOCKS` ago, but for that."""
+        head = self._client.block_number()
+        deep = self._client.get_block(max(0, head - DEEP_BLOCKS))
+        if not self._is_used(given, deep.number):
+            return Fate.EXPIRED if deep.timestamp >= given.valid_before else Fate.OPEN, None
+        found = self.find(given)
+        if found is not None:
+            return Fate.MOVED, found.tx_hash
+        seen_from = self._client.get_block(max(0, head - LOOKBACK_BLOCKS)).timestamp
+        return Fate.SPENT if seen_from <= since else Fate.UNKNOWN, None
+
+    def _is_used(self, given: Authorization, block: int) -> bool:
+        return any(self._client.call(self._token, _STATE + address_word(given.payer) + given.nonce, block))
+
     def _in(self, given: Authorization, tx_hash: Hash32, head: int) -> Transfer | None:
         receipt = self._client.get_tx_receipt(tx_hash)
         if receipt is None or receipt.status != 1 or not moves(receipt, self._token, given):
@@ -73,8 +107,7 @@ def read_domain(client: ChainClient, token: Address, name: str = "", version: st
 
     Raises ConfigurationError if the token tells neither, or has no transfers by authorization.
     """
-    state = keccak(b"authorizationState(address,bytes32)")[:4] + bytes(64)
-    if _ask(client, token, state, ["bool"]) is None:
+    if _ask(client, token, _STATE + bytes(64), ["bool"]) is None:
         raise ConfigurationError(
             f"token {token} has no transfers by authorization (EIP-3009), so it cannot be paid with by x402; "
             "leave [x402] facilitator empty"

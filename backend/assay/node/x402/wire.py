@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import orjson
 
-from assay.commitments.authorizations import Authorization, TokenDomain
+from assay.commitments.authorizations import Authorization, TokenDomain, authorization_to_json
 from assay.commitments.parsing import (
     UINT256_MAX,
     FieldError,
@@ -173,18 +173,6 @@ def _parse_authorization(data: Any) -> Authorization:
         valid_before=amount("validBefore"),
         nonce=parse_hash(get_field(data, "nonce", code=_CODE), "nonce", code=_CODE),
     )
-
-
-def authorization_to_json(given: Authorization) -> dict[str, str]:
-    """As x402 spells it."""
-    return {
-        "from": given.payer,
-        "to": given.payee,
-        "value": str(given.value),
-        "validAfter": str(given.valid_after),
-        "validBefore": str(given.valid_before),
-        "nonce": "0x" + given.nonce.hex(),
-    }
 
 
 def authorization_from_json(data: Any) -> Authorization:

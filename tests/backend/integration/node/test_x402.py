@@ -7,214 +7,37 @@ import base64
 import contextlib
 import json
 import re
+import signal
 import sqlite3
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-from assay.commitments.authorizations import payment_id, statement_digest, token_separator
-from assay.commitments.identifiers import address_word, keccak
+from assay.commitments.authorizations import payment_id, statement_digest
 from assay.commitments.receipts import receipt_from_json
 from assay.commitments.signing import SigningKey, recover
-from assay.node.config import LOG_FILE, SettlementConfig, X402Config
+from assay.node.config import LOG_FILE
 from assay.types import Address, Hash32
 
-from tests.support.nodes import ASSAY, Network, NodeUnderTest, Published, local_network
-from tests.support.onnx_models import linear_manifest, linear_model
+from tests.support import nodes
+from tests.support.nodes import ASSAY
+from tests.support.shop import PRICE, ROW, WINDOW, Shop, decoded, receipt_of, running_shop
 from tests.support.x402 import (
     ROOT,
-    RunningFacilitator,
-    authorize,
     documented_infer,
-    payment_body,
-    running_facilitator,
-    token_domain,
 )
 
 pytestmark = pytest.mark.network
-PRICE = 5
-WINDOW = 30
-ROW = [[1.0, 2.0, 3.0, 4.0]]
-
-
-def decoded(value: str) -> dict[str, Any]:
-    return dict(json.loads(base64.b64decode(value)))
-
-
-class Shop:
-    """A node that sells one version by x402."""
-
-    def __init__(
-        self, network: Network, node: NodeUnderTest, published: Published, facilitator: RunningFacilitator
-    ) -> None:
-        self.network, self.node, self.published = network, node, published
-        self.facilitator = facilitator
-        self.domain = token_domain(network.token)
-
-    @property
-    def url(self) -> str:
-        return f"{self.node.url}{self.published.path}/infer"
-
-    @property
-    def payee(self) -> Address:
-        return Address(self.network.chain.accounts[8])
-
-    @property
-    def income(self) -> int:
-        return self.network.token.balance_of(self.payee)
-
-    def payer(self, tokens: int = 100) -> SigningKey:
-        key = SigningKey.generate()
-        if tokens:
-            self.network.mint(key.address, tokens)
-        return key
-
-    def body(self, rows: list[list[float]] = ROW, **parameters: Any) -> dict[str, Any]:
-        data = [number for row in rows for number in row]
-        tensor = {"name": "x", "datatype": "FP32", "shape": [len(rows), len(rows[0])], "data": data}
-        return {"inputs": [tensor], "parameters": parameters}
-
-    def header(
-        self,
-        key: SigningKey,
-        *,
-        nonce: int = 1,
-        value: int = PRICE,
-        before: int | None = None,
-        identifier: str | None = None,
-    ) -> dict[str, str]:
-        """`PAYMENT-SIGNATURE` of one authorization."""
-        until = int(time.time()) + 90 if before is None else before
-        given = authorize(key, self.payee, value, until, nonce)
-        payload = payment_body(key, self.domain, given)["paymentPayload"]
-        if identifier is not None:
-            payload["extensions"] = {"payment-identifier": {"info": {"required": False, "id": identifier}}}
-        return {"PAYMENT-SIGNATURE": base64.b64encode(json.dumps(payload).encode()).decode()}
-
-    def buy(
-        self, headers: dict[str, str], rows: list[list[float]] = ROW, **parameters: Any
-    ) -> httpx.Response:
-        return httpx.post(self.url, json=self.body(rows, **parameters), headers=headers, timeout=60.0)
-
-    @contextlib.contextmanager
-    def blocks_held(self) -> Iterator[None]:
-        """No block within; one afterwards."""
-        chain = self.network.chain
-        chain.set_automine(False)
-        try:
-            yield
-        finally:
-            chain.mine()
-            chain.set_automine(True)
-
-    def change_price(self, price: int) -> None:
-        """Returns once the node asks for it."""
-        self.node.offer(self.published, price)
-        deadline = time.monotonic() + 30
-        while decoded(self.buy({}).headers["payment-required"])["accepts"][0]["amount"] != str(price):
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-
-    def drop_receipt(self, digest: bytes) -> int:
-        """Rows that went from the log's tables, once its batch was posted."""
-        ripe = (
-            "SELECT r.id FROM receipts r JOIN channels c ON c.id = r.channel WHERE r.digest = ?"
-            " AND c.closed >= r.sequence AND NOT EXISTS (SELECT 1 FROM batches WHERE state = 'closed')"
-        )
-        deadline = time.monotonic() + 30
-        with contextlib.closing(sqlite3.connect(self.node.folder / LOG_FILE, timeout=30)) as db:
-            while not (found := db.execute(ripe, (digest,)).fetchall()) and time.monotonic() < deadline:
-                time.sleep(0.1)
-            with db:
-                db.executemany("DELETE FROM receipt_data WHERE receipt = ?", found)
-                db.executemany("DELETE FROM receipts WHERE id = ?", found)
-        return len(found)
-
-    def _outbid(self, name: str, *arguments: Any) -> str:
-        """A stranger's call of the token that the next block has before all others; its hash."""
-        call = self.network.token.write(name, *arguments)
-        transaction = {
-            "from": self.network.chain.accounts[0],
-            "to": call.to,
-            "data": "0x" + call.data.hex(),
-            "gas": hex(200_000),
-            "gasPrice": hex(10**12),
-        }
-        return str(self.network.chain.request("eth_sendTransaction", transaction))
-
-    def bring_first(self, header: dict[str, str]) -> str:
-        payload = decoded(header["PAYMENT-SIGNATURE"])["payload"]
-        given, signature = payload["authorization"], bytes.fromhex(payload["signature"][2:])
-        return self._outbid(
-            "transferWithAuthorization",
-            given["from"],
-            given["to"],
-            int(given["value"]),
-            int(given["validAfter"]),
-            int(given["validBefore"]),
-            bytes.fromhex(given["nonce"][2:]),
-            signature[64],
-            signature[:32],
-            signature[32:64],
-        )
-
-    def cancel_first(self, key: SigningKey, nonce: int = 1) -> str:
-        word = nonce.to_bytes(32, "big")
-        kind = keccak(b"CancelAuthorization(address authorizer,bytes32 nonce)")
-        struct_hash = keccak(kind + address_word(key.address) + word)
-        signature = key.sign(keccak(b"\x19\x01" + token_separator(self.domain) + struct_hash))
-        return self._outbid(
-            "cancelAuthorization", key.address, word, signature[64], signature[:32], signature[32:64]
-        )
-
-    def wait_for_metric(self, line: str) -> None:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            if line in httpx.get(f"{self.node.url}/metrics", timeout=30).text.splitlines():
-                return
-            time.sleep(0.1)
-        raise TimeoutError(line + (self.node.folder / "node.log").read_text()[-4000:])
-
-    def wait_until_sold(self) -> None:
-        self.wait_for_metric("assay_node_x402_versions_proven 1.0")
-
-
-def receipt_of(answer: httpx.Response) -> dict[str, Any]:
-    assert answer.status_code == 200, answer.text
-    return dict(json.loads(answer.json()["parameters"]["receipt"]))
 
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
-    folder: Path = tmp_path_factory.mktemp("x402")
-    with (
-        local_network(folder, dispute_window=WINDOW) as network,
-        running_facilitator(
-            network.chain, network.deployments, folder / "facilitator", "--wait-seconds", "3"
-        ) as facilitator,
-    ):
-        node = network.add_node(
-            x402=X402Config(
-                facilitator=facilitator.url,
-                payee=network.chain.accounts[8],  # the operator's own gets what batches pay, too
-                settle_seconds=5.0,
-                verify_seconds=3.0,
-            ),
-            settlement=SettlementConfig(poll_seconds=0.2, max_age_seconds=0.5),
-        )
-        published = network.publish("linear", linear_model(), linear_manifest())
-        node.offer(published, PRICE)
-        made = Shop(network, node, published, facilitator)
-        node.start(60)
-        try:
-            made.wait_until_sold()
-            yield made
-        finally:
-            node.stop()
+    with running_shop(tmp_path_factory.mktemp("x402")) as running:
+        yield running
 
 
 def test_infer__by_the_packages_client__pays_and_gives_a_receipt(shop: Shop) -> None:
@@ -346,6 +169,7 @@ def test_infer__same_identifier__same_request_is_charged_once_another_conflicts(
     [
         ("poor", "payment_invalid"),
         ("expired", "payment_invalid"),
+        ("endless", "payment_invalid"),
         ("cheap", "payment_mismatch"),
         ("forged", "payment_signature"),
     ],
@@ -355,7 +179,7 @@ def test_infer__payment_that_does_not_hold__answers_nothing(shop: Shop, what: st
     header = shop.header(
         key,
         value=PRICE - 1 if what == "cheap" else PRICE,
-        before=int(time.time()) - 1 if what == "expired" else None,
+        before={"expired": int(time.time()) - 1, "endless": 2**256 - 1}.get(what),
     )
     if what == "forged":
         payload = decoded(header["PAYMENT-SIGNATURE"])
@@ -481,6 +305,48 @@ def test_infer__after_kill__settled_payment_gets_its_receipt(shop: Shop) -> None
     shop.node.start()
     shop.wait_until_sold()
     assert receipt_of(shop.buy(header))["consumer"] == key.address
+    assert shop.income == before + PRICE
+
+
+KILLED_BEFORE_THE_STATEMENT = """
+import os, signal
+from assay.node.x402.payments import PaymentStore
+PaymentStore.stated = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+from assay.cli import main
+main()
+"""
+
+
+def test_start__killed_between_receipt_and_statement__states_it_unasked(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The payer never comes again: whoever looks at the receipt still learns what paid for it."""
+    key, before = shop.payer(), shop.income
+    header = shop.header(key)
+    name = payment_id(shop.domain, key.address, Hash32((1).to_bytes(32, "big")))
+    shop.node.stop()
+    with monkeypatch.context() as killing:
+        killing.setattr(nodes, "ASSAY", (sys.executable, "-c", KILLED_BEFORE_THE_STATEMENT))
+        shop.node.start()
+    shop.wait_until_sold()
+    with pytest.raises(httpx.TransportError):
+        shop.buy(header)
+    assert shop.node.process is not None and shop.node.process.wait(20) == -signal.SIGKILL
+    assert shop.income == before + PRICE
+    shop.node.start()
+    with contextlib.closing(sqlite3.connect(shop.node.folder / LOG_FILE)) as db:
+        ((digest,),) = db.execute("SELECT digest FROM receipts WHERE voucher = ?", (name,)).fetchall()
+    deadline = time.monotonic() + 20
+    while (told := httpx.get(f"{shop.node.url}/v1/receipts/0x{digest.hex()}/payment").json()).get(
+        "statement"
+    ) is None:
+        assert time.monotonic() < deadline, told
+        time.sleep(0.1)
+    statement = bytes.fromhex(told["statement"][2:])
+    said = statement_digest(shop.network.domain, Hash32(digest), name)
+    assert recover(said, statement) == shop.node.signer.address
+    shop.wait_until_sold()
+    assert receipt_of(shop.buy(header))["digest"] == "0x" + digest.hex()
     assert shop.income == before + PRICE
 
 

@@ -8,7 +8,7 @@ import warnings
 from typing import Any
 
 import pytest
-from assay.commitments.authorizations import Authorization, TokenDomain
+from assay.commitments.authorizations import Authorization, TokenDomain, authorization_to_json
 from assay.commitments.identifiers import checksum_address
 from assay.commitments.parsing import FieldError
 from assay.commitments.signing import SigningKey
@@ -180,4 +180,4 @@ def test_parse_payment__any_bytes__are_refused(raw: bytes) -> None:
 )
 def test_authorization__as_json__comes_back(payer: bytes, value: int, before: int, nonce: bytes) -> None:
     made = Authorization(checksum_address(payer), TERMS.payee, value, 0, before, Hash32(nonce))
-    assert wire.authorization_from_json(wire.authorization_to_json(made)) == made
+    assert wire.authorization_from_json(authorization_to_json(made)) == made
