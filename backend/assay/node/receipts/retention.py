@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from assay.errors import RetryableError
 from assay.node.receipts.database import Connection, Row
@@ -26,17 +26,30 @@ PRUNE_BUDGET_SECONDS: Final = 10.0
 BATCHES_A_STEP: Final = 64
 ALL, RECEIPTS, GOING, GONE = 3, 2, 1, 0
 _ZERO: Final = "x'00000000000000000000000000000000'"
+_STATED: Final = (
+    "NOT EXISTS (SELECT 1 FROM payments p WHERE p.payment = receipts.voucher AND p.statement IS NULL)"
+)
+"""A payment that is not known to have bought a receipt could buy another one when the first has gone."""
 _UNDISPUTED: Final = "NOT EXISTS (SELECT 1 FROM disputes x WHERE x.digest = r.digest AND x.outcome IS NULL)"
+
+
+class PaymentRule(Protocol):
+    """`x402.pruning.PaymentPruner`."""
+
+    def prune(self, connection: Connection, chain_time: int) -> int:
+        """The number dropped. Raises RetryableError."""
 
 
 @dataclass(frozen=True, slots=True)
 class Retention:
     """`window`: Settlement's dispute window in seconds. `free_receipts`: whether unpaid ones get batched.
-    `keep_seconds` None: batches' receipts are kept for ever."""
+    `keep_seconds` None: batches' receipts are kept for ever. `payments`: forgets those by x402 that can never
+    become good again."""
 
     window: int
     free_receipts: bool
     keep_seconds: int | None = None
+    payments: PaymentRule | None = None
 
     def prune(self, connection: Connection, chain_time: int) -> int:
         """Drop what no dispute can need, given that all disputes opened until `chain_time` are known.
@@ -48,6 +61,8 @@ class Retention:
             dropped += self._retire(connection, chain_time)
         if self.keep_seconds is not None and dropped < ROWS_A_STEP:
             dropped += self._drop_receipts(connection, chain_time)
+        if self.payments is not None and dropped < ROWS_A_STEP:
+            dropped += self.payments.prune(connection, chain_time)
         return dropped
 
     def prune_for(
@@ -153,8 +168,8 @@ class Retention:
         for batch in _collected(connection, GOING, old):
             for taken in ranges_of(connection, batch):
                 dropped += connection.execute(
-                    "DELETE FROM receipts WHERE id IN (SELECT id FROM receipts WHERE channel = ?"
-                    " AND sequence BETWEEN ? AND ? LIMIT ?)",
+                    "DELETE FROM receipts WHERE id IN (SELECT id FROM receipts WHERE channel = ?"  # noqa: S608
+                    f" AND sequence BETWEEN ? AND ? AND {_STATED} LIMIT ?)",
                     (taken.channel, taken.first, taken.last, ROWS_A_STEP - dropped),
                 ).rowcount
                 if dropped >= ROWS_A_STEP:

@@ -10,7 +10,7 @@ from assay.node.receipts.database import Connection, Database
 from assay.node.receipts.schema_ranges import RANGES
 from assay.types import Address, Domain
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 
 TABLES: Final = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
@@ -128,6 +128,9 @@ CREATE TABLE payments (
 ) STRICT;
 """,
     4: RANGES,
+    5: """
+CREATE INDEX payments_unstated ON payments (payment) WHERE statement IS NULL;
+""",
 }
 """Statements that take a log from the schema before to this one."""
 

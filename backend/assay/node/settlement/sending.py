@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from assay.chain.contracts import DisputeGame
+from assay.chain.deployments import TOKEN
 from assay.chain.outbox import Outbox
 from assay.chain.sender import Sender
 from assay.commitments.signing import SigningKey
@@ -23,6 +24,8 @@ from assay.node.settlement.batches import BatchStore
 from assay.node.settlement.repeating import RepeatingThread
 from assay.node.settlement.settler import Settler
 from assay.node.settlement.worth import SettlerRules
+from assay.node.x402.pruning import PaymentPruner
+from assay.node.x402.transfers import Transfers
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,8 @@ class Sending:
     def _retention(self) -> Retention:
         rules = self.config.settlement
         window = self.ledger.settlement.dispute_window()
-        return Retention(window, rules.free_receipts, rules.keep_seconds)
+        transfers = Transfers(self.ledger.client, self.ledger.deployment.address(TOKEN))
+        return Retention(window, rules.free_receipts, rules.keep_seconds, PaymentPruner(transfers))
 
     def _defender(self, log: Database, disputes: DisputeLog, sender: Sender) -> Defender:
         config, ledger = self.config, self.ledger

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from assay.chain.values import LogReceipt, TxReceipt
 from assay.commitments.authorizations import TRANSFER_TOPIC, USED_TOPIC, Authorization
 from assay.commitments.identifiers import address_word, checksum_address
-from assay.node.x402.transfers import moves
+from assay.node.x402.transfers import DEEP_BLOCKS, LOOKBACK_BLOCKS, Fate, Transfers, moves
 from assay.types import Address, Hash32
 
 TOKEN, PAYER, PAYEE, OTHER = (checksum_address(bytes([n]) * 20) for n in range(1, 5))
@@ -77,3 +78,54 @@ def test_moves__anything_else__is_not(logs: tuple[LogReceipt, ...]) -> None:
 
 def test_moves__another_sum_than_authorized__is_not() -> None:
     assert not moves(mined(used(), moved()), TOKEN, replace(GIVEN, value=6))
+
+
+class Client:
+    """A chain of `head` blocks, a second each, that says what was used when, and by what."""
+
+    def __init__(self, head: int, used_in: int | None = None, *logs: LogReceipt) -> None:
+        self.head, self.used_in, self.logs = head, used_in, logs
+
+    def block_number(self) -> int:
+        return self.head
+
+    def get_block(self, number: int) -> Any:
+        return SimpleNamespace(number=number, timestamp=number)
+
+    def call(self, to: Address, data: bytes, block: int) -> bytes:
+        assert to == TOKEN and data[4:] == address_word(PAYER) + GIVEN.nonce
+        return int(self.used_in is not None and self.used_in <= block).to_bytes(32, "big")
+
+    def get_logs(self, lower: int, upper: int, *_: Any) -> list[dict[str, str]]:
+        found = self.used_in is not None and lower <= self.used_in <= upper and bool(self.logs)
+        return [{"transactionHash": "0x" + HASH.hex()}] if found else []
+
+    def get_tx_receipt(self, tx_hash: Hash32) -> TxReceipt:
+        assert self.used_in is not None
+        return replace(mined(*self.logs), block_number=self.used_in)
+
+
+ENDS = 1_000
+UNTIL = replace(GIVEN, valid_before=ENDS)
+
+
+@pytest.mark.parametrize(
+    ("client", "fate"),
+    [
+        (Client(ENDS), Fate.OPEN),
+        (Client(ENDS + DEEP_BLOCKS - 1), Fate.OPEN),
+        (Client(ENDS + DEEP_BLOCKS), Fate.EXPIRED),
+        (Client(990 + DEEP_BLOCKS, 990, used(), moved()), Fate.MOVED),
+        (Client(989 + DEEP_BLOCKS, 990, used(), moved()), Fate.OPEN),
+        (Client(990 + DEEP_BLOCKS, 990), Fate.SPENT),
+        (Client(990 + DEEP_BLOCKS, 990, used(), moved(value=4)), Fate.SPENT),
+        (Client(990 + 2 * LOOKBACK_BLOCKS, 990, used(), moved()), Fate.UNKNOWN),
+    ],
+    ids=[
+        *("young", "at_its_end", "over", "moved", "moved_just_now", "taken_back", "another_sum", "long_ago"),
+    ],
+)
+def test_fate__of_an_authorization__is_what_no_reorg_changes(client: Client, fate: Fate) -> None:
+    found, tx_hash = Transfers(client, TOKEN).fate(UNTIL, 900)  # type: ignore[arg-type]
+    assert found is fate
+    assert tx_hash == (HASH if fate is Fate.MOVED else None)
