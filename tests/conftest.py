@@ -21,6 +21,17 @@ from tests.support.postgresql import CURE, Cluster, cluster, find_binaries
 DEEP = bool(os.environ.get("ASSAY_DEEP"))
 """Set by `scripts/test --deep`: long fuzzing, and the tests marked `deep`."""
 CLOSED_FOLDERS = frozenset(("unit", "stateful", "scripts"))
+LONGEST_FIRST = (
+    ("e2e", "test_demo.py"),
+    ("e2e",),
+    ("contracts", "stateful"),
+    ("contracts", "acceptance"),
+    ("backend", "integration", "node"),
+    ("backend", "integration"),
+    ("contracts",),
+    (),
+)
+"""Where the files are that take the longest: workers that start with them end at the same time."""
 TESTS = Path(__file__).parent
 
 # Reading the certificate authorities takes a client 25 ms, which tests that ask until something is so would
@@ -43,6 +54,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.allow_hosts(["127.0.0.1"]))
         if item.get_closest_marker("deep") and not DEEP:
             item.add_marker(pytest.mark.skip(reason="long; scripts/test --deep runs it"))
+    items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    parts = item.path.relative_to(TESTS).parts
+    return next(n for n, start in enumerate(LONGEST_FIRST) if parts[: len(start)] == start)
 
 
 @pytest.fixture(scope="session")
