@@ -24,6 +24,7 @@ from assay.node.oip.fast_answer import AnswerWriter
 from assay.node.oip.fast_request import FastReader
 from assay.node.payments.gate import Ticket
 from assay.node.payments.terms import parse_terms
+from assay.node.places import named_consumer
 from assay.node.receipts.entries import Issue, LoggedReceipt
 from assay.node.service import Service, receipt_content, wants_public
 from assay.types import Address, Hash32
@@ -55,6 +56,8 @@ class HotPath:
         service = self.service
         served = service.catalog.find(route)
         admitted = service.admit_version(served)
+        if service.places.is_tight and (named := named_consumer(body[:json_length])) is not None:
+            service.places.check(named)
         reader, writer = self._tools(served, admitted.engine)
         found = reader.read(body, json_length)
         if found is None:

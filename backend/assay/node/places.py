@@ -7,12 +7,16 @@ thresholds: Choudhury and Hahne, 1998), so that however many ask for more, a new
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Final
 
 from assay.node.errors import Unavailable
 from assay.types import Address
+
+_CONSUMER: Final = re.compile(rb'"voucher_consumer": ?"(0x[0-9a-fA-F]{40})"')
 
 
 @dataclass(slots=True)
@@ -24,6 +28,11 @@ class Places:
     taken: int = 0
     _held: dict[Address, int] = field(default_factory=dict)
     """Of no consumer that has none."""
+
+    @property
+    def is_tight(self) -> bool:
+        """Whether `take` refuses anybody: nobody holds as many as are free before half are taken."""
+        return 2 * self.taken >= self.limit
 
     def check(self, consumer: Address) -> None:
         """What `take` would say, of somebody whose name is not proven: nothing is counted. Raises Unavailable
@@ -58,3 +67,10 @@ class Places:
             yield
         finally:
             self.free(consumer)
+
+
+def named_consumer(raw: bytes) -> Address | None:
+    """Whom a request's JSON seems to name, before it is parsed: enough to refuse who has no place left, at a
+    hundredth of what reading the request costs."""
+    found = _CONSUMER.search(raw)
+    return Address(found[1].decode()) if found else None

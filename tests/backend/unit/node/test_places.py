@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 
 import pytest
 from assay.node.errors import Unavailable
-from assay.node.places import Places
+from assay.node.places import Places, named_consumer
 from assay.types import Address
 from hypothesis import given
 from hypothesis import strategies as st
@@ -76,6 +77,7 @@ def test_places__any_order__keeps_the_bound_and_refuses_only_whose_share_is_full
             places.free(consumer)
             held[consumer] -= 1
         assert places.taken == held.total() <= limit
+        assert places.is_tight or all(held[name] < limit - held.total() for name in NAMES)
     for consumer in held.elements():
         places.free(consumer)
     assert places == Places(limit)
@@ -93,3 +95,13 @@ def test_take__others_flood_in_any_order__a_newcomer_finds_a_place(work: list[tu
             places.free(consumer)
             held[consumer] -= 1
         places.check(NEWCOMER)
+
+
+def test_named_consumer__json_of_any_spacing__is_found_where_a_voucher_names_one() -> None:
+    address = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
+    for parameters in ({"voucher_consumer": address}, {"voucher_amount": "5", "voucher_consumer": address}):
+        for separators in ((",", ":"), (", ", ": ")):
+            raw = json.dumps({"inputs": [], "parameters": parameters}, separators=separators).encode()
+            assert named_consumer(raw) == address
+    for other in ({}, {"voucher_consumer": 5}, {"voucher_consumer": "0x12"}):
+        assert named_consumer(json.dumps(other).encode()) is None
