@@ -1,11 +1,9 @@
-"""One settler step in a process that may kill itself: `python -m tests.support.settle_once URL DEPLOYMENTS
-FOLDER NODE BOUNDARY`."""
+"""A settler without its node, and one step of it that may kill its own process."""
 
 from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,19 +44,13 @@ def open_settler(
         store.close()
 
 
-def main() -> None:
-    url, deployments, folder, operator, boundary = sys.argv[1:]
+def settle_once(url: str, deployments: Path, folder: Path, operator: Address, boundary: str) -> None:
+    """Kills this process at `boundary`."""
 
     def on_step(name: str) -> None:
         if name == boundary:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    signer = load_key(Path(folder) / "signer.json", PASSWORD)
-    with open_settler(
-        url, Path(deployments), Path(folder), Address(operator), signer, SettlerRules(), on_step
-    ) as settler:
+    signer = load_key(folder / "signer.json", PASSWORD)
+    with open_settler(url, deployments, folder, operator, signer, SettlerRules(), on_step) as settler:
         settler.step(close_all=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,10 +1,9 @@
-"""Run by test_sender_crash.py as a process: mints once with a fixed key, killing itself at a named step."""
+"""What test_sender_crash.py runs in a process: mints once with a fixed key, and kills itself at a step."""
 
 from __future__ import annotations
 
 import os
 import signal
-import sys
 from pathlib import Path
 
 from assay.chain.client import ChainClient
@@ -28,7 +27,3 @@ def run(url: str, deployments: str, keystore: str, folder: str, die_at: str, amo
         token = Token(client, Deployment.load(deployments, client.chain_id))
         sender.resume()
         sender.send(token.mint(sender.address, amount), key="mint")
-
-
-if __name__ == "__main__":
-    run(*sys.argv[1:6], amount=int(sys.argv[6]))

@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from assay.chain.keys import create_keystore
 
 from tests.backend.integration.chain.conftest import World
-from tests.support.anvil import ROOT
+from tests.backend.integration.chain.sending_process import run
+from tests.support.forking import run_forked
 
 STEPS = ("prepared", "persisted", "broadcast", "mined", "recorded")
-SCRIPT = Path(__file__).with_name("sending_process.py")
 
 
 def run_sender(world: World, folder: Path, die_at: str) -> int:
-    arguments = [world.chain.url, str(world.folder), str(folder / "key.json"), str(folder), die_at, "7"]
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
+    status, said = run_forked(
+        run, world.chain.url, str(world.folder), str(folder / "key.json"), str(folder), die_at, 7
     )
-    assert done.returncode in (0, -signal.SIGKILL), done.stderr
-    return done.returncode
+    assert status in (0, -signal.SIGKILL), said
+    return status
 
 
 @pytest.mark.parametrize("step", STEPS)

@@ -7,7 +7,6 @@ import asyncio
 import json
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -36,9 +35,10 @@ from assay.node.settlement.worth import POST_BASE, Rows, SettlerRules
 from assay.types import ZERO_ADDRESS, Address, Hash32, SkipReason, Voucher
 
 from tests.support.deploy import deploy_contract, send_unlocked
+from tests.support.forking import run_forked
 from tests.support.nodes import ASSAY, Consumer, Network, NodeUnderTest, Published, local_network
 from tests.support.onnx_models import linear_manifest, linear_model
-from tests.support.settle_once import open_settler
+from tests.support.settle_once import open_settler, settle_once
 
 WINDOW = 60
 PRICE = 5
@@ -282,13 +282,13 @@ def test_step__killed_at_a_boundary__goes_on_without_posting_or_paying_twice(
         desk.receipt(consumer, (n + 1) * PRICE, n)
     killed = 0
     for _ in range(2):
-        process = run_settler(desk, boundary)
-        killed += process.returncode == -signal.SIGKILL
-        assert process.returncode in (0, -signal.SIGKILL), process.stderr.decode()
+        status, said = run_settler(desk, boundary)
+        killed += status == -signal.SIGKILL
+        assert status in (0, -signal.SIGKILL), said
         network.chain.increase_time(WINDOW)
     for _ in range(2):
-        final = run_settler(desk, "")
-        assert final.returncode == 0, final.stderr.decode()
+        status, said = run_settler(desk, "")
+        assert status == 0, said
         network.chain.increase_time(WINDOW)
     assert killed, f"{boundary} was never reached"
     assert desk.states() == [BatchState.COLLECTED]
@@ -299,11 +299,10 @@ def test_step__killed_at_a_boundary__goes_on_without_posting_or_paying_twice(
     assert network.settlement.claimable(node.operator) == 0
 
 
-def run_settler(desk: Desk, boundary: str) -> subprocess.CompletedProcess[bytes]:
+def run_settler(desk: Desk, boundary: str) -> tuple[int, str]:
     """One `step` in a process of its own, which kills itself at `boundary`."""
-    command = [sys.executable, "-m", "tests.support.settle_once", desk.network.chain.url]
-    command += [str(desk.network.deployments), str(desk.node.folder), desk.node.operator, boundary]
-    return subprocess.run(command, capture_output=True, timeout=120, check=False)
+    url, node = desk.network.chain.url, desk.node
+    return run_forked(settle_once, url, desk.network.deployments, node.folder, node.operator, boundary)
 
 
 # What a batch is worth
