@@ -86,8 +86,8 @@ class LimitsConfig(Section):
     max_concurrent: int = Field(
         default=256,
         ge=1,
-        description="places of requests whose consumer is known, from admission to receipt; a consumer may "
-        "hold as many as are free. Above [engines] max_waiting: each has one while it is run and written",
+        description="places of requests whose consumer is known, from admission to receipt; who has an equal "
+        "part of all may hold a quarter of those free. Above [engines] max_waiting: a run holds them, too",
     )
     max_connections: int = Field(default=1024, ge=1)
     max_mib_in_progress: int = Field(default=256, ge=1)
@@ -177,6 +177,13 @@ class GrpcConfig(Section):
     """The Open Inference Protocol over gRPC, at the same host as HTTP."""
 
     port: int = Field(default=0, ge=0, le=65535, description="0: no gRPC; 8001 is what its clients try first")
+    buffer_mib: int = Field(
+        default=512,
+        ge=1,
+        description="of messages being received, which grpc keeps until they are whole: half of it for as "
+        "many calls at a time as have max_body_mib each, half for as many open streams; 64 KiB of each call "
+        "beside that",
+    )
 
 
 class LogsConfig(Section):

@@ -2,7 +2,8 @@
 
 From its admission until its receipt is durable a request holds one, wherever it waits: for a version, in a
 run, for the disk. As with a version's queue, a consumer may hold as many as it leaves free (dynamic
-thresholds: Choudhury and Hahne, 1998), so that however many ask for more, a newcomer finds one.
+thresholds: Choudhury and Hahne, 1998), so that however many ask for more, a newcomer finds one. Above an
+equal part of all it may hold a quarter of that: the others' requests come unevenly, and need the room.
 """
 
 from __future__ import annotations
@@ -31,14 +32,15 @@ class Places:
 
     @property
     def is_tight(self) -> bool:
-        """Whether `take` refuses anybody: nobody holds as many as are free before half are taken."""
-        return 2 * self.taken >= self.limit
+        """Whether `take` may refuse anybody: nobody does hold a quarter of what is free before that."""
+        return 5 * self.taken >= self.limit
 
     def check(self, consumer: Address) -> None:
         """What `take` would say, of somebody whose name is not proven: nothing is counted. Raises Unavailable
         `busy`."""
         held = self._held.get(consumer, 0)
-        if held >= self.limit - self.taken:
+        free, parts = self.limit - self.taken, len(self._held) + (not held) + 1
+        if held >= free or (4 * held >= free and held * parts >= self.limit):
             raise Unavailable(
                 f"{self.taken} requests are in progress here, {held} of them yours; ask again later, with "
                 "fewer at a time, or ask another node",

@@ -32,6 +32,17 @@ def test_take__one_consumer__gets_half_and_leaves_the_rest_to_others() -> None:
     assert takes(places, NEWCOMER)
 
 
+def test_take__flood_beside_many__has_an_equal_part_or_a_quarter_of_what_they_leave() -> None:
+    places = Places(120)
+    for number in range(9):
+        for _ in range(4):
+            places.take(Address(f"modest {number}"))
+    assert sum(takes(places, GREEDY) for _ in range(200)) == 17  # of 120 - 36 - 17
+    for number in range(9):
+        assert sum(takes(places, Address(f"modest {number}")) for _ in range(4)) == 4
+    assert places.taken == 89
+
+
 def test_take__no_place_left__tells_how_many_are_the_askers() -> None:
     places = Places(2)
     places.take(GREEDY)
@@ -70,14 +81,17 @@ def test_places__any_order__keeps_the_bound_and_refuses_only_whose_share_is_full
     held: Counter[Address] = Counter()
     for consumer, is_taken in work:
         if is_taken:
-            expected = held[consumer] < limit - held.total()
+            mine, free = held[consumer], limit - held.total()
+            consumers = len({*held.elements(), consumer})
+            expected = mine < free and (mine < free / 4 or mine < limit / (consumers + 1))
             assert takes(places, consumer) == expected
             held[consumer] += expected
         elif held[consumer]:
             places.free(consumer)
             held[consumer] -= 1
         assert places.taken == held.total() <= limit
-        assert places.is_tight or all(held[name] < limit - held.total() for name in NAMES)
+        for name in () if places.is_tight else NAMES:
+            places.check(name)
     for consumer in held.elements():
         places.free(consumer)
     assert places == Places(limit)
