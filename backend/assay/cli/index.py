@@ -20,6 +20,7 @@ from assay.cli.output import command_errors, emit_json, emit_table, json_option,
 from assay.db.engine import drop_everything, open_engine, read_session, upgrade
 from assay.db.repositories.status import index_status
 from assay.errors import RetryableError
+from assay.index.batch_file import BYTES_PER_SECOND, MAX_BATCH_BYTES
 from assay.index.batches import BatchChecker
 from assay.index.daemon import Daemon
 from assay.index.download import Limits
@@ -30,7 +31,7 @@ from assay.index.programs import ProgramChecker
 from assay.settings import Settings
 
 LOCAL_CHAINS = {1337, 31337}
-BATCH_MIB, BATCH_SECONDS, PROBE_SECONDS = 64, 30.0, 2.0
+BATCH_MIB, BATCH_SECONDS, PROBE_SECONDS = MAX_BATCH_BYTES >> 20, 30.0, 2.0
 
 
 def shared_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -114,8 +115,8 @@ def run_index(
     configure_logs(as_json=as_json or Settings().log_json)
     engine, deployment, follower = open_follower(rpc_urls, deployments, database_url, max_range)
     private = deployment.chain_id in LOCAL_CHAINS if allow_private is None else allow_private
-    limits = Limits(max_batch_mib << 20, BATCH_SECONDS, private)
-    checker = BatchChecker(engine, deployment.domain, limits)
+    limits = Limits(max_batch_mib << 20, BATCH_SECONDS, private, BYTES_PER_SECOND)
+    checker = BatchChecker(engine, deployment.domain, limits, folder=Settings().data / "index")
     prober = Prober(engine, deployment.domain, deadline=PROBE_SECONDS, allow_private=private)
     programs = ProgramChecker(engine, hub or Settings().hub_url)
     daemon = Daemon(

@@ -67,7 +67,14 @@ if TYPE_CHECKING:
     type=click.IntRange(1, 4096),
     default=64,
     show_default=True,
-    help="of one batch or one receipt's data",
+    help="of one receipt's data",
+)
+@click.option(
+    "--max-batch-mib",
+    type=click.IntRange(1, 65_536),
+    default=2048,
+    show_default=True,
+    help="of one batch, which is read from disk",
 )
 @click.option(
     "--allow-private", is_flag=True, help="nodes on loopback and private addresses; implied on local chains"
@@ -141,6 +148,7 @@ def watch_options(connection: Connection, given: dict[str, Any]) -> WatchOptions
         poll=given["poll"],
         timeout=given["timeout"],
         max_bytes=given["max_mib"] << 20,
+        max_batch_bytes=given["max_batch_mib"] << 20,
         allow_private=given["allow_private"],
     )
 

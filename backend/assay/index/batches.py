@@ -7,9 +7,12 @@ root and are badly signed, dated or numbered stay what they are.
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
 
 import structlog
 from sqlalchemy import Engine
@@ -17,8 +20,9 @@ from sqlalchemy import Engine
 from assay.db.engine import read_session, write_transaction
 from assay.db.repositories.checks import CheckResult, CheckStore, PendingBatch, StoredReceipt
 from assay.errors import VerificationError
-from assay.index.download import Limits, Unreachable, download
-from assay.index.verify import BatchClaim, CheckedReceipt, Validity, sequences_of, verify_batch
+from assay.index.batch_file import BatchFile, Interrupted, spool
+from assay.index.download import Limits, Unreachable, download_to
+from assay.index.verify import BatchClaim, Validity, verify_batch
 from assay.types import Address, BatchAvailability, BatchKey, Domain, Hash32
 
 log = structlog.get_logger(__name__)
@@ -30,6 +34,8 @@ GAP_WAIT, MAX_GAP_WAITS = 5, 10
 ever.
 """
 NEVER = 2**62
+LARGE = 64 << 20
+"""Bytes of a batch that takes long enough to be told of."""
 PROVEN = {"signature", "signer", "time", "sequence"}
 """Steps of `verify_batch` after the root matched."""
 
@@ -38,7 +44,7 @@ PROVEN = {"signature", "signer", "time", "sequence"}
 class Verdict:
     availability: BatchAvailability
     reason: str = ""
-    receipts: Sequence[CheckedReceipt] = ()
+    receipts: BatchFile | None = None
     is_final: bool = False
 
     @property
@@ -56,9 +62,11 @@ class BatchChecker:
         domain: Domain,
         limits: Limits,
         *,
+        folder: Path | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._engine, self._domain, self._limits, self._clock = engine, domain, limits, clock
+        self._folder = folder or Path(tempfile.gettempdir())
 
     def step(self, limit: int = 20, should_stop: Callable[[], bool] = lambda: False) -> int:
         with read_session(self._engine) as session:
@@ -67,18 +75,26 @@ class BatchChecker:
         for batch in due:
             if should_stop():
                 break
-            self._record(batch, self._check(batch))
+            try:
+                with spool(self._folder) as file:
+                    self._record(batch, self._check(batch, file, should_stop))
+            except Interrupted:
+                break
             done += 1
         return done
 
-    def _check(self, batch: PendingBatch) -> Verdict:
+    def _check(self, batch: PendingBatch, file: BinaryIO, should_stop: Callable[[], bool]) -> Verdict:
         url = f"{batch.endpoint.rstrip('/')}/v1/batches/{batch.batch_id}"
         try:
-            body = download(url, self._limits)
+            size = download_to(file, url, self._limits)
         except Unreachable as error:
             return Verdict(BatchAvailability.UNAVAILABLE, str(error))
+        if size > LARGE:
+            log.info("checking a large batch", batch=batch.batch_id, bytes=size)
+        claim = self._claim(batch)
+        receipts = BatchFile(self._domain, claim.key, file, should_stop=should_stop)
         try:
-            receipts = verify_batch(self._claim(batch), body)
+            verify_batch(claim, receipts)
         except VerificationError as error:
             reason, is_final = f"{error.step}: {error}", error.step in PROVEN
             return Verdict(BatchAvailability.INCONSISTENT, reason, is_final=is_final)
@@ -100,8 +116,8 @@ class BatchChecker:
                 return  # a reorg took the batch away meanwhile
             if verdict.availability is BatchAvailability.AVAILABLE:
                 verdict = compare_neighbours(store, batch, verdict)
-            receipts = verdict.receipts if verdict.availability is BatchAvailability.AVAILABLE else ()
-            store.save(batch, _result(batch, verdict, now), [_stored(c) for c in receipts])
+            found = verdict.receipts if verdict.availability is BatchAvailability.AVAILABLE else None
+            store.save(batch, _result(batch, verdict, now), _stored(found) if found else ())
         if not verdict.is_waiting:
             log.info(
                 "batch checked", batch=batch.batch_id, result=verdict.availability, reason=verdict.reason
@@ -110,10 +126,11 @@ class BatchChecker:
 
 def compare_neighbours(store: CheckStore, batch: PendingBatch, verdict: Verdict) -> Verdict:
     """Digests known already, sequences of the channels before and after, acknowledged counts (SPEC.md §8)."""
-    known = store.batch_of_any(["0x" + checked.digest.hex() for checked in verdict.receipts])
+    assert verdict.receipts is not None
+    known = store.batch_of_any("0x" + digest.hex() for digest in verdict.receipts.digests())
     if known is not None:
         return _inconsistent(f"duplicate: receipt {known[0]} is already in batch {known[1]}")
-    spans = sequences_of(verdict.receipts)
+    spans = verdict.receipts.spans
     others = store.other_states(batch)
     if batch.availability == BatchAvailability.UNCHECKED and batch.attempts >= MAX_GAP_WAITS:
         others.discard(BatchAvailability.UNCHECKED)
@@ -162,15 +179,17 @@ def _result(batch: PendingBatch, verdict: Verdict, now: int) -> CheckResult:
     return CheckResult(
         availability=verdict.availability.value,
         reason=verdict.reason,
-        receipts=len(verdict.receipts),
+        receipts=len(verdict.receipts or ()),
         attempts=attempts,
         checked_at=now,
         next_attempt_at=NEVER if is_done else now + wait,
     )
 
 
-def _stored(checked: CheckedReceipt) -> StoredReceipt:
-    return StoredReceipt(checked.signed, "0x" + checked.digest.hex(), checked.signer)
+def _stored(batch: BatchFile) -> Iterator[StoredReceipt]:
+    numbers, names = batch.signers
+    for number, digest, signed in zip(numbers, batch.digests(), batch.receipts(), strict=True):
+        yield StoredReceipt(signed, "0x" + digest.hex(), names[number])
 
 
 def to_hash(text: str) -> Hash32:

@@ -7,13 +7,14 @@ look-ups gains nothing. The deadline covers everything, a header sent byte by by
 from __future__ import annotations
 
 import functools
+import io
 import ipaddress
 import socket
 import ssl
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 import httpcore
@@ -29,17 +30,47 @@ class Unreachable(RetryableError):  # noqa: N818 - names what happened
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Per download. `allow_private`: loopback, link-local and private addresses may be asked."""
+    """Per download. `allow_private`: loopback, link-local and private addresses may be asked.
+
+    `bytes_per_second`: what comes at least so fast may take longer than `seconds`; 0: nothing may.
+    """
 
     bytes: int = 64 << 20
     seconds: float = 30.0
     allow_private: bool = False
+    bytes_per_second: int = 0
+
+
+class Deadline:
+    """Of one download, put off by what has come of it."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._at = time.monotonic() + limits.seconds
+        self._rate = limits.bytes_per_second
+
+    def received(self, size: int) -> None:
+        if self._rate:
+            self._at += size / self._rate
+
+    def remaining(self) -> float:
+        """Seconds, more than 0. Raises httpcore.ReadTimeout."""
+        left = self._at - time.monotonic()
+        if left <= 0:
+            raise httpcore.ReadTimeout("deadline passed")
+        return left
 
 
 def download(url: str, limits: Limits) -> bytes:
     """The body of a 200 answer. Raises Unreachable."""
+    body = io.BytesIO()
+    download_to(body, url, limits)
+    return body.getvalue()
+
+
+def download_to(file: BinaryIO, url: str, limits: Limits) -> int:
+    """Write the body of a 200 answer into `file`; how many bytes it has. Raises Unreachable."""
     check_scheme(url)
-    deadline = time.monotonic() + limits.seconds
+    deadline = Deadline(limits)
     backend = _GuardedBackend(deadline, limits.allow_private)
     headers = [("accept-encoding", "identity"), ("user-agent", "assay-index"), ("connection", "close")]
     try:
@@ -49,9 +80,9 @@ def download(url: str, limits: Limits) -> bytes:
         ):
             if response.status != 200:
                 raise Unreachable(f"{url} answered {response.status}")
-            return _read(response, url, limits)
+            return _copy(response, file, url, limits)
     except (httpcore.TimeoutException, TimeoutError) as error:
-        raise Unreachable(f"{url} took longer than {limits.seconds:g} s") from error
+        raise Unreachable(f"{url} took longer than {limits.seconds:g} s{_pace(limits)}") from error
     except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.UnsupportedProtocol, OSError) as error:
         raise Unreachable(f"{url} cannot be read: {error or type(error).__name__}") from error
     except (ValueError, TypeError) as error:  # httpcore on malformed hosts, ports and characters
@@ -80,17 +111,22 @@ def check_scheme(url: str) -> None:
         raise Unreachable(f"{url[:200]!r} is not an http or https URL without credentials")
 
 
-def _read(response: httpcore.Response, url: str, limits: Limits) -> bytes:
-    body = bytearray()
+def _pace(limits: Limits) -> str:
+    return f" and one for each {limits.bytes_per_second} bytes" if limits.bytes_per_second else ""
+
+
+def _copy(response: httpcore.Response, file: BinaryIO, url: str, limits: Limits) -> int:
+    size = 0
     for chunk in response.iter_stream():
-        body += chunk
-        if len(body) > limits.bytes:
+        size += len(chunk)
+        if size > limits.bytes:
             raise Unreachable(f"{url} is larger than {limits.bytes} bytes")
-    return bytes(body)
+        file.write(chunk)
+    return size
 
 
 class _GuardedBackend(httpcore.NetworkBackend):
-    def __init__(self, deadline: float, allow_private: bool) -> None:
+    def __init__(self, deadline: Deadline, allow_private: bool) -> None:
         self._deadline, self._allow_private = deadline, allow_private
 
     def connect_tcp(
@@ -108,21 +144,23 @@ class _GuardedBackend(httpcore.NetworkBackend):
         allowed = [str(item[4][0]) for item in found if self._allow_private or is_public(str(item[4][0]))]
         if not allowed:
             raise httpcore.ConnectError(f"{host} is not a public address (see --allow-private)")
-        stream = httpcore.SyncBackend().connect_tcp(allowed[0], port, remaining(self._deadline))
+        stream = httpcore.SyncBackend().connect_tcp(allowed[0], port, self._deadline.remaining())
         return _DeadlineStream(stream, self._deadline)
 
 
 class _DeadlineStream(httpcore.NetworkStream):
     """Every wait ends at the deadline."""
 
-    def __init__(self, stream: httpcore.NetworkStream, deadline: float) -> None:
+    def __init__(self, stream: httpcore.NetworkStream, deadline: Deadline) -> None:
         self._stream, self._deadline = stream, deadline
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._stream.read(max_bytes, remaining(self._deadline))
+        chunk = self._stream.read(max_bytes, self._deadline.remaining())
+        self._deadline.received(len(chunk))
+        return chunk
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._stream.write(buffer, remaining(self._deadline))
+        self._stream.write(buffer, self._deadline.remaining())
 
     def close(self) -> None:
         self._stream.close()
@@ -130,18 +168,11 @@ class _DeadlineStream(httpcore.NetworkStream):
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:
-        stream = self._stream.start_tls(ssl_context, server_hostname, remaining(self._deadline))
+        stream = self._stream.start_tls(ssl_context, server_hostname, self._deadline.remaining())
         return _DeadlineStream(stream, self._deadline)
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)
-
-
-def remaining(deadline: float) -> float:
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise httpcore.ReadTimeout("deadline passed")
-    return left
 
 
 def is_public(address: str) -> bool:

@@ -1,23 +1,18 @@
-"""Whether a batch's published receipts are what its root commits to. Pure."""
+"""Whether a batch's published receipts are what its root commits to."""
 
 from __future__ import annotations
 
-import itertools
-import json
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from assay.commitments.merkle import merkle_root
-from assay.commitments.receipts import receipt_digest, receipt_from_json
-from assay.commitments.signing import recover
-from assay.errors import RequestError, VerificationError
-from assay.types import Address, BatchKey, Domain, Hash32, SignedReceipt
+import orjson
 
-MAX_LINE = 4_096
-MAX_SEQUENCE = 2**63 - 1
-"""What a database's integer holds; Settlement counts to 2^40 - 1."""
+from assay.commitments.signing import recover
+from assay.errors import VerificationError
+from assay.index.batch_file import UNLISTED, BatchFile
+from assay.types import Address, BatchKey, Domain, Hash32
+
 CLOCK_SKEW = 3_600
 """Seconds that `executed_at` may be after the posting: a node's clock is not the chain's."""
 
@@ -44,80 +39,38 @@ class BatchClaim:
     signers: Mapping[Address, Validity]
 
 
-@dataclass(frozen=True, slots=True)
-class CheckedReceipt:
-    signed: SignedReceipt
-    digest: Hash32
-    signer: Address
-
-
-def verify_batch(claim: BatchClaim, body: bytes) -> list[CheckedReceipt]:
-    """The receipts in leaf order.
+def verify_batch(claim: BatchClaim, batch: BatchFile) -> None:
+    """Whether the batch is what the chain says.
 
     Raises VerificationError; its `step` is the first that failed: `format`, `header`, `count`, `receipt`,
     `membership`, `duplicate`, `root`, `signature`, `signer`, `time`, `sequence`.
     """
-    lines = body.split(b"\n")
-    if lines and not lines[-1]:
-        lines.pop()
-    if len(lines) < 2:
+    if not batch.lines:
+        if batch.problem is not None:
+            raise batch.problem
+        found = 1 if batch.header else 0
         raise VerificationError(
-            f"expected a header line and at least one receipt, got {len(lines)} lines", step="format"
+            f"expected a header line and at least one receipt, got {found} lines", step="format"
         )
-    _check_header(claim, _parse(lines[0], 1), len(lines) - 1)
-    receipts = [_parse_receipt(claim, line, number) for number, line in enumerate(lines[1:], start=2)]
-    digests = [receipt_digest(claim.domain, signed.receipt) for signed in receipts]
-    if len(set(digests)) != len(digests):
+    _check_header(claim, _parse_header(batch.header), batch.lines)
+    if batch.problem is not None:
+        raise batch.problem
+    if batch.has_duplicates:
         raise VerificationError("a receipt is in the batch twice", step="duplicate")
-    if merkle_root(digests) != claim.key.receipts_root:
+    if batch.root != claim.key.receipts_root:
         raise VerificationError(
-            f"{len(digests)} receipts do not give the posted root: missing, added, changed or misplaced",
+            f"{len(batch)} receipts do not give the posted root: missing, added, changed or misplaced",
             step="root",
         )
-    checked = [
-        _check_signature(claim, signed, digest) for signed, digest in zip(receipts, digests, strict=True)
-    ]
-    sequences_of(checked)
-    return checked
+    _check_signatures(claim, batch)
+    _ = batch.spans
 
 
-def sequences_of(receipts: Sequence[CheckedReceipt]) -> dict[Address, tuple[int, int]]:
-    """First and last sequence of each consumer's channel. Raises VerificationError, step `sequence`, on
-    gaps.
-    """
-    found: dict[Address, list[int]] = defaultdict(list)
-    for checked in receipts:
-        found[checked.signed.receipt.consumer].append(checked.signed.receipt.sequence)
-    for consumer, numbers in found.items():
-        numbers.sort()
-        if numbers[0] < 1:
-            raise VerificationError(
-                f"sequence {numbers[0]} of consumer {consumer} is below 1", step="sequence"
-            )
-        if numbers[-1] > MAX_SEQUENCE:
-            raise VerificationError(
-                f"sequence {numbers[-1]} of consumer {consumer} is above {MAX_SEQUENCE}", step="sequence"
-            )
-        for before, after in itertools.pairwise(numbers):
-            if after == before:
-                raise VerificationError(
-                    f"two receipts of consumer {consumer} have sequence {after}: equivocation",
-                    step="sequence",
-                )
-            if after != before + 1:
-                raise VerificationError(
-                    f"sequences of consumer {consumer} jump from {before} to {after}", step="sequence"
-                )
-    return {consumer: (numbers[0], numbers[-1]) for consumer, numbers in found.items()}
-
-
-def _parse(line: bytes, number: int) -> Any:
-    if len(line) > MAX_LINE:
-        raise VerificationError(f"line {number} is longer than {MAX_LINE} bytes", step="format")
+def _parse_header(line: bytes) -> Any:
     try:
-        return json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise VerificationError(f"line {number} is not JSON", step="format") from error
+        return orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise VerificationError("line 1 is not JSON", step="format") from error
 
 
 def _check_header(claim: BatchClaim, header: Any, receipts: int) -> None:
@@ -140,28 +93,26 @@ def _check_header(claim: BatchClaim, header: Any, receipts: int) -> None:
         )
 
 
-def _parse_receipt(claim: BatchClaim, line: bytes, number: int) -> SignedReceipt:
-    try:
-        signed = receipt_from_json(claim.domain, _parse(line, number))
-    except RequestError as error:
-        raise VerificationError(f"line {number}: {error}", step="receipt") from error
-    if (signed.receipt.node, signed.receipt.version_id) != (claim.key.node, claim.key.version_id):
-        raise VerificationError(f"line {number}: receipt of another node or version", step="membership")
-    return signed
+def _check_signatures(claim: BatchClaim, batch: BatchFile) -> None:
+    """Raises VerificationError about the first receipt that no key of the node's signed in its time."""
+    numbers, names = batch.signers
+    validities = [claim.signers.get(name) for name in names]
+    latest = claim.posted_at + CLOCK_SKEW
+    for index, (number, executed_at) in enumerate(zip(numbers, batch.executed_at, strict=True)):
+        validity = validities[number] if number < UNLISTED else None
+        if validity is None or not validity.covers(executed_at) or executed_at > latest:
+            raise _bad_signature(batch, index, validity)
 
 
-def _check_signature(claim: BatchClaim, signed: SignedReceipt, digest: Hash32) -> CheckedReceipt:
+def _bad_signature(batch: BatchFile, index: int, validity: Validity | None) -> VerificationError:
+    digest, executed_at = batch.digest(index), batch.executed_at[index]
     name = f"receipt 0x{digest.hex()}"
     try:
-        signer = recover(digest, signed.signature)
+        signer = recover(digest, batch.signature(index))
     except VerificationError as error:
-        raise VerificationError(f"{name}: {error}", step="signature") from error
-    executed_at = signed.receipt.executed_at
-    validity = claim.signers.get(signer)
+        return VerificationError(f"{name}: {error}", step="signature")
     if validity is None or not validity.covers(executed_at):
-        raise VerificationError(
+        return VerificationError(
             f"{name} is signed by {signer}, which was not the node's signer at {executed_at}", step="signer"
         )
-    if executed_at > claim.posted_at + CLOCK_SKEW:
-        raise VerificationError(f"{name} says it was executed after its batch was posted", step="time")
-    return CheckedReceipt(signed, digest, signer)
+    return VerificationError(f"{name} says it was executed after its batch was posted", step="time")

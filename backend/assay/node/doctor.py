@@ -29,8 +29,6 @@ from assay.types import Address
 MAX_SKEW_SECONDS: Final = 120
 MIN_FREE_BYTES: Final = 512 * MIB
 MIN_POSTINGS: Final = 20
-FETCHED_RECEIPTS: Final = 100_000
-"""What fits into 64 MiB, a receipt object being about 640 bytes."""
 GAS_PER_POSTING: Final = 150_000
 GAS_PER_DEFENCE: Final = 1_500_000
 """The node's moves of one long dispute."""
@@ -72,7 +70,6 @@ class Doctor:
                 if signer is not None:
                     yield self._gas(client, signer.address, disputes=deployment.has_disputes)
                 yield self._thaw(ledger, config)
-                yield _batch_size(config)
                 if deployment.has_disputes:
                     yield self._cover(ledger, config)
                 yield from self._disputes(ledger, config)
@@ -265,18 +262,6 @@ class Doctor:
                 yield Finding(name, True, f"loads{cost_of(prepared)}, offered at {offer.price}")
             if prepared.remote is not None:
                 yield check_executor(prepared.remote, name)
-
-
-def _batch_size(config: NodeConfig) -> Finding:
-    """A batch that is too large to fetch counts as unavailable, so its receipts never as verified."""
-    size = config.settlement.max_receipts
-    if size > FETCHED_RECEIPTS:
-        detail = f"{size} receipts a batch are more than indexes and watchers fetch by default (64 MiB)"
-        cure = (
-            f"set max_receipts in [settlement] to at most {FETCHED_RECEIPTS}, or tell them: --max-batch-mib"
-        )
-        return Finding("batch size", False, detail, cure)
-    return Finding("batch size", True, f"at most {size} receipts")
 
 
 def posting_price(client: ChainClient) -> int:

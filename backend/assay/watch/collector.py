@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 import structlog
@@ -12,19 +13,22 @@ import structlog
 from assay.chain.contracts import read_many
 from assay.chain.views import SignerInfo
 from assay.errors import VerificationError
+from assay.index.batch_file import BatchFile, Interrupted, spool
 from assay.index.batches import PROVEN
-from assay.index.download import Limits, Unreachable, download
+from assay.index.download import Limits, Unreachable, download_to
 from assay.index.verify import BatchClaim, Validity, verify_batch
-from assay.types import Address, BatchAvailability, Hash32
+from assay.types import Address, BatchAvailability
 from assay.watch.contracts import Contracts
 from assay.watch.policy import Policy, choose
-from assay.watch.published import PublishedReceipt, read_receipts, signed_by_node, signers_of
+from assay.watch.published import is_signed, public_digests, signed_by_node, signers_of
 from assay.watch.store import Store
-from assay.watch.values import PostedBatch, SeenReceipt
+from assay.watch.values import PostedBatch
 
 FIRST_WAIT, MAX_WAIT = 2.0, 1_800.0
 """Seconds between attempts: doubled each time."""
 NEVER: Final = 1e15
+AT_ONCE: Final = 2_000
+"""Receipts in one transaction of the store: the games wait no longer than for that."""
 
 log = structlog.get_logger(__name__)
 
@@ -33,7 +37,8 @@ log = structlog.get_logger(__name__)
 class Found:
     state: BatchAvailability
     reason: str = ""
-    receipts: tuple[SeenReceipt, ...] = ()
+    receipts: int = 0
+    chosen: int = 0
     is_final: bool = False
 
 
@@ -60,37 +65,55 @@ class Collector:
         for batch in due:
             if should_stop():
                 break
-            self._collect(batch)
+            try:
+                self._collect(batch, should_stop)
+            except Interrupted:
+                break
         return len(due)
 
-    def _collect(self, batch: PostedBatch) -> None:
+    def _collect(self, batch: PostedBatch, should_stop: Callable[[], bool]) -> None:
         view = self._settlement.batch(batch.batch_id)
         if not view.exists:  # a reorg took it away; the follower will say so
             self._record(batch, 0, Found(BatchAvailability.UNCHECKED, "the chain has no such batch now"))
             return
         endpoint = self._nodes.node(batch.key.node).endpoint
         url = f"{endpoint.rstrip('/')}/v1/batches/0x{batch.batch_id.hex()}"
-        try:
-            body = download(url, self._limits)
-        except Unreachable as error:
-            self._record(batch, view.posted_at, Found(BatchAvailability.UNAVAILABLE, str(error)))
-            return
-        self._record(batch, view.posted_at, self._judge(batch, view.posted_at, body))
+        with spool(self._store.path.parent) as file:
+            try:
+                download_to(file, url, self._limits)
+            except Unreachable as error:
+                self._record(batch, view.posted_at, Found(BatchAvailability.UNAVAILABLE, str(error)))
+                return
+            published = BatchFile(self._domain, batch.key, file, should_stop=should_stop)
+            self._record(batch, view.posted_at, self._judge(batch, view.posted_at, published))
 
-    def _judge(self, batch: PostedBatch, posted_at: int, body: bytes) -> Found:
-        receipts, is_root = read_receipts(self._domain, batch, body)
-        validities = self._validities(batch.key.node, receipts)
-        seen = tuple(signed_by_node(batch, receipts, validities, is_root=is_root))
+    def _judge(self, batch: PostedBatch, posted_at: int, published: BatchFile) -> Found:
+        """Keeps what the node signed, so many receipts at a time; begun again, it keeps them once."""
+        validities = self._validities(batch.key.node, published)
+        kept = self._keep(batch, published, is_signed(published, validities))
         claim = BatchClaim(self._domain, batch.batch_id, batch.key, posted_at, validities)
         try:
-            verify_batch(claim, body)
+            verify_batch(claim, published)
         except VerificationError as error:
-            is_final = is_root and error.step in PROVEN
-            return Found(BatchAvailability.INCONSISTENT, f"{error.step}: {error}", seen, is_final)
-        return Found(BatchAvailability.AVAILABLE, "", seen, is_final=True)
+            is_final = published.is_whole and error.step in PROVEN
+            return Found(BatchAvailability.INCONSISTENT, f"{error.step}: {error}", *kept, is_final)
+        return Found(BatchAvailability.AVAILABLE, "", *kept, is_final=True)
 
-    def _validities(self, node: Address, receipts: list[PublishedReceipt]) -> dict[Address, Validity]:
-        signers = signers_of(receipts)
+    def _keep(self, batch: PostedBatch, published: BatchFile, signed: bytearray) -> tuple[int, int]:
+        """How many receipts, how many of them to be re-executed."""
+        chosen = choose(self._policy, self._seed, public_digests(published, signed))
+        wanted = set(chosen)
+        seen = signed_by_node(batch, published, signed)
+        total = 0
+        while some := list(islice(seen, AT_ONCE)):
+            self._store.add_receipts(some, [one.digest for one in some if one.digest in wanted])
+            total += len(some)
+            if total % (16 * AT_ONCE) == 0:
+                log.info("reading a large batch", batch="0x" + batch.batch_id.hex(), receipts=total)
+        return total, len(chosen)
+
+    def _validities(self, node: Address, published: BatchFile) -> dict[Address, Validity]:
+        signers = signers_of(published)
         found: list[SignerInfo] = read_many(
             self._nodes.client, [self._nodes.view("signer_info", signer) for signer in signers]
         )
@@ -102,16 +125,12 @@ class Collector:
 
     def _record(self, batch: PostedBatch, posted_at: int, found: Found) -> None:
         wait = min(MAX_WAIT, FIRST_WAIT * 2 ** min(batch.attempts, 16))
-        chosen: list[Hash32] = choose(
-            self._policy, self._seed, [seen.digest for seen in found.receipts if seen.is_public]
-        )
         self._store.record_batch(
             batch,
             found.state,
             found.reason,
             posted_at=posted_at,
             receipts=found.receipts,
-            chosen=chosen,
             next_at=NEVER if found.is_final else self._clock() + wait,
         )
         log.info(
@@ -120,6 +139,6 @@ class Collector:
             node=batch.key.node,
             result=str(found.state),
             reason=found.reason,
-            receipts=len(found.receipts),
-            chosen=len(chosen),
+            receipts=found.receipts,
+            chosen=found.chosen,
         )

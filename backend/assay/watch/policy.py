@@ -53,6 +53,6 @@ def choose(policy: Policy, seed: bytes, digests: Iterable[Hash32]) -> list[Hash3
     A higher rate chooses all that a lower one does; a bound keeps the lowest tickets.
     """
     limit = int(policy.rate * TICKETS)
-    drawn = sorted((ticket(seed, digest), digest) for digest in set(digests))
-    chosen = [digest for number, digest in drawn if number < limit]
+    drawn = {(number, digest) for digest in digests if (number := ticket(seed, digest)) < limit}
+    chosen = [digest for _, digest in sorted(drawn)]
     return chosen if policy.max_per_batch is None else chosen[: policy.max_per_batch]

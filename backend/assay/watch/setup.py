@@ -22,6 +22,7 @@ from assay.commitments.receipts import receipt_digest
 from assay.commitments.signing import SigningKey
 from assay.errors import RequestError
 from assay.hub.client import HubClient
+from assay.index.batch_file import BYTES_PER_SECOND, MAX_BATCH_BYTES
 from assay.index.download import Limits
 from assay.types import ZERO_HASH, Address, Hash32, SignedReceipt
 from assay.watch.challenger import Challenger
@@ -70,6 +71,7 @@ class WatchOptions:
     poll: float = 1.0
     timeout: float = 30.0
     max_bytes: int = 64 << 20
+    max_batch_bytes: int = MAX_BATCH_BYTES
     allow_private: bool = False
 
 
@@ -142,7 +144,7 @@ def open_watch(
         parts = Parts(
             store=store,
             follower=ChainFollower(settlement, game, store, policy, batches=indexed is None),
-            collector=Collector(contracts, store, policy, seed, limits),
+            collector=Collector(contracts, store, policy, seed, batch_limits_of(options, limits)),
             examiner=Examiner(
                 nodes,
                 store,
@@ -198,6 +200,11 @@ def play(watch: Watch, is_it: Callable[[DisputeRecord], bool]) -> DisputeRecord 
 def limits_of(options: WatchOptions, chain_id: int) -> Limits:
     allow_private = options.allow_private or chain_id in LOCAL_CHAINS
     return Limits(options.max_bytes, options.timeout, allow_private)
+
+
+def batch_limits_of(options: WatchOptions, limits: Limits) -> Limits:
+    """Batches are read from disk, so they may be larger than what is read at once, and take their time."""
+    return replace(limits, bytes=options.max_batch_bytes, bytes_per_second=BYTES_PER_SECOND)
 
 
 def policy_of(options: WatchOptions, models: ModelRegistry) -> Policy:

@@ -163,17 +163,19 @@ class Store:
         reason: str,
         *,
         posted_at: int,
-        receipts: Sequence[SeenReceipt],
-        chosen: Iterable[Hash32],
+        receipts: int,
         next_at: float,
     ) -> None:
-        """What came of asking for the batch, and the receipts in it that the node signed."""
+        """What came of asking for the batch: `receipts` that the node signed."""
+        self._write(
+            "UPDATE batches SET state = ?, reason = ?, posted_at = ?, receipts = ?, "
+            "attempts = attempts + 1, next_at = ? WHERE batch_id = ?",
+            (state, reason[:500], posted_at, receipts, next_at, batch.batch_id),
+        )
+
+    def add_receipts(self, receipts: Sequence[SeenReceipt], chosen: Iterable[Hash32]) -> None:
+        """Some that a node signed; those that are `chosen` are re-executed."""
         with self.transaction() as db:
-            db.execute(
-                "UPDATE batches SET state = ?, reason = ?, posted_at = ?, receipts = ?, "
-                "attempts = attempts + 1, next_at = ? WHERE batch_id = ?",
-                (state, reason[:500], posted_at, len(receipts), next_at, batch.batch_id),
-            )
             db.executemany(
                 _ADD_RECEIPT + "ON CONFLICT (digest) DO UPDATE SET position = excluded.position, "
                 "batch_id = excluded.batch_id WHERE excluded.position IS NOT NULL",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, or_, select
@@ -12,6 +13,7 @@ from assay.db.tables import Batch, BatchCheck, BatchVoucher, Node, Receipt, Sign
 from assay.types import BatchAvailability, SignedReceipt
 
 CHUNK = 500  # bound parameters in one statement
+ROWS = 2_000  # in memory at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +97,11 @@ class CheckStore:
         found = self._connection.execute(query.with_for_update(read=True)).first()
         return found is not None and tuple(found) == (batch.block_number, batch.log_index)
 
-    def batch_of_any(self, digests: Sequence[str]) -> tuple[str, str] | None:
-        """(digest, batch_id) of the first that is stored already."""
-        for start in range(0, len(digests), CHUNK):
-            query = select(Receipt.digest, Receipt.batch_id).where(
-                Receipt.digest.in_(digests[start : start + CHUNK])
-            )
+    def batch_of_any(self, digests: Iterable[str]) -> tuple[str, str] | None:
+        """(digest, batch_id) of one that is stored already."""
+        left = iter(digests)
+        while chunk := list(islice(left, CHUNK)):
+            query = select(Receipt.digest, Receipt.batch_id).where(Receipt.digest.in_(chunk))
             if found := self._connection.execute(query.limit(1)).first():
                 return found.digest, found.batch_id
         return None
@@ -161,14 +162,15 @@ class CheckStore:
             Receipt.batch_id != batch.batch_id,
         )
 
-    def save(self, batch: PendingBatch, result: CheckResult, receipts: Sequence[StoredReceipt]) -> None:
+    def save(self, batch: PendingBatch, result: CheckResult, receipts: Iterable[StoredReceipt]) -> None:
+        """The receipts are read as they are written, so many at a time."""
         connection = self._connection
         connection.execute(delete(BatchCheck).where(BatchCheck.batch_id == batch.batch_id))
         connection.execute(delete(Receipt).where(Receipt.batch_id == batch.batch_id))
         connection.execute(insert(BatchCheck).values(batch_id=batch.batch_id, **asdict(result)))
-        rows = [_receipt_row(batch, position, stored) for position, stored in enumerate(receipts)]
-        if rows:
-            connection.execute(insert(Receipt), rows)
+        left = enumerate(receipts)
+        while chunk := list(islice(left, ROWS)):
+            connection.execute(insert(Receipt), [_receipt_row(batch, place, one) for place, one in chunk])
 
 
 def _receipt_row(batch: PendingBatch, position: int, stored: StoredReceipt) -> dict[str, object]:

@@ -156,7 +156,7 @@ def test_doctor__after_init__finds_everything_in_order(operator: Operator) -> No
         "clock",
         "registration",
     }
-    expected |= {"signer", "stake", "gas", "escrow thaw", "batch size", "memory"}
+    expected |= {"signer", "stake", "gas", "escrow thaw", "memory"}
     expected.add(f"version {operator.version}")
     assert set(operator.doctor(code=0)) == expected
     assert "✓ stake" in operator.run("doctor").stdout

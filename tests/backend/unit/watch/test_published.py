@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 from typing import Any
 
@@ -10,11 +11,12 @@ from assay.commitments.identifiers import batch_id
 from assay.commitments.receipts import receipt_digest, receipt_to_json, receipts_tree
 from assay.commitments.signing import SigningKey
 from assay.errors import RequestError
+from assay.index.batch_file import BatchFile
 from assay.index.verify import Validity
 from assay.types import Address, BatchKey, Domain, Hash32, Receipt, SignedReceipt
 from assay.watch.examine import parse_data
-from assay.watch.published import read_receipts, signed_by_node, signers_of
-from assay.watch.values import PostedBatch
+from assay.watch.published import is_signed, public_digests, signed_by_node, signers_of
+from assay.watch.values import PostedBatch, SeenReceipt
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,6 +24,7 @@ DOMAIN = Domain(1, Address("0x" + "11" * 20))
 NODE, CONSUMER = Address("0x" + "22" * 20), Address("0x" + "33" * 20)
 VERSION = Hash32(b"\x07" * 32)
 SIGNER = SigningKey(b"\x01" * 32)
+ALWAYS = Validity(0, 0)
 
 
 def line(sequence: int, *, executed_at: int = 100, public: object = True, **changes: Any) -> dict[str, Any]:
@@ -40,32 +43,54 @@ def body_of(lines: list[Any]) -> bytes:
     return b"\n".join(json.dumps(one).encode() for one in ({}, *lines)) + b"\n"
 
 
-def test_read_receipts__whole_batch__gives_leaves_in_order() -> None:
+def published(batch: PostedBatch, body: bytes) -> BatchFile:
+    return BatchFile(DOMAIN, batch.key, io.BytesIO(body))
+
+
+def seen_in(batch: PostedBatch, file: BatchFile, validity: Validity | None = ALWAYS) -> list[SeenReceipt]:
+    validities = {} if validity is None else {SIGNER.address: validity}
+    return list(signed_by_node(batch, file, is_signed(file, validities)))
+
+
+def test_signed_by_node__whole_batch__gives_leaves_in_order() -> None:
     lines = [line(1), line(2, public=False), line(3, public="yes")]
     batch = batch_of(lines)
-    receipts, is_root = read_receipts(DOMAIN, batch, body_of(lines))
-    assert is_root
-    seen = signed_by_node(batch, receipts, {SIGNER.address: Validity(0, 0)}, is_root=is_root)
+    file = published(batch, body_of(lines))
+    assert file.is_whole
+    seen = seen_in(batch, file)
     assert [one.position for one in seen] == [0, 1, 2]
     assert [one.is_public for one in seen] == [True, False, False]
+    signed = is_signed(file, {SIGNER.address: Validity(0, 0)})
+    assert list(public_digests(file, signed)) == [seen[0].digest]
 
 
-def test_read_receipts__one_line_more__proves_no_leaf() -> None:
+def test_signed_by_node__one_line_more__proves_no_leaf() -> None:
     lines = [line(1), line(2)]
-    receipts, is_root = read_receipts(DOMAIN, batch_of(lines[:1]), body_of(lines))
-    assert not is_root
-    seen = signed_by_node(batch_of(lines), receipts, {SIGNER.address: Validity(0, 0)}, is_root=is_root)
-    assert [one.position for one in seen] == [None, None]
+    batch = batch_of(lines[:1])
+    file = published(batch, body_of(lines))
+    assert not file.is_whole
+    assert [one.position for one in seen_in(batch, file)] == [None, None]
+
+
+def test_signed_by_node__garbage_between__keeps_what_is_signed() -> None:
+    good = [line(1), line(2)]
+    batch = batch_of(good)
+    body = b"\n".join(
+        [b"{}", json.dumps(good[0]).encode(), b"x" * 20_000, b"[]", json.dumps(good[1]).encode()]
+    )
+    file = published(batch, body)
+    assert not file.is_whole
+    assert file.problem is not None and file.problem.step == "format"
+    assert [one.signed.receipt.sequence for one in seen_in(batch, file)] == [1, 2]
 
 
 def test_signed_by_node__key_not_valid_then__is_left_out() -> None:
     lines = [line(1, executed_at=99), line(2, executed_at=100), line(3, executed_at=200)]
     batch = batch_of(lines)
-    receipts, is_root = read_receipts(DOMAIN, batch, body_of(lines))
-    assert signers_of(receipts) == [SIGNER.address]
-    seen = signed_by_node(batch, receipts, {SIGNER.address: Validity(100, 200)}, is_root=is_root)
-    assert [one.signed.receipt.sequence for one in seen] == [2]
-    assert signed_by_node(batch, receipts, {}, is_root=is_root) == []
+    file = published(batch, body_of(lines))
+    assert signers_of(file) == [SIGNER.address]
+    assert [one.signed.receipt.sequence for one in seen_in(batch, file, Validity(100, 200))] == [2]
+    assert seen_in(batch, file, None) == []
 
 
 json_values = st.recursive(
@@ -76,25 +101,24 @@ json_values = st.recursive(
 
 
 @given(st.binary(max_size=300) | st.lists(json_values, max_size=5).map(body_of))
-def test_read_receipts__anything__is_read_without_an_end(body: bytes) -> None:
-    receipts, is_root = read_receipts(DOMAIN, batch_of([line(1)]), body)
-    assert receipts == []
-    assert not is_root
+def test_batch_file__anything__is_read_without_an_end(body: bytes) -> None:
+    file = published(batch_of([line(1)]), body)
+    assert len(file) == 0
+    assert not file.is_whole
 
 
 FIELDS = ("node", "version_id", "output_hash", "price", "sequence", "executed_at", "signature", "digest")
 
 
 @given(st.sampled_from(FIELDS), json_values)
-def test_read_receipts__one_field_changed__is_another_batch(field: str, value: Any) -> None:
+def test_batch_file__one_field_changed__is_another_batch(field: str, value: Any) -> None:
     good = line(1)
     if value == good[field]:
         return
     batch = batch_of([good])
-    receipts, is_root = read_receipts(DOMAIN, batch, body_of([good | {field: value}]))
-    assert not is_root or field == "signature"
-    seen = signed_by_node(batch, receipts, {SIGNER.address: Validity(0, 0)}, is_root=is_root)
-    assert seen == []
+    file = published(batch, body_of([good | {field: value}]))
+    assert not file.is_whole or field == "signature"
+    assert seen_in(batch, file) == []
 
 
 def tensors(row: dict[str, Any]) -> bytes:
