@@ -58,6 +58,23 @@ def dripping(seconds: float, chunk: bytes = b"{") -> Answer:
     return answer
 
 
+def paced(body: bytes, seconds: float, steps: int = 20) -> Answer:
+    """The whole body, evenly over `seconds`."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("content-length", str(len(body)))
+        handler.end_headers()
+        size = -(-len(body) // steps)
+        with contextlib.suppress(OSError):
+            for start in range(0, len(body), size):
+                handler.wfile.write(body[start : start + size])
+                handler.wfile.flush()
+                time.sleep(seconds / steps)
+
+    return answer
+
+
 def flooding(size: int) -> Answer:
     def answer(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(200)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +25,7 @@ from tests.support.batch_server import (
     body_of,
     dripping,
     flooding,
+    paced,
     redirecting,
 )
 from tests.support.index_tables import follow, new_database, new_follower
@@ -91,6 +95,77 @@ def test_step__honest_batches_of_two_consumers__are_available(setting: Setting) 
     setting.index()
     setting.check()
     assert [setting.state(batch) for batch in batches] == [("available", "", n) for n in (3, 1, 2)]
+
+
+KILLED_HALFWAY = """
+import os, signal, sys
+from pathlib import Path
+from assay.db.engine import open_engine
+from assay.db.repositories import checks
+from assay.index.batches import BatchChecker
+from assay.index.download import Limits
+from assay.types import Address, Domain
+from sqlalchemy import event
+
+url, chain_id, settlement, folder, survive = sys.argv[1:]
+checks.ROWS, engine, written = 2, open_engine(url), []
+@event.listens_for(engine, "after_cursor_execute")
+def die(connection, cursor, statement, *rest):
+    if statement.startswith("INSERT INTO receipts"):
+        written.append(statement)
+        if len(written) > int(survive):
+            os.kill(os.getpid(), signal.SIGKILL)
+limits = Limits(allow_private=True)
+checker = BatchChecker(engine, Domain(int(chain_id), Address(settlement)), limits, folder=Path(folder))
+checker.step()
+"""
+
+
+def test_step__killed_halfway_through_a_batch__leaves_nothing_and_checks_it_again(
+    setting: Setting, tmp_path: Path
+) -> None:
+    batch = setting.serve(1, 7)
+    setting.index()
+    domain, spool = setting.world.deployment.domain, tmp_path / "spool"
+    url = setting.engine.url.render_as_string(hide_password=False)
+    for survive in (0, 2):
+        arguments = [url, str(domain.chain_id), domain.settlement, str(spool), str(survive)]
+        command = [sys.executable, "-c", KILLED_HALFWAY, *arguments]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert ended.returncode == -signal.SIGKILL, ended.stderr
+        with read_session(setting.engine) as session:
+            assert session.get(BatchCheck, batch.batch_id) is None
+            assert session.scalar(select(func.count()).select_from(Receipt)) == 0
+        assert list(spool.iterdir()) == []
+    setting.check()
+    assert setting.state(batch) == ("available", "", 7)
+
+
+def test_step__stopped_halfway__says_nothing_of_the_batch(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("assay.index.batch_file.CHUNK", 2)
+    batch = setting.serve(1, 5)
+    setting.index()
+    asked: list[bool] = []
+    checker = BatchChecker(setting.engine, setting.world.deployment.domain, LIMITS, clock=lambda: setting.now)
+    assert checker.step(should_stop=lambda: asked.append(True) or len(asked) > 2) == 0
+    with read_session(setting.engine) as session:
+        assert session.get(BatchCheck, batch.batch_id) is None
+    setting.check()
+    assert setting.state(batch) == ("available", "", 5)
+
+
+def test_step__slow_but_steady_node__is_given_its_time(setting: Setting) -> None:
+    """A stream that is slower than the limits' pace is cut off, one that keeps it is not."""
+    batch = setting.serve(1, 40, publish=False)
+    setting.server.answers[f"/v1/batches/{batch.batch_id}"] = paced(batch.body, seconds=2.0)
+    setting.index()
+    hasty = replace(LIMITS, seconds=0.5)
+    setting.check(limits=hasty)
+    assert setting.state(batch)[0] == "unavailable"
+    setting.check(limits=replace(hasty, bytes_per_second=len(batch.body) // 10))
+    assert setting.state(batch) == ("available", "", 40)
 
 
 Spoil = Callable[[PostedBatch], bytes]
