@@ -23,7 +23,7 @@ from assay.node.oip import protocol as oip
 from assay.node.oip.fast_answer import AnswerWriter
 from assay.node.oip.fast_request import FastReader
 from assay.node.payments.gate import Ticket
-from assay.node.payments.terms import parse_terms
+from assay.node.payments.terms import parse_terms, terms_of
 from assay.node.places import named_consumer
 from assay.node.receipts.entries import Issue, LoggedReceipt
 from assay.node.service import Service, receipt_content, wants_public
@@ -62,11 +62,16 @@ class HotPath:
         found = reader.read(body, json_length)
         if found is None:
             return False
-        request, input_hash = found
+        request, input_hash = found.request, found.input_hash
+        if voucher and found.slip is not None:
+            return False
         parameters = {**request.parameters, **voucher} if voucher else request.parameters
         public = wants_public(parameters) if "public" in parameters else False
         rows = served.exact.check_inputs(admitted.engine.inputs, request.inputs) if served.exact else 0
-        terms = parse_terms(parameters, admitted.price, service.node, served.version_id)
+        if found.slip is None or found.consumer is None:
+            terms = parse_terms(parameters, admitted.price, service.node, served.version_id)
+        else:
+            terms = terms_of(found.consumer, found.slip, service.node, served.version_id)
         places, peer = service.places, exchange.request.peer
         consumer = terms.consumer if terms.voucher is not None else Address(f"ip:{peer}")
         places.check(consumer)

@@ -6,7 +6,7 @@ What is not so, right or wrong, is left to `oip`, which reads everything and say
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from math import isfinite, prod
 from struct import pack
@@ -19,10 +19,13 @@ from assay.commitments.tensors import OIP_TO_NUMPY, OIP_TO_ONNX, hash_commitment
 from assay.node.errors import InputError
 from assay.node.oip import protocol as oip
 from assay.node.oip.protocol import Array, InferRequest, RequestedOutput
-from assay.types import Hash32, TensorSpec
+from assay.node.payments import voucher_slip
+from assay.node.payments.voucher_slip import Slip
+from assay.types import Address, Hash32, TensorSpec
 
-REMEMBERED: Final = 1024
+REMEMBERED: Final = 4096
 MAX_REMEMBERED_BYTES: Final = 2048
+_VOUCHER: Final = frozenset((voucher_slip.CONSUMER, *voucher_slip.NAMES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,8 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What the JSON of a request says; `parts` in signature order."""
+    """What the JSON of a request says; `parts` in signature order. With a `consumer`, `parameters` are
+    without the voucher, whose values stand apart."""
 
     parts: tuple[Part, ...]
     size: int
@@ -48,10 +52,23 @@ class Head:
     binary_default: bool
     id: str | None
     parameters: dict[str, Any]
+    consumer: Address | None = None
+
+
+@dataclass(slots=True)
+class Found:
+    """A request that was read, the commitment of its inputs, and its voucher's consumer and values, if they
+    are not among its parameters."""
+
+    request: InferRequest
+    input_hash: Hash32
+    consumer: Address | None
+    slip: Slip | None
 
 
 class FastReader:
-    """For one version's signature. Remembers heads that came without a voucher: they come again."""
+    """For one version's signature. Remembers heads, those with a voucher by what is left without it: they
+    come again."""
 
     def __init__(
         self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], max_elements: int
@@ -61,16 +78,23 @@ class FastReader:
         self._max_elements = max_elements
         self._heads: dict[bytes, Head] = {}
 
-    def read(self, body: bytes, json_length: int | None) -> tuple[InferRequest, Hash32] | None:
-        """As `oip.parse_request` and `commit_tensors` have it; None: ask them."""
+    def read(self, body: bytes, json_length: int | None) -> Found | None:
+        """As `oip.parse_request`, `commit_tensors` and `parse_voucher` have it; None: ask them."""
         if json_length is None or not 0 < json_length <= len(body):
             return None
         raw = body[:json_length]
+        slip = None
         head = self._heads.get(raw)
         if head is None:
-            head = self._read_head(raw)
+            cut = voucher_slip.cut(raw)
+            if cut is not None:
+                head, slip = self._heads.get(cut[0]), cut[1]
+            if head is None:
+                head = self._read_head(raw, cut)
             if head is None:
                 return None
+            if head.consumer is None:
+                slip = None
         if json_length + head.size != len(body):
             return None
         view = memoryview(body)
@@ -84,22 +108,28 @@ class FastReader:
             arrays.append(array if array.flags.aligned else array.copy())
             commitments.append(sha256(part.head + tensor_root(view[start : start + part.size])).digest())
         request = InferRequest(tuple(arrays), head.outputs, head.binary_default, head.id, head.parameters)
-        return request, hash_commitments(commitments)
+        return Found(request, hash_commitments(commitments), head.consumer, slip)
 
-    def _read_head(self, raw: bytes) -> Head | None:
+    def _read_head(self, raw: bytes, cut: tuple[bytes, Slip] | None) -> Head | None:
         try:
             header = orjson.loads(raw)
             head = self._understand(header)
         except (orjson.JSONDecodeError, InputError, AttributeError, TypeError):
             return None
-        if (
-            head is not None
-            and len(raw) <= MAX_REMEMBERED_BYTES
-            and "voucher_signature" not in head.parameters
-        ):
-            if len(self._heads) >= REMEMBERED:
-                self._heads.clear()
-            self._heads[raw] = head
+        if head is None or len(raw) > MAX_REMEMBERED_BYTES:
+            return head
+        key, parameters = raw, head.parameters
+        if cut is not None:
+            consumer = voucher_slip.consumer_of(raw, cut[1], parameters)
+            if consumer is None:
+                return head
+            key, others = cut[0], {k: v for k, v in parameters.items() if k not in _VOUCHER}
+            head = replace(head, parameters=others, consumer=consumer)
+        elif "voucher_signature" in parameters:
+            return head
+        if len(self._heads) >= REMEMBERED:
+            self._heads.clear()
+        self._heads[key] = head
         return head
 
     def _understand(self, header: dict[str, Any]) -> Head | None:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from assay.commitments.parsing import UINT64_MAX, FieldError, parse_address, parse_decimal, parse_hex
 from assay.node.errors import PaymentError
+from assay.node.payments.voucher_slip import Slip
 from assay.types import ZERO_ADDRESS, Address, Hash32, Voucher
 
 MAX_SIGNATURE: Final = 1024
@@ -38,6 +39,11 @@ def parse_terms(parameters: Mapping[str, Any], price: int, node: Address, versio
             )
         return Terms(ZERO_ADDRESS)
     return parse_voucher(parameters, _FIELDS, node, version_id)
+
+
+def terms_of(consumer: Address, slip: Slip, node: Address, version_id: Hash32) -> Terms:
+    """As `parse_voucher` has them, of values that were read already."""
+    return Terms(consumer, Voucher(consumer, node, version_id, slip.amount, slip.count), slip.signature)
 
 
 def parse_voucher(

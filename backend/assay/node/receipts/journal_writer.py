@@ -1,7 +1,8 @@
 """Group commit into the journal: whatever is issued while one write is under way goes into the next one.
 
-Receipts are numbered and signed in the event loop, by what it knows of each channel; one thread writes the
-journal, another takes it into the log's tables. Nobody gets a receipt before it is on disk in the journal.
+Receipts are numbered and signed in the event loop, by what it knows of each channel. It writes the journal
+itself while the disk is fast, for two changes of threads take longer then; else a thread does. Another takes
+what is written into the log's tables. Nobody gets a receipt before it is on disk in the journal.
 """
 
 from __future__ import annotations
@@ -39,6 +40,10 @@ IMPORT_SECONDS: Final = 0.1
 IMPORT_ENTRIES: Final = 512
 """In a transaction, which the event loop hears of at once; so many gathered do not wait any longer."""
 MAX_PENDING_BYTES: Final = 256 << 20
+INLINE_SECONDS: Final = 0.0005
+"""A write that is expected to take less is made in the event loop."""
+_SHARE: Final = 0.2
+"""Of the newest write in the average."""
 
 _log = structlog.get_logger(__name__)
 
@@ -81,6 +86,8 @@ class JournalWriter:
         self._is_writing = False
         self._writes: queue.SimpleQueue[tuple[bytes, list[tuple[Entry, Done]]] | None] = queue.SimpleQueue()
         self._imports: deque[tuple[Mark, list[Entry]]] = deque()
+        self._write_seconds = 0.0
+        """Of a write, on average of late."""
         self._taken = 0
         """The last frame that the tables have."""
         self._gathered = 0
@@ -146,7 +153,9 @@ class JournalWriter:
         if journal.number:
             write_mark(self._connection, Mark(journal.epoch, journal.number))
         journal.forget(journal.number)
+        started = time.perf_counter()
         self._taken = journal.append(b"")
+        self._write_seconds = time.perf_counter() - started
         write_mark(self._connection, Mark(journal.epoch, self._taken))
         journal.forget(self._taken)
 
@@ -225,7 +234,21 @@ class JournalWriter:
     def _write(self) -> None:
         group, self._group = self._group, []
         payload, self._buffer = b"".join(self._buffer), []
-        self._writes.put((payload, group))
+        if self._write_seconds <= INLINE_SECONDS:
+            self._written(group, *self._append(payload))
+        else:
+            self._writes.put((payload, group))
+
+    def _append(self, payload: bytes) -> tuple[Mark, FatalError | None]:
+        """In one thread at a time."""
+        started = time.perf_counter()
+        try:
+            mark = Mark(self._journal.epoch, self._journal.append(payload))
+        except Exception as error:
+            failure = error if isinstance(error, FatalError) else FatalError(f"receipts journal: {error}")
+            return Mark(0, 0), failure
+        self._write_seconds += _SHARE * (time.perf_counter() - started - self._write_seconds)
+        return mark, None
 
     def _written(self, group: list[tuple[Entry, Done]], mark: Mark, failure: FatalError | None) -> None:
         if self._group and failure is None:
@@ -277,13 +300,7 @@ class JournalWriter:
     def _run_writes(self) -> None:
         while (work := self._writes.get()) is not None:
             payload, group = work
-            mark, failure = Mark(0, 0), None
-            try:
-                number = self._journal.append(payload)
-                mark = Mark(self._journal.epoch, number)
-            except Exception as error:
-                failure = error if isinstance(error, FatalError) else FatalError(f"receipts journal: {error}")
-            self._tell(self._written, group, mark, failure)
+            self._tell(self._written, group, *self._append(payload))
 
     def _run_imports(self) -> None:
         while True:

@@ -11,7 +11,8 @@ from assay.commitments.tensors import OIP_TO_NUMPY, commit_tensors
 from assay.errors import RequestError
 from assay.node.oip import protocol as oip
 from assay.node.oip.fast_request import FastReader
-from assay.types import TensorSpec
+from assay.node.payments.terms import parse_terms, terms_of
+from assay.types import Address, Hash32, TensorSpec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -73,7 +74,8 @@ def check(head: bytes, raw: bytes) -> bool:
         if found is None:
             continue
         assert isinstance(slow, oip.InferRequest), slow
-        fast, digest = found
+        assert found.slip is None and found.consumer is None
+        fast, digest = found.request, found.input_hash
         for left, right in zip(fast.inputs, slow.inputs, strict=True):
             assert (left.dtype, left.shape) == (right.dtype, right.shape)
             assert left.flags.aligned
@@ -195,4 +197,79 @@ def test_read__each_type_of_number__hashes_as_oip(dtype: str) -> None:
     head = json.dumps({"inputs": [tensor]}).encode()
     found = FastReader((spec,), OUTPUTS, 10_000).read(head + array.tobytes(), len(head))
     assert found is not None
-    assert found[1] == commit_tensors([array])
+    assert found.input_hash == commit_tensors([array])
+
+
+NODE, VERSION = Address("0x" + "11" * 20), Hash32(b"\1" * 32)
+CONSUMER = "0x" + "ab" * 20
+DECIMALS = st.one_of(
+    st.integers(0, 1 << 130).map(str), st.sampled_from(["", "00", "-1", "+1", "1.0", "1e3", " 1", "\u0661"])
+)
+SIGNATURES = st.one_of(
+    st.binary(min_size=65, max_size=65).map(lambda raw: "0x" + raw.hex()),
+    st.sampled_from(["0x", "", "0x" + "AB" * 65, "0x" + "ab" * 66, "ab" * 65, "0x" + "zz" * 65]),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    vouchers=st.lists(st.tuples(DECIMALS, DECIMALS, SIGNATURES), min_size=1, max_size=4),
+    order=st.permutations(("voucher_consumer", "voucher_amount", "voucher_count", "voucher_signature")),
+    more=st.dictionaries(
+        st.sampled_from(["voucher_amount", "x", 'voucher_count": "7', "\\", "public"]), DECIMALS, max_size=2
+    ),
+    last=st.booleans(),
+    compact=st.booleans(),
+)
+def test_read__vouchers__are_as_terms_reads_them(
+    vouchers: list[tuple[str, str, str]], order: list[str], more: dict[str, str], last: bool, compact: bool
+) -> None:
+    """One reader, so that what it remembers of the first is put to use for the others."""
+    reader = FastReader(INPUTS, OUTPUTS, MOST)
+    for amount, count, signature in vouchers:
+        values = {
+            "voucher_consumer": CONSUMER,
+            "voucher_amount": amount,
+            "voucher_count": count,
+            "voucher_signature": signature,
+        }
+        fields = {name: values[name] for name in order}
+        parameters = {"binary_data_output": True, **({**fields, **more} if last else {**more, **fields})}
+        document = json.loads(request()) | {"parameters": parameters}
+        head = json.dumps(document, separators=(",", ":") if compact else None).encode()
+        found, slow = both(reader, head, tensors())
+        assert found is not None and isinstance(slow, oip.InferRequest)
+        if found.slip is None:
+            assert found.request.parameters == slow.parameters
+            continue
+        fast = terms_of(found.consumer, found.slip, NODE, VERSION)
+        assert fast == parse_terms(slow.parameters, 1, NODE, VERSION)
+        others = {name: value for name, value in slow.parameters.items() if name not in values}
+        assert found.request.parameters == others
+
+
+def test_read__voucher_named_twice__is_not_cut_out() -> None:
+    """The last one counts; the first stands where the values are cut out."""
+    values = f'"voucher_amount":"5","voucher_count":"1","voucher_signature":"0x{"ab" * 65}"'
+    parameters = f'{{"voucher_consumer":"{CONSUMER}",{values},{values}}}'
+    head = json.dumps(json.loads(request()) | {"parameters": 0}).replace(
+        '"parameters": 0', f'"parameters":{parameters}'
+    )
+    found = FastReader(INPUTS, OUTPUTS, MOST).read(head.encode() + tensors(), len(head))
+    assert found is not None and found.slip is None
+
+
+def test_read__usual_voucher__is_cut_out_and_remembered() -> None:
+    reader = FastReader(INPUTS, OUTPUTS, MOST)
+    for amount in ("5", "10"):
+        voucher = {
+            "voucher_consumer": CONSUMER,
+            "voucher_amount": amount,
+            "voucher_count": "1",
+            "voucher_signature": "0x" + "cd" * 65,
+        }
+        head = request((("parameters",), voucher))
+        found = reader.read(head + tensors(), len(head))
+        assert found is not None and found.slip is not None
+        assert (found.slip.amount, found.slip.count, found.slip.signature) == (int(amount), 1, b"\xcd" * 65)
+    assert len(reader._heads) == 1

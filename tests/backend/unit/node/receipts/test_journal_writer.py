@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 from assay.commitments.receipts import receipt_digest
 from assay.commitments.signing import SigningKey, verify_signer
 from assay.errors import FatalError
+from assay.node.receipts import journal_writer
 from assay.node.receipts.database import SqliteDatabase
 from assay.node.receipts.entries import Acknowledge, ChannelKey, HeldVoucher, Issue, LoggedReceipt
 from assay.node.receipts.journal import NAMES
@@ -27,6 +29,12 @@ DOMAIN = Domain(1, Address("0x" + "11" * 20))
 NODE = SigningKey(b"\x07" * 32).address
 SIGNER = SigningKey(b"\x08" * 32)
 KEYS = [ChannelKey(Hash32(b"\x01" * 32), SigningKey(bytes([n]) * 32).address) for n in range(9, 13)]
+
+
+@pytest.fixture(params=[0.0, math.inf], ids=["in a thread", "in the loop"])
+def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the journal is written, however fast this disk is."""
+    monkeypatch.setattr(journal_writer, "INLINE_SECONDS", request.param)
 
 
 def open_log(folder: Path) -> ReceiptLog:
@@ -60,6 +68,7 @@ def crash(writer: JournalWriter) -> None:
     writer._imports.clear()
 
 
+@pytest.mark.usefixtures("place")
 def test_submit__many_at_once__sequences_without_gaps_in_journal_and_log(
     log: ReceiptLog, tmp_path: Path
 ) -> None:
@@ -92,6 +101,7 @@ def log_count(folder: Path) -> int:
     return int(count)
 
 
+@pytest.mark.usefixtures("place")
 def test_put__outcome_told__journal_has_it(log: ReceiptLog, tmp_path: Path) -> None:
     """Whoever has a receipt can rely on it being read again after a crash."""
     seen: list[tuple[int, bool]] = []
@@ -118,6 +128,7 @@ def test_put__outcome_told__journal_has_it(log: ReceiptLog, tmp_path: Path) -> N
     assert seen == [(n, True) for n in range(1, 51)]
 
 
+@pytest.mark.usefixtures("place")
 def test_put__not_on_disk_yet__is_shown_to_nobody(log: ReceiptLog, tmp_path: Path) -> None:
     """Whoever guesses a receipt's digest has no signature before it is on disk."""
 
@@ -137,6 +148,7 @@ def test_put__not_on_disk_yet__is_shown_to_nobody(log: ReceiptLog, tmp_path: Pat
     asyncio.run(scenario())
 
 
+@pytest.mark.usefixtures("place")
 def test_put__one_that_waits_breaks__tells_the_others(log: ReceiptLog, tmp_path: Path) -> None:
     async def scenario() -> None:
         writer = open_writer(log, tmp_path)
@@ -258,6 +270,7 @@ def test_put__data_and_public__are_in_the_log(log: ReceiptLog, tmp_path: Path) -
     connection.close()
 
 
+@pytest.mark.usefixtures("place")
 def test_put__disk_fails__refuses_this_and_everything_after(
     log: ReceiptLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -303,6 +316,7 @@ def test_replay__log_older_than_the_journal__is_fatal(tmp_path: Path) -> None:
     log.close()
 
 
+@pytest.mark.usefixtures("place")
 def test_stop__last_group_still_being_written__takes_it_into_the_log(
     log: ReceiptLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
