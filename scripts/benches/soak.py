@@ -31,7 +31,16 @@ from scripts.benches.load.cores import on_cores
 from scripts.benches.load.overload import Caller, Overloaded, OverloadPlan
 from scripts.benches.node_rows import Row
 from scripts.benches.options import Options
-from scripts.benches.soak_report import MIB, RECEIPT, Memory, Soak, build_rows, compare, find_failures
+from scripts.benches.soak_report import (
+    MIB,
+    RECEIPT,
+    Memory,
+    Soak,
+    build_rows,
+    compare,
+    describe_refusals,
+    find_failures,
+)
 from scripts.benches.stage import PRICE, ROOT, Offer, Stage, build_stage
 from scripts.benches.workloads import mlp
 
@@ -190,6 +199,7 @@ def run(options: Options) -> list[Row]:
     soak = Soak(capacity, load, memory, comparisons, status, seconds)
     options.failures.extend(find_failures(soak))
     options.notes.append(describe_memory(memory))
+    options.notes.append(describe_refusals(soak))
     return build_rows(soak)
 
 

@@ -189,6 +189,7 @@ def build_rows(soak: Soak) -> list[Row]:
         build_row("soak_longest_ms", float(latencies.max()) * 1e3, "ms, the longest that one let in took"),
         build_row("soak_honest_p99_ms", soak.honest_p99 * 1e3, "ms, of all but the greedy consumer"),
         build_row("soak_honest_share", min(shares[:-1]), "of its fair share, the least of them", LEAST_SHARE),
+        build_row("soak_honest_mean_share", float(np.mean(shares[:-1])), "of its fair share, all of them"),
         build_row("soak_greedy_share", shares[-1], "of its fair share"),
         build_row(
             "soak_memory_growth_mib",
@@ -241,3 +242,9 @@ def find_failures(soak: Soak) -> list[str]:
     expect(growth <= bound, f"memory grew by {growth:.1f} MiB, more than {bound:.1f}")
     expect(soak.exit_status == 0, f"the node ended with status {soak.exit_status}")
     return found
+
+
+def describe_refusals(soak: Soak) -> str:
+    """A line of what the refusals said, the most frequent first."""
+    reasons = soak.load.tally.reasons.most_common()
+    return "refused: " + "; ".join(f"{count:,} × {reason}" for reason, count in reasons)

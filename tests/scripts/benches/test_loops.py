@@ -147,7 +147,11 @@ def test_overload__answers_refusals_and_broken_connections__are_told_apart(tmp_p
             case 6:
                 return None
             case 5:
-                return reply("503 Service Unavailable", b'{"code":"busy"}', "Retry-After: 1")
+                return reply(
+                    "503 Service Unavailable",
+                    b'{"error":"7 wait; ask later","code":"busy"}',
+                    "Retry-After: 1",
+                )
             case 7:
                 return reply("503 Service Unavailable", b'{"code":"busy"}')
         receipt = json.dumps({"sequence": number, "digest": "0x" + f"{number:064x}"})
@@ -166,6 +170,7 @@ def test_overload__answers_refusals_and_broken_connections__are_told_apart(tmp_p
     assert sorted(set(kept["sequence"])) == sorted(kept["sequence"])
     assert all(bytes(one["digest"]) == int(one["sequence"]).to_bytes(32, "big") for one in kept)
     assert refused > tally.without_retry_after > 0
+    assert tally.reasons == {"": tally.without_retry_after, "# wait": refused - tally.without_retry_after}
     assert sum(tally.broken) > 0 and not tally.without_receipt and not found.undrained
     assert sum(tally.offered) == sum(tally.held_back) + sum(tally.served) + refused + sum(tally.broken)
     again = len(sent) - len(set(sent))

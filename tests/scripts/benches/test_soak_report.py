@@ -19,6 +19,7 @@ from scripts.benches.soak_report import (
     Soak,
     build_rows,
     compare,
+    describe_refusals,
     fair_shares,
     find_failures,
 )
@@ -152,8 +153,15 @@ def test_build_rows__soak__are_rows_of_the_table() -> None:
     assert rows["soak_offered_rps"]["ratio"] == 1.5
     assert rows["soak_served_rps"]["value"] == pytest.approx(99.5)
     assert rows["soak_honest_share"]["value"] == pytest.approx(0.98)
+    assert rows["soak_honest_mean_share"]["value"] == pytest.approx(0.99)
     assert rows["soak_refused"]["value"] == 505
     assert (rows["soak_p99_ms"]["value"], rows["soak_honest_p99_ms"]["value"]) == (
         pytest.approx(100),
         pytest.approx(50),
     )
+
+
+def test_describe_refusals__several_reasons__come_by_their_number() -> None:
+    found = soak()
+    found.load.tally.reasons.update({"# wait": 5, "this node is stopping": 1_200})
+    assert describe_refusals(found) == "refused: 1,200 × this node is stopping; 5 × # wait"
