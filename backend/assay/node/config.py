@@ -123,7 +123,12 @@ class MemoryConfig(Section):
 class EnginesConfig(Section):
     """How requests wait for a version and are run. Of the queue, a consumer may take as much as is free."""
 
-    inline_ms: float = Field(default=1.0, ge=0, description="shorter runs are run in the event loop")
+    inline_ms: float | None = Field(
+        default=None,
+        ge=0,
+        description="shorter runs are run in the event loop; if left out 1, or 25 where there is one core "
+        "alone, which a thread would take from the event loop all the same",
+    )
     max_waiting: int = Field(
         default=128,
         ge=2,

@@ -30,6 +30,10 @@ from assay.node.payments.chain_ledger import ChainLedger
 from assay.node.remote.engine import RemoteRules
 from assay.types import Address
 
+INLINE_MS = 1.0
+LONE_INLINE_MS = 25.0
+"""Where there is one core: a run in a thread takes as much from the event loop, and two hand-overs more."""
+
 
 @contextlib.contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
@@ -86,12 +90,15 @@ def usable_cores() -> int:
 
 
 def engine_rules(config: NodeConfig) -> EngineRules:
-    engines = config.engines
+    engines, cores = config.engines, usable_cores()
+    inline_ms = engines.inline_ms
+    if inline_ms is None:
+        inline_ms = INLINE_MS if cores > 1 else LONE_INLINE_MS
     return EngineRules(
         run_seconds=config.limits.run_seconds,
         threads=config.session_threads,
-        lanes=config.run_threads or max(usable_cores() - 1, 1),
-        inline_seconds=engines.inline_ms / 1000,
+        lanes=config.run_threads or max(cores - 1, 1),
+        inline_seconds=inline_ms / 1000,
         max_waiting=engines.max_waiting,
         max_waiting_bytes=engines.max_waiting_mib * MIB,
         max_batch_bytes=engines.max_batch_mib * MIB,

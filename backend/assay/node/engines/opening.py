@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from assay.commitments.tensors import OIP_TO_NUMPY
-from assay.node.engines.batching import AUTOMATIC_ROWS, Batching, has_dynamic_rows
+from assay.node.engines.batching import AUTOMATIC_ROWS, Batching, has_dynamic_rows, join_rows
 from assay.node.engines.engine import Engine
 from assay.node.engines.local_engine import EngineRules, LocalEngine
 from assay.node.engines.probing import probe
@@ -22,6 +22,9 @@ from assay.node.oip.protocol import Array
 from assay.types import TensorSpec
 
 WARM_RUNS = 5
+SIZE_RUNS = 3
+SLOWER = 1.03
+"""So much more processor time a row a larger batch may take, for what it saves around the run."""
 BATCH_SECONDS = 0.05
 """A batch is not made so large that it would take longer: who is in it waits for all of it."""
 
@@ -98,7 +101,32 @@ def choose_batching(runner: SessionRunner, version: Loadable, times: RunTimes) -
     if rows == 1:
         return Batching(1, f"a row takes {row * 1e3:.0f} ms: batches would only make requests wait")
     found = probe(runner, rows, exactly=not version.max_batch)
-    return Batching(1, found) if found else Batching(rows)
+    if found:
+        return Batching(1, found)
+    return Batching(version.max_batch or quickest_size(runner, version.inputs, rows))
+
+
+def quickest_size(runner: SessionRunner, inputs: Sequence[TensorSpec], most: int) -> int:
+    """Rows, from 2 to `most`, of the batches in which a row of zeros takes the least processor time: of
+    larger ones, a processor's caches may not hold what is between two operators. Raises ArtifactRefused
+    `run_failed`."""
+    arrays = zeros(inputs)
+    sizes = [most]
+    while sizes[-1] > 3:
+        sizes.append(sizes[-1] // 2)
+    row_seconds = {}
+    for size in sizes:
+        rows, seconds = join_rows([arrays] * size), []
+        for _ in range(SIZE_RUNS):
+            started = time.thread_time()
+            try:
+                runner.run(rows)
+            except RunFailed as error:
+                raise ArtifactRefused(f"a run of {size} rows failed: {error}", code="run_failed") from None
+            seconds.append(time.thread_time() - started)
+        row_seconds[size] = min(seconds) / size
+    least = min(row_seconds.values())
+    return max(size for size, seconds in row_seconds.items() if seconds <= least * SLOWER)
 
 
 def zeros(inputs: Sequence[TensorSpec]) -> list[Array]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +12,13 @@ import onnx
 import pytest
 from assay.node.engines.engine import run_job
 from assay.node.engines.local_engine import EngineRules, LocalEngine
-from assay.node.engines.opening import Loadable, LocalEngines, choose_batching, warm_up
+from assay.node.engines.opening import Loadable, LocalEngines, choose_batching, quickest_size, warm_up
 from assay.node.engines.run_times import RunTimes
+from assay.node.engines.runtime import SessionRunner
 from assay.node.errors import ArtifactRefused
 from assay.node.models.validate import inspect_artifact
+from assay.node.oip.protocol import Array
+from assay.types import TensorSpec
 from onnx import helper
 
 from tests.support.engines import CONSUMER, endless_model, loadable, lookup_model, mixing_model, runner_of
@@ -77,6 +82,34 @@ def test_choose_batching__rows_that_take_long__make_smaller_batches(row: float, 
     times = RunTimes()
     times.record(16, row)
     assert choose_batching(runner_of(version.artifact), version, times).max_rows == rows
+
+
+class Timed(SessionRunner):
+    """Takes processor time by the rows of a run."""
+
+    def __init__(self, milliseconds: Callable[[int], float]) -> None:
+        self.milliseconds = milliseconds
+
+    def run(self, arrays: Sequence[Array]) -> list[Array]:
+        until = time.thread_time() + self.milliseconds(len(arrays[0])) / 1e3
+        while time.thread_time() < until:
+            pass
+        return list(arrays)
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "most", "rows"),
+    [
+        (lambda rows: 2.0 + 0.01 * rows, 32, 32),  # what a run costs whatever its rows
+        (lambda rows: 0.2 * rows if rows <= 8 else 0.4 * rows, 32, 8),  # caches too small for more
+        (lambda rows: 0.5 * rows, 20, 20),
+        (lambda rows: 2.0, 2, 2),
+    ],
+)
+def test_quickest_size__rows_of_a_batch__cost_the_least(
+    milliseconds: Callable[[int], float], most: int, rows: int
+) -> None:
+    assert quickest_size(Timed(milliseconds), (TensorSpec("x", "FP32", (-1, 4)),), most) == rows
 
 
 def test_warm_up__model_that_does_not_end__is_refused() -> None:
