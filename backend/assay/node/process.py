@@ -259,7 +259,14 @@ class NodeProcess:
             return None
         from assay.node.grpc.server import build_server  # grpcio is for those alone who want it
 
-        grpc = build_server(service, repository, token, app, max_elements=config.limits.max_elements)
+        grpc = build_server(
+            service,
+            repository,
+            token,
+            app,
+            max_elements=config.limits.max_elements,
+            buffer_bytes=config.grpc.buffer_mib * MIB,
+        )
         port = await grpc.start(config.host, config.grpc.port)
         self.progress(f"node {config.node} listens for gRPC on {config.host}:{port}")
         return grpc

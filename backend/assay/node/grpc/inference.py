@@ -60,7 +60,10 @@ class Inference:
         task = asyncio.create_task(self._run(request, read_voucher, peer))
         self._tasks.add(task)
         task.add_done_callback(self._done)
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        finally:
+            del task  # its error has this frame, and the request: a circle until the next full collection
 
     async def _run(self, request: Message, read_voucher: ReadVoucher, peer: str) -> Message:
         started = time.perf_counter()

@@ -107,7 +107,9 @@ class Methods:
         except PaymentError as error:
             served = self.service.catalog.find(model_route(request.model_name, request.model_version))
             told = payment_metadata(self.service, served, error.consumer)
-            await abort(context, answer_error(error, "ModelInfer"), told)
+            answered = answer_error(error, "ModelInfer")
+        del request  # as in `server._refusing`
+        await abort(context, answered, told)
 
     async def model_stream_infer(
         self, requests: AsyncIterator[Message], context: Any

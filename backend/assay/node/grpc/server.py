@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import grpc
 
 from assay.errors import ConfigurationError
-from assay.node.errors import Unsupported
+from assay.node.errors import Unavailable, Unsupported
 from assay.node.grpc.inference import IN_PROGRESS, Inference
 from assay.node.grpc.messages import PACKAGE, Message, load_messages
+from assay.node.grpc.metadata import peer_host
 from assay.node.grpc.methods import Method, Methods
+from assay.node.grpc.reading import Reader, ReadingRules
 from assay.node.grpc.statuses import abort
 from assay.node.http.exchange import Limits
 from assay.node.oip.repository import Repository
 from assay.node.operator_token import OperatorToken
+from assay.node.places import Places
 from assay.node.refusals import answer_error
 from assay.node.server import Server
 from assay.node.service import Service
 from assay.node.views import server_metadata
+from assay.types import Address
 
 SERVICE: Final = f"{PACKAGE}.GRPCInferenceService"
+Call = Callable[[AsyncIterator[Any], Any], Awaitable[Message]]
+Stream = Callable[[AsyncIterator[Message], Any], AsyncIterator[Message]]
 UNSUPPORTED: Final[Mapping[str, str]] = {
     **{f"SystemSharedMemory{what}": "shared memory" for what in ("Status", "Register", "Unregister")},
     **{f"CudaSharedMemory{what}": "shared memory" for what in ("Status", "Register", "Unregister")},
@@ -34,6 +40,9 @@ UNSUPPORTED: Final[Mapping[str, str]] = {
 _ENVELOPE: Final = 65_536
 """Bytes of a message beside its tensors."""
 _MAX_METADATA: Final = 16_384
+_LOOKAHEAD: Final = 65_536
+"""Bytes of a message that come before it is read."""
+BUFFER_BYTES: Final = 512 << 20
 _LAST_WORDS: Final = 0.2
 """Seconds in which clients that were just answered hear why nothing more is."""
 _STREAMS: Final = 128
@@ -51,11 +60,13 @@ def build_server(
     app: Server,
     *,
     max_elements: int,
+    buffer_bytes: int = BUFFER_BYTES,
 ) -> GrpcServer:
-    """The door beside the HTTP server `app`, with its limits; it stops serving when `app` does."""
+    """The door beside the HTTP server `app`, with its limits; it stops serving when `app` does.
+    `buffer_bytes`: of messages that are being received."""
     inference = Inference(service, app.limits, max_elements, lambda: app.stopping)
     methods = Methods(service, server_metadata(), inference, repository, token, app.endpoints.check_ready)
-    return GrpcServer(methods, app.limits)
+    return GrpcServer(methods, app.limits, buffer_bytes=buffer_bytes)
 
 
 class GrpcServer:
@@ -66,10 +77,13 @@ class GrpcServer:
         methods: Methods,
         limits: Limits,
         *,
+        buffer_bytes: int = BUFFER_BYTES,
         age_seconds: float = AGE_SECONDS,
         age_grace_seconds: float = AGE_GRACE_SECONDS,
     ) -> None:
         self._methods = methods
+        places = places_of(buffer_bytes, limits.max_body)
+        reader, streams = Reader(ReadingRules(places)), Places(places)
         self._server = grpc.aio.server(
             options=[
                 *_options(limits),
@@ -80,7 +94,7 @@ class GrpcServer:
             maximum_concurrent_rpcs=2 * IN_PROGRESS * limits.max_concurrent + _STREAMS,
         )
         self._server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler(SERVICE, _handlers(methods)),)
+            (grpc.method_handlers_generic_handler(SERVICE, _handlers(methods, reader, streams)),)
         )
 
     async def start(self, host: str, port: int) -> int:
@@ -111,6 +125,12 @@ class GrpcServer:
         await self._server.stop(grace_seconds)
 
 
+def places_of(buffer_bytes: int, max_body: int) -> int:
+    """Messages that are received at the same time, of calls, and of open streams as many: together they take
+    at most `buffer_bytes`, but for one place of each at least."""
+    return max(1, buffer_bytes // 2 // (max_body + _ENVELOPE))
+
+
 def _options(limits: Limits) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", limits.max_body + _ENVELOPE),
@@ -118,6 +138,9 @@ def _options(limits: Limits) -> list[tuple[str, int]]:
         ("grpc.max_metadata_size", _MAX_METADATA),
         ("grpc.absolute_max_metadata_size", 2 * _MAX_METADATA),
         ("grpc.max_concurrent_streams", _STREAMS),
+        ("grpc.max_allowed_incoming_connections", limits.max_connections),
+        ("grpc.http2.lookahead_bytes", _LOOKAHEAD),
+        ("grpc.http2.bdp_probe", 0),  # it would let that grow
         ("grpc.so_reuseport", 0),
         ("grpc.max_connection_idle_ms", 300_000),
         ("grpc.keepalive_time_ms", 60_000),
@@ -126,7 +149,7 @@ def _options(limits: Limits) -> list[tuple[str, int]]:
     ]
 
 
-def _handlers(methods: Methods) -> dict[str, grpc.RpcMethodHandler]:
+def _handlers(methods: Methods, reader: Reader, streams: Places) -> dict[str, grpc.RpcMethodHandler]:
     kinds = load_messages()
     unary: dict[str, tuple[Method, Any]] = {
         "ServerLive": (methods.server_live, kinds.ServerLiveRequest),
@@ -142,20 +165,23 @@ def _handlers(methods: Methods) -> dict[str, grpc.RpcMethodHandler]:
         "RepositoryModelUnload": (methods.repository_model_unload, kinds.RepositoryModelUnloadRequest),
     }
     found = {
-        name: _handler(_refusing(method, name), kind.FromString) for name, (method, kind) in unary.items()
+        name: _handler(_refusing(method, name, reader), kind.FromString)
+        for name, (method, kind) in unary.items()
     }
     found |= {name: _handler(_unsupported(what), bytes) for name, what in UNSUPPORTED.items()}
     found["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
-        methods.model_stream_infer,
+        _in_place(methods.model_stream_infer, streams),
         request_deserializer=kinds.ModelInferRequest.FromString,
         response_serializer=_to_bytes,
     )
     return found
 
 
-def _handler(method: Method, deserialize: Callable[[bytes], Any]) -> grpc.RpcMethodHandler:
-    return grpc.unary_unary_rpc_method_handler(
-        method, request_deserializer=deserialize, response_serializer=_to_bytes
+def _handler(call: Call, deserialize: Callable[[bytes], Any]) -> grpc.RpcMethodHandler:
+    """Of a method with one request: on the wire the same as one whose requests may be many, which alone lets
+    the call be taken before its message is read."""
+    return grpc.stream_unary_rpc_method_handler(
+        call, request_deserializer=deserialize, response_serializer=_to_bytes
     )
 
 
@@ -163,20 +189,45 @@ def _to_bytes(message: Message) -> bytes:
     return bytes(message.SerializeToString())
 
 
-def _refusing(method: Method, name: str) -> Method:
-    """The method with its errors as gRPC statuses."""
+def _refusing(method: Method, name: str, reader: Reader) -> Call:
+    """The method, its request read in its turn, its errors as gRPC statuses.
 
-    async def call(request: Any, context: Any) -> Message:
+    grpc keeps what ends a call, with all that its traceback's frames hold, until the next full collection:
+    so no frame there may hold the request.
+    """
+
+    async def call(requests: AsyncIterator[Message], context: Any) -> Message:
         try:
-            return await method(request, context)
+            return await method(await reader.read(requests, peer_host(context.peer())), context)
+        except grpc.aio.AbortError:
+            raise
         except Exception as error:
-            await abort(context, answer_error(error, name))
+            answered = answer_error(error, name)
+        await abort(context, answered)
 
     return call
 
 
-def _unsupported(what: str) -> Method:
-    async def refuse(request: Any, context: Any) -> Message:
+def _in_place(method: Stream, streams: Places) -> Stream:
+    """The method while there is a place for its stream."""
+
+    async def call(requests: AsyncIterator[Message], context: Any) -> AsyncIterator[Message]:
+        host = Address(f"ip:{peer_host(context.peer())}")
+        try:
+            streams.take(host)
+        except Unavailable as error:
+            await abort(context, answer_error(error, "ModelStreamInfer"))
+        try:
+            async for answer in method(requests, context):
+                yield answer
+        finally:
+            streams.free(host)
+
+    return call
+
+
+def _unsupported(what: str) -> Call:
+    async def refuse(requests: AsyncIterator[bytes], context: Any) -> Message:
         await abort(context, answer_error(Unsupported(what), what))
 
     return refuse
