@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import accumulate, pairwise
 from math import prod
 from typing import Any, Final
@@ -27,6 +28,8 @@ from assay.commitments.tensors import (
 from assay.types import Hash32
 
 _CODE: Final = "receipt_data"
+Head = tuple[str, str, tuple[int, ...], int]
+"""Name, dtype, dims and bytes of a tensor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +103,12 @@ class ReceiptData:
 
     def to_bytes(self) -> bytes:
         """One JSON line of heads, then every tensor's bytes, inputs first."""
-        head = {
-            name: [tensor.head() | {"size": len(tensor.data)} for tensor in tensors]
-            for name, tensors in (("inputs", self.inputs), ("outputs", self.outputs))
-        }
-        return b"".join(
-            (orjson.dumps(head), b"\n", *(tensor.data for tensor in (*self.inputs, *self.outputs)))
-        )
+
+        def heads(tensors: Iterable[NamedTensor]) -> tuple[Head, ...]:
+            return tuple([(each.name, each.dtype, each.shape, len(each.data)) for each in tensors])
+
+        line = _heads_line(heads(self.inputs), heads(self.outputs))
+        return b"".join((line, *(tensor.data for tensor in (*self.inputs, *self.outputs))))
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> ReceiptData:
@@ -127,6 +129,39 @@ class ReceiptData:
         ]
         count = len(document["inputs"])
         return cls(tuple(tensors[:count]), tuple(tensors[count:]))
+
+
+def pack_arrays(
+    names: tuple[Sequence[str], Sequence[str]],
+    inputs: Sequence[NDArray[Any]],
+    outputs: Sequence[NDArray[Any]],
+) -> bytes:
+    """`ReceiptData.to_bytes` of arrays under their signature's names. Raises RequestError `input_dtype`,
+    `input_string`."""
+    chunks: list[bytes | memoryview] = [b""]
+    sides: list[tuple[Head, ...]] = []
+    for side, arrays in zip(names, (inputs, outputs), strict=True):
+        heads = []
+        for name, array in zip(side, arrays, strict=True):
+            chunk = array_bytes(array)
+            chunks.append(chunk)
+            heads.append((name, oip_dtype(array.dtype), array.shape, len(chunk)))
+        sides.append(tuple(heads))
+    chunks[0] = _heads_line(*sides)
+    return b"".join(chunks)
+
+
+@lru_cache(maxsize=1024)
+def _heads_line(inputs: tuple[Head, ...], outputs: tuple[Head, ...]) -> bytes:
+    """The same for all requests of a shape."""
+
+    def rows(heads: Iterable[Head]) -> list[dict[str, Any]]:
+        return [
+            {"name": name, "datatype": dtype, "shape": list(shape), "size": size}
+            for name, dtype, shape, size in heads
+        ]
+
+    return orjson.dumps({"inputs": rows(inputs), "outputs": rows(outputs)}) + b"\n"
 
 
 def named_tensors(names: Sequence[str], arrays: Sequence[NDArray[Any]]) -> tuple[NamedTensor, ...]:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import orjson
 
-from assay.commitments.public_data import ReceiptData, named_tensors
+from assay.commitments.public_data import pack_arrays
 from assay.commitments.tensors import commit_tensors
 from assay.node.engines.engine import Engine, Result, run_job
 from assay.node.errors import InputError, NotFound, NotReproducible, PaymentError, Unavailable, VersionRevoked
@@ -300,5 +300,5 @@ def wants_public(parameters: Mapping[str, Any]) -> bool:
 
 def receipt_content(engine: Engine, inputs: Sequence[Array], result: Result) -> bytes:
     """What a dispute of the receipt will be answered from."""
-    names = [[spec.name for spec in specs] for specs in (engine.inputs, engine.outputs)]
-    return ReceiptData(named_tensors(names[0], inputs), named_tensors(names[1], result.outputs)).to_bytes()
+    names = [spec.name for spec in engine.inputs], [spec.name for spec in engine.outputs]
+    return pack_arrays(names, inputs, result.outputs)

@@ -8,7 +8,7 @@ import numpy as np
 import orjson
 import pytest
 from assay.commitments.parsing import FieldError
-from assay.commitments.public_data import NamedTensor, ReceiptData, named_tensors
+from assay.commitments.public_data import NamedTensor, ReceiptData, named_tensors, pack_arrays
 from assay.commitments.tensors import commit_tensors
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,10 +24,11 @@ def tensor_lists() -> st.SearchStrategy[list[Any]]:
     )
 
 
-def data_of(inputs: list[Any], outputs: list[Any]) -> ReceiptData:
-    def names(tensors: list[Any]) -> list[str]:
-        return [f"tensor {i}" for i in range(len(tensors))]
+def names(tensors: list[Any]) -> list[str]:
+    return [f"tensor {i}" for i in range(len(tensors))]
 
+
+def data_of(inputs: list[Any], outputs: list[Any]) -> ReceiptData:
     return ReceiptData(named_tensors(names(inputs), inputs), named_tensors(names(outputs), outputs))
 
 
@@ -35,6 +36,7 @@ def data_of(inputs: list[Any], outputs: list[Any]) -> ReceiptData:
 def test_receipt_data__json_and_bytes__come_back_as_they_were(inputs: list[Any], outputs: list[Any]) -> None:
     data = data_of(inputs, outputs)
     assert ReceiptData.from_bytes(data.to_bytes()) == data
+    assert pack_arrays((names(inputs), names(outputs)), inputs, outputs) == data.to_bytes()
     assert ReceiptData.from_json(orjson.loads(orjson.dumps(data.to_json()))) == data
     assert data.input_hash == commit_tensors(inputs)
     assert data.output_hash == commit_tensors(outputs)
