@@ -15,7 +15,7 @@ import httpx
 from assay.commitments.authorizations import token_separator
 from assay.commitments.identifiers import address_word, keccak
 from assay.commitments.signing import SigningKey
-from assay.node.config import LOG_FILE, SettlementConfig, X402Config
+from assay.node.config import LOG_FILE, LogConfig, SettlementConfig, X402Config
 from assay.types import Address
 
 from tests.support.nodes import Network, NodeUnderTest, Published, local_network
@@ -181,7 +181,7 @@ def receipt_of(answer: httpx.Response) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def running_shop(folder: Path, **changes: Any) -> Iterator[Shop]:
+def running_shop(folder: Path, *, log: LogConfig | None = None, **changes: Any) -> Iterator[Shop]:
     """`changes`: fields of `X402Config`."""
     with (
         local_network(folder, dispute_window=WINDOW) as network,
@@ -198,6 +198,7 @@ def running_shop(folder: Path, **changes: Any) -> Iterator[Shop]:
         node = network.add_node(
             x402=X402Config(**(given | changes)),
             settlement=SettlementConfig(poll_seconds=0.2, max_age_seconds=0.5),
+            log=log or LogConfig(),
         )
         published = network.publish("linear", linear_model(), linear_manifest())
         node.offer(published, PRICE)

@@ -240,7 +240,8 @@ class Till:
         try:
             result, content = await self._run(order)
             if found is None:
-                await asyncio.to_thread(self._store.note, row)
+                if not await asyncio.to_thread(self._store.note, row):
+                    raise pending("another payment came with this identifier at the same time")
                 found = await self._collector.settle(order.payment)
             found = await self._collector.deep(row.authorization, found)
             await asyncio.to_thread(self._store.settled, row.payment, found.tx_hash)

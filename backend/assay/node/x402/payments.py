@@ -66,30 +66,29 @@ class PaymentStore:
             ).fetchall()
         return [(Hash32(payment), Hash32(digest)) for payment, digest in rows]
 
-    def note(self, row: PaymentRow) -> None:
-        """Durable when this returns; a payment that is known stays as it was noted. An identifier that names
-        another payment already, of another process, is left out."""
+    def note(self, row: PaymentRow) -> bool:
+        """Durable when this returns; a payment that is known stays as it was noted. False: nothing was noted,
+        its identifier names another payment already, of another process."""
+        values = (
+            row.payment,
+            row.authorization.payer,
+            row.identifier,
+            row.version_id,
+            row.input_hash,
+            to_blob(row.price),
+            json.dumps(authorization_to_json(row.authorization)),
+            int(self._clock()),
+        )
         with self._lock:
             try:
-                self._insert(row, row.identifier)
+                self._db.execute(
+                    "INSERT INTO payments (payment, payer, identifier, version_id, input_hash, amount,"
+                    " content, noted_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (payment) DO NOTHING",
+                    values,
+                )
             except IntegrityError:
-                self._insert(row, None)
-
-    def _insert(self, row: PaymentRow, identifier: str | None) -> None:
-        self._db.execute(
-            "INSERT INTO payments (payment, payer, identifier, version_id, input_hash, amount, content,"
-            " noted_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (payment) DO NOTHING",
-            (
-                row.payment,
-                row.authorization.payer,
-                identifier,
-                row.version_id,
-                row.input_hash,
-                to_blob(row.price),
-                json.dumps(authorization_to_json(row.authorization)),
-                int(self._clock()),
-            ),
-        )
+                return False
+        return True
 
     def forget_identifier(self, payment: Hash32) -> None:
         """The identifier of a payment that never went through may name another one."""

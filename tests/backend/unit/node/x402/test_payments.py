@@ -58,10 +58,11 @@ def test_note__again__changes_nothing(store: PaymentStore) -> None:
     assert store.find(word(1)) == replace(row(1), tx_hash=word(7), statement=b"\x05" * 65)
 
 
-def test_note__identifier_of_another_payment__is_noted_without_it(store: PaymentStore) -> None:
-    store.note(row(1, IDENTIFIER))
-    store.note(row(2, IDENTIFIER))
-    assert store.find(word(2)) == row(2)
+def test_note__identifier_of_another_payment__is_not_noted(store: PaymentStore) -> None:
+    assert store.note(row(1, IDENTIFIER))
+    assert store.note(row(1, IDENTIFIER))
+    assert not store.note(row(2, IDENTIFIER))
+    assert store.find(word(2)) is None
     store.forget_identifier(word(1))
     store.note(row(3, IDENTIFIER))
     assert store.identified(PAYER, IDENTIFIER) == row(3, IDENTIFIER)
