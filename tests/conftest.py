@@ -7,6 +7,7 @@ marked `network`; all others reach 127.0.0.1 and nothing else.
 from __future__ import annotations
 
 import functools
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,6 +56,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.get_closest_marker("deep") and not DEEP:
             item.add_marker(pytest.mark.skip(reason="long; scripts/test --deep runs it"))
     items.sort(key=_turn)
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # thousands of tests and modules stay to the end: nobody need look for garbage among them
 
 
 def _turn(item: pytest.Item) -> int:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import gc
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +21,22 @@ def deployer(name: str) -> Any:
     """The compiled `contracts/<name>.vy` or `contracts/mocks/<name>.vy`; `.deploy(*arguments)` it."""
     for folder in (CONTRACTS, CONTRACTS / "mocks"):
         if (path := folder / f"{name}.vy").exists():
-            return boa.load_partial(str(path))
+            with _kept_for_good():
+                return boa.load_partial(str(path))
     raise FileNotFoundError(f"no contract {name} in {CONTRACTS} or its mocks")
+
+
+@contextlib.contextmanager
+def _kept_for_good() -> Iterator[None]:
+    """What is made here is not looked through for garbage: not while it is made, nor ever after. Of a
+    contract's syntax tree that takes as long as compiling it.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def events(contract: Any) -> list[tuple[str, dict[str, Any]]]:

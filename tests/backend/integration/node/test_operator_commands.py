@@ -14,11 +14,12 @@ from assay.chain.keys import create_keystore
 from assay.chain.values import Call
 from assay.cli import main
 from assay.node.config import load_config, write_config
+from assay.node.setup import create_signer
 from assay.types import Address
 from click.testing import Result
 
 from tests.support.cli import RUNNER
-from tests.support.nodes import STAKE, Network, Published, free_port, local_network
+from tests.support.nodes import SCRYPT_N, STAKE, Network, Published, free_port, local_network
 from tests.support.onnx_models import linear_manifest, linear_model
 
 PRICE = 5
@@ -83,7 +84,9 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
     with local_network(tmp_path_factory.mktemp("network")) as network:
         published = network.publish("linear", linear_model(), linear_manifest())
         operator = Operator(network, tmp_path_factory.mktemp("operator"), published)
-        assert all(operator.init().values())
+        with pytest.MonkeyPatch.context() as cheap:  # each command after it opens the signer's keystore
+            cheap.setitem(create_signer.__kwdefaults__, "scrypt_n", SCRYPT_N)
+            assert all(operator.init().values())
         operator.doctor(code=0)
         yield operator
 

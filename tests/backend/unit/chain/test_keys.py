@@ -3,10 +3,12 @@ from __future__ import annotations
 import json
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 from assay.chain.keys import create_keystore, find_keystore, keystore_address, load_key, read_password
 from assay.errors import ConfigurationError
+from assay.node.setup import create_signer
 from eth_account import Account
 
 CHEAP = 1 << 10
@@ -19,6 +21,11 @@ def test_create_keystore__then_load_key__same_account_and_private_file(tmp_path:
     assert keystore_address(path).lower() == key.address.lower()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert json.loads(path.read_text())["crypto"]["kdf"] == "scrypt"
+
+
+@pytest.mark.parametrize("function", [create_keystore, create_signer])
+def test_create_keystore__unless_told_otherwise__costs_what_the_standard_says(function: Any) -> None:
+    assert function.__kwdefaults__["scrypt_n"] == 1 << 18
 
 
 def test_create_keystore__file_exists__never_overwritten(tmp_path: Path) -> None:
