@@ -17,6 +17,8 @@ from sqlalchemy.orm import Session
 from assay.errors import ConfigurationError, RetryableError
 
 SQLITE_BUSY_MS = 30_000
+JOURNAL = f"journal_size_limit={64 << 20}"
+"""Bytes: what a large transaction leaves behind is given back to the disk."""
 
 
 def normalize_url(url: str) -> URL:
@@ -58,7 +60,7 @@ def _open_sqlite(url: URL, read_only: bool) -> Engine:
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _: Any) -> None:
         connection.isolation_level = None  # the driver must not start transactions by itself
-        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", f"busy_timeout={SQLITE_BUSY_MS}"):
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", f"busy_timeout={SQLITE_BUSY_MS}", JOURNAL):
             connection.execute(f"PRAGMA {pragma}")
         if read_only:
             connection.execute("PRAGMA query_only=ON")
