@@ -205,26 +205,72 @@ def status(data: Path | None, watching: bool, interval: float, as_json: bool) ->
 
 @command.command()
 @data_option
+@click.option(
+    "--by",
+    "grouping",
+    type=click.Choice(["version", "day"]),
+    default="version",
+    show_default=True,
+    help="all that happened by version, or day by day (UTC) and version",
+)
+@click.option(
+    "--days",
+    type=click.IntRange(0),
+    default=30,
+    show_default=True,
+    help="with --by day: so many, today included; 0: all",
+)
 @json_option
 @command_errors
-def profit(data: Path | None, as_json: bool) -> None:
+def profit(data: Path | None, grouping: str, days: int, as_json: bool) -> None:
     """Show profit and loss by version, from the node's log: what came in, what is on its way, what gas cost.
 
-    Amounts are in the token's base unit, gas in wei; `native_price` in node.toml makes one sum of them.
+    Amounts are in the token's base unit, gas in wei; `native_price` in node.toml makes one sum of them. By
+    day, receipts count on the day of their execution, if they are kept; batches by their posting and their
+    collection; gas when its transaction was sent, by the outbox.
     """
     from assay.node.config import load_config
     from assay.node.payments.chain_ledger import ChainLedger
-    from assay.node.settlement.money import read_profit_of
+    from assay.node.settlement.money import read_days_of, read_profit_of
     from assay.node.startup import open_chain
 
     folder = node_folder(data)
     config = load_config(folder)
     client, deployment = open_chain(folder, config)
+    by_day = grouping == "day"
     with client:
-        rows = read_profit_of(folder, config, ChainLedger(client, deployment, config.node))
+        ledger = ChainLedger(client, deployment, config.node)
+        rows = (
+            read_days_of(folder, config, ledger, days) if by_day else read_profit_of(folder, config, ledger)
+        )
     if as_json:
-        emit_json({"native_price": str(config.settlement.native_price), "versions": rows})
-        return
+        key = "days" if by_day else "versions"
+        emit_json({"native_price": str(config.settlement.native_price), key: rows})
+    elif by_day:
+        _show_days(rows)
+    else:
+        _show_versions(rows)
+
+
+def _show_days(rows: list[dict[str, Any]]) -> None:
+    columns = ("receipts", "charged", "posted", "collected", "prepaid", "slashed")
+    emit_table(
+        "Profit and loss by day (UTC)",
+        ("day", "version", *columns, "gas, wei", "profit"),
+        [
+            (
+                row["day"] or "not known",
+                row["model"] or row["version_id"] or "the node",
+                *(row[column] for column in columns),
+                sum(map(int, row["gas_wei"].values())),
+                row["profit"],
+            )
+            for row in rows
+        ],
+    )
+
+
+def _show_versions(rows: list[dict[str, Any]]) -> None:
     earned = ("receipts", "collected", "prepaid", "pending", "open", "owed")
     columns = (*earned, "royalty", "fee", "voided", "slashed")
     emit_table(

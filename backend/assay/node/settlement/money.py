@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.commitments.identifiers import model_id, version_id
-from assay.node.config import NodeConfig
+from assay.node.config import OUTBOX_FILE, NodeConfig
 from assay.node.http.messages import Reply, Request, json_reply
 from assay.node.http.routes import Routes
 from assay.node.operator_token import OperatorToken
@@ -18,6 +18,7 @@ from assay.node.payments.chain_ledger import ChainLedger
 from assay.node.receipts.database import Database
 from assay.node.receipts.log_place import log_database
 from assay.node.settlement.batches import BatchStore
+from assay.node.settlement.daily import DAY_SECONDS, read_days, times_of
 from assay.node.settlement.profit import read_profit
 from assay.node.settlement.prospects import Outlook, forecasts
 from assay.node.settlement.sending import settler_rules
@@ -70,12 +71,31 @@ def read_profit_of(folder: Path, config: NodeConfig, ledger: ChainLedger) -> lis
     log = log_database(folder, config)
     if not log.exists():
         return []
-    names = {
+    names = _names_of(config)
+    outlook = Outlook(ledger.settlement, ledger.node)
+    return profit_report(log, outlook, config.settlement.native_price, names)
+
+
+def read_days_of(folder: Path, config: NodeConfig, ledger: ChainLedger, days: int) -> list[dict[str, Any]]:
+    """By day and version, as `DayProfit.to_json`, of the last `days` (0: all) of the node in `folder`. Raises
+    ConfigurationError, RetryableError."""
+    log = log_database(folder, config)
+    if not log.exists():
+        return []
+    first = int(time.time()) // DAY_SECONDS - days + 1 if days else 0
+    outbox = None if log.is_shared else folder / OUTBOX_FILE
+    with log.session() as connection:
+        times = times_of(connection, outbox, lambda number: ledger.client.get_block(number).timestamp)
+        rows = read_days(connection, times, first)
+    price, names = config.settlement.native_price, _names_of(config)
+    return [row.to_json(price, names) for row in rows]
+
+
+def _names_of(config: NodeConfig) -> dict[Hash32, str]:
+    return {
         version_id(model_id(Address(one.publisher), one.name), one.number): str(one)
         for one in config.versions
     }
-    outlook = Outlook(ledger.settlement, ledger.node)
-    return profit_report(log, outlook, config.settlement.native_price, names)
 
 
 class ProfitRoute:

@@ -446,11 +446,14 @@ def test_status_and_profit__after_a_batch_and_one_more_receipt__tell_both(desk: 
     assert found == expected | {"collected": "0"}
     assert int(row["profit"]) == -int(row["gas_wei"]["post"]) < 0
     check_route(desk, row)
+    (today,) = operate(desk, "profit", "--by", "day", "--days", "0")["days"]
+    assert (today["receipts"], today["charged"], today["posted"]) == (2, "15", "5")
+    assert today["gas_wei"] == row["gas_wei"] and today["profit"] == row["profit"]
 
 
-def operate(desk: Desk, command: str) -> dict[str, Any]:
+def operate(desk: Desk, command: str, *options: str) -> dict[str, Any]:
     """`assay node COMMAND --json`."""
-    line = [*ASSAY, "node", command, "--data", str(desk.node.folder), "--json"]
+    line = [*ASSAY, "node", command, "--data", str(desk.node.folder), "--json", *options]
     done = subprocess.run(line, capture_output=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr.decode()
     return dict(json.loads(done.stdout))
