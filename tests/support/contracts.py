@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import boa
+from assay.commitments.identifiers import keccak
 
 CONTRACTS = Path(__file__).resolve().parents[2] / "contracts"
 ZERO = "0x" + "00" * 20
@@ -37,6 +38,18 @@ def _kept_for_good() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def overwrite(contract: Any, path: str, key: bytes | str, change: Callable[[int], int]) -> None:
+    """Change what a mapping of words, such as `channels._line_counts`, holds for `key`.
+    Straight in its storage, since boa's `eval` compiles the whole contract again.
+    """
+    place = contract.compiler_data.storage_layout["storage_layout"]
+    for name in path.split("."):
+        place = place[name]
+    raw = bytes.fromhex(key[2:]) if isinstance(key, str) else key
+    slot = int.from_bytes(keccak(place["slot"].to_bytes(32, "big") + raw.rjust(32, b"\0")), "big")
+    boa.env.set_storage(contract.address, slot, change(boa.env.get_storage(contract.address, slot)))
 
 
 def events(contract: Any) -> list[tuple[str, dict[str, Any]]]:

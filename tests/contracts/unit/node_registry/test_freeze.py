@@ -7,7 +7,7 @@ import boa
 import pytest
 
 from tests.contracts.conftest import THAW_PERIOD
-from tests.support.contracts import events
+from tests.support.contracts import events, overwrite
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_freeze_and_unfreeze__by_others__reverts(
 
 
 def test_freeze__more_disputes_than_32_bits__reverts(nodes: Any, node: str, dispute_game: str) -> None:
-    nodes.eval(f"self._exit[{node}] = self._exit[{node}] | {(2**32 - 1) << 160}")
+    overwrite(nodes, "_exit", node, lambda words: words | (2**32 - 1) << 160)
     assert nodes.nodes(node).frozen == 2**32 - 1
     with boa.reverts("nodes: too many disputes"):
         nodes.freeze(node, sender=dispute_game)

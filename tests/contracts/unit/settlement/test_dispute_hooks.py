@@ -9,7 +9,7 @@ import boa
 import pytest
 from assay.commitments.signing import SigningKey
 
-from tests.support.contracts import ZERO, ZERO_HASH, events, fields
+from tests.support.contracts import ZERO, ZERO_HASH, events, fields, overwrite
 from tests.support.market import UNIT, Market, as_tuple
 
 
@@ -45,8 +45,8 @@ def test_hold__unknown_batch__reverts(funded: Market, dispute_game: str) -> None
 
 
 def test_hold__more_than_16_bits__reverts(funded: Market, posted: bytes, dispute_game: str) -> None:
-    value = "self._batches[0x" + posted.hex() + "]"
-    funded.settlement.eval(f"{value} = {value} | {(2**16 - 1) << 8}")
+    overwrite(funded.settlement, "_batches", posted, lambda batch: batch | (2**16 - 1) << 8)
+    assert funded.settlement.batches(posted).holds == 2**16 - 1
     with boa.reverts("settlement: batch has too many holds"):
         funded.settlement.hold(posted, sender=dispute_game)
 

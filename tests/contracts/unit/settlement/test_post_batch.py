@@ -10,7 +10,7 @@ from assay.commitments.signing import SigningKey
 from assay.types import SkipReason
 
 from tests.contracts.conftest import MIN_STAKE
-from tests.support.contracts import ZERO_HASH, events, fields
+from tests.support.contracts import ZERO_HASH, events, fields, overwrite
 from tests.support.market import FEE_BPS, UNIT, Market
 
 
@@ -273,6 +273,6 @@ def test_post_batch__revoked_version__is_still_paid(
 
 
 def test_post_batch__node_with_all_lines_taken__reverts(market: Market, settlement: Any) -> None:
-    settlement.eval(f"channels._line_counts[{market.node}] = {2**24 - 1}")
+    overwrite(settlement, "channels._line_counts", market.node, lambda count: 2**24 - 1)
     with boa.reverts("settlement: node has too many versions"):
         market.post()
