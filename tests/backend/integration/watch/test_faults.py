@@ -13,6 +13,7 @@ from assay.chain.sender import Sender
 from assay.commitments.signing import SigningKey
 from assay.errors import ConfigurationError
 from assay.watch.setup import Watch
+from assay.watch.store import Store
 from assay.watch.summary import is_withholding
 
 from tests.support.batch_server import Answer, batch_server, body_of, dripping, flooding, redirecting
@@ -83,6 +84,33 @@ def test_watch__batch_with_another_receipt_added__is_inconsistent_but_its_signat
     (record,) = world.disputes().values()
     assert record.opened.digest == wrong.digest
     assert record.opened.batch_id == bytes(32)  # its leaf is not known, so it is disputed as in no batch
+
+
+def test_watch__cut_off_halfway_through_a_batch__keeps_each_receipt_once(
+    world: WatchedWorld, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("assay.watch.collector.AT_ONCE", 2)
+    world.node.post([world.node.answer() for _ in range(4)] + [world.node.answer(changes={3: 1})])
+    add, written = Store.add_receipts, []
+
+    def add_and_die(store: Store, *given: Any) -> None:
+        add(store, *given)
+        written.append(given)
+        if len(written) == 2:
+            raise Killed
+
+    with monkeypatch.context() as patched, world.watch(folder, None) as watch:
+        patched.setattr(Store, "add_receipts", add_and_die)
+        with pytest.raises(Killed):
+            watch.run(once=True)
+        assert watch.store.rows("SELECT state FROM batches") == [("unchecked",)]
+        assert watch.store.rows("SELECT count(*) FROM receipts") == [(4,)]
+    with world.watch(folder, world.watcher_key()) as watch:
+        watch.run(once=True)
+        rows = watch.store.rows("SELECT position, count(*) FROM receipts GROUP BY position ORDER BY position")
+        assert rows == [(position, 1) for position in range(5)]
+        assert watch.store.rows("SELECT state, receipts FROM batches") == [("available", 5)]
+    assert len(world.disputes()) == 1
 
 
 GARBAGE: dict[str, Answer] = {
