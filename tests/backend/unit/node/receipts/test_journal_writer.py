@@ -93,6 +93,34 @@ def test_submit__many_at_once__sequences_without_gaps_in_journal_and_log(
     assert log_count(tmp_path) == len(receipts)
 
 
+def test_submit__disk_becomes_fast_while_a_thread_writes__is_taken_into_the_log_in_order(
+    log: ReceiptLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A group that a thread wrote comes before the next one, which the event loop writes."""
+    told: list[int] = []
+
+    def done(outcome: LoggedReceipt | Exception | None) -> None:
+        assert isinstance(outcome, LoggedReceipt)
+        told.append(outcome.signed.receipt.sequence)
+
+    async def scenario() -> None:
+        writer = open_writer(log, tmp_path)
+        writer.start()
+        for number in range(1, 41, 2):
+            monkeypatch.setattr(journal_writer, "INLINE_SECONDS", 0.0)
+            writer.put(issue(number), done)
+            await asyncio.sleep(0)  # the thread has it
+            writer.put(issue(number + 1), done)
+            monkeypatch.setattr(journal_writer, "INLINE_SECONDS", math.inf)
+            while len(told) <= number:
+                await asyncio.sleep(0)
+        await writer.stop()
+
+    asyncio.run(scenario())
+    assert told == list(range(1, 41))
+    assert log.channel(KEYS[0]).sequence == log_count(tmp_path) == 40
+
+
 def log_count(folder: Path) -> int:
     """Receipts in the tables, as another process sees them."""
     connection = sqlite3.connect(folder / "log.sqlite3")
