@@ -99,21 +99,18 @@ def test_submit__disk_becomes_fast_while_a_thread_writes__is_taken_into_the_log_
     """A group that a thread wrote comes before the next one, which the event loop writes."""
     told: list[int] = []
 
-    def done(outcome: LoggedReceipt | Exception | None) -> None:
-        assert isinstance(outcome, LoggedReceipt)
-        told.append(outcome.signed.receipt.sequence)
-
     async def scenario() -> None:
         writer = open_writer(log, tmp_path)
         writer.start()
         for number in range(1, 41, 2):
             monkeypatch.setattr(journal_writer, "INLINE_SECONDS", 0.0)
-            writer.put(issue(number), done)
+            first = writer.submit(issue(number))
             await asyncio.sleep(0)  # the thread has it
-            writer.put(issue(number + 1), done)
+            second = writer.submit(issue(number + 1))
             monkeypatch.setattr(journal_writer, "INLINE_SECONDS", math.inf)
-            while len(told) <= number:
-                await asyncio.sleep(0)
+            for outcome in await asyncio.gather(first, second):
+                assert outcome is not None
+                told.append(outcome.signed.receipt.sequence)
         await writer.stop()
 
     asyncio.run(scenario())
