@@ -25,6 +25,8 @@ from assay.node.errors import RunFailed, Unavailable
 MAX_RETRY_AFTER: Final = 60
 MAX_LOOKS: Final = 64
 """At the sockets, for more requests, before a run."""
+RUN_SECONDS: Final = 0.05
+"""Of runs in the event loop after another, at most."""
 LEAST_ROWS: Final = 16
 """Rows, or two batches, that may wait however long they take."""
 _SHARE: Final = 0.1
@@ -80,6 +82,8 @@ class LocalEngine:
         self._waiting = 0
         self._flush_due = False
         self._looked = 0
+        self._flushed = 0.0
+        """When the last runs in the event loop ended."""
         self._arrived = False
         self._drained: asyncio.Event | None = None
         self._rows_per_second = 0.0
@@ -130,7 +134,9 @@ class LocalEngine:
         """One run in the event loop; or see to it that a lane works.
 
         While each look at the sockets finds more requests, they are read first, up to a batch: that is no
-        waiting, for a look takes microseconds and what it finds is there.
+        waiting, for a look takes microseconds and what it finds is there. While whole batches wait, runs take
+        as long as the loop was at other things: however many requests there are to refuse, half of the time
+        is for those that were let in.
         """
         self._flush_due = False
         if self._arrived and self._looked < MAX_LOOKS and self._queue.rows < self.batching.max_rows:
@@ -139,19 +145,29 @@ class LocalEngine:
             self._flush_soon()
             return
         self._looked = 0
+        begun = time.perf_counter()
+        allowed = min(begun - self._flushed, RUN_SECONDS)
+        while self._run_here():
+            if self._queue.rows < self.batching.max_rows or time.perf_counter() - begun >= allowed:
+                if len(self._queue):
+                    self._flush_soon()
+                break
+        self._flushed = time.perf_counter()
+
+    def _run_here(self) -> bool:
+        """One run in the event loop. False: nothing waits, or a lane is to see to it."""
         with self._lock:
             if not len(self._queue):
-                return
+                return False
             if not self._is_short():
                 self._lanes.wake()
-                return
+                return False
             batch = self._take()
         if batch is not None:
             assert self._runner is not None
             batch.run(self._runner)
             self._finish(batch)
-        if len(self._queue):
-            self._flush_soon()
+        return True
 
     def _is_short(self) -> bool:
         """Whether to run the next batch in the event loop: not while a lane is busy, whose core it would
