@@ -87,7 +87,7 @@ class LimitsConfig(Section):
         default=256,
         ge=1,
         description="places of requests whose consumer is known, from admission to receipt; who has an equal "
-        "part of all may hold a quarter of those free. Above [engines] max_waiting: a run holds them, too",
+        "part of all may hold an eighth of those free. Above [engines] max_waiting: a run holds them, too",
     )
     max_connections: int = Field(default=1024, ge=1)
     max_mib_in_progress: int = Field(default=256, ge=1)

@@ -3,7 +3,8 @@
 From its admission until its receipt is durable a request holds one, wherever it waits: for a version, in a
 run, for the disk. As with a version's queue, a consumer may hold as many as it leaves free (dynamic
 thresholds: Choudhury and Hahne, 1998), so that however many ask for more, a newcomer finds one. Above an
-equal part of all it may hold a quarter of that: the others' requests come unevenly, and need the room.
+equal part of all it may hold an eighth of that: the others' requests come unevenly and need the room, and
+its own would wait long behind each other.
 """
 
 from __future__ import annotations
@@ -32,15 +33,15 @@ class Places:
 
     @property
     def is_tight(self) -> bool:
-        """Whether `take` may refuse anybody: nobody does hold a quarter of what is free before that."""
-        return 5 * self.taken >= self.limit
+        """Whether `take` may refuse anybody: nobody holds an eighth of what is free before that."""
+        return 9 * self.taken >= self.limit
 
     def check(self, consumer: Address) -> None:
         """What `take` would say, of somebody whose name is not proven: nothing is counted. Raises Unavailable
         `busy`."""
         held = self._held.get(consumer, 0)
         free, parts = self.limit - self.taken, len(self._held) + (not held) + 1
-        if held >= free or (4 * held >= free and held * parts >= self.limit):
+        if held >= free or (8 * held >= free and held * parts >= self.limit):
             raise Unavailable(
                 f"{self.taken} requests are in progress here, {held} of them yours; ask again later, with "
                 "fewer at a time, or ask another node",
