@@ -82,7 +82,7 @@ def spare_collections() -> None:
     cycles behind, and a full collection of all modules stops the event loop for tens of milliseconds."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(100_000, 50, 100)
+    gc.set_threshold(100_000, 10, 50)
 
 
 def same_traces(source: TraceSource) -> TraceSource:
