@@ -16,6 +16,7 @@ from scripts.benches import peers
 from scripts.benches.load.cores import on_cores
 from scripts.benches.load.drive import drive, responding
 from scripts.benches.load.plan import Plan
+from scripts.benches.node_bare import measure_bare
 from scripts.benches.node_rows import Measured, build_rows
 from scripts.benches.options import Options
 from scripts.benches.stage import PRICE, WARMUP, Offer, Stage, build_stage
@@ -47,9 +48,15 @@ def measure_reference(stage: Stage, workload: Workload, found: Measured) -> floa
     return raw.rate
 
 
+def measure_floor(stage: Stage, workload: Workload, found: Measured) -> None:
+    with on_cores(stage.cores.server):
+        found.bares.append(measure_bare(workload, RAW_SECONDS))
+
+
 def measure_mlp(stage: Stage, free: Offer, paid: Offer, found: Measured) -> None:
     """Signed; paid; paid at one connection; paid at half of what was just reached."""
     raw = measure_reference(stage, paid.workload, found)
+    measure_floor(stage, paid.workload, found)
     signed = stage.load(free, SECONDS, 0)
     found.add("mlp_signed", signed)
     load = stage.load(paid, SECONDS, signed.rate)

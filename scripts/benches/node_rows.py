@@ -8,6 +8,7 @@ from typing import Any
 
 from scripts.benches.load.cores import Cores
 from scripts.benches.load.plan import Load
+from scripts.benches.node_bare import BATCH, Bare
 from scripts.benches.workloads import Raw
 
 Row = dict[str, Any]
@@ -23,6 +24,7 @@ class Measured:
 
     loads: dict[str, list[Load]] = field(default_factory=lambda: defaultdict(list))
     raws: dict[str, list[Raw]] = field(default_factory=lambda: defaultdict(list))
+    bares: list[Bare] = field(default_factory=list)
     cores: Cores = field(default_factory=lambda: Cores((), ()))
 
     def add(self, name: str, load: Load) -> None:
@@ -86,6 +88,16 @@ def _mlp_rows(found: Measured, best: str) -> list[Row]:
             half_p99,
             "ms, paid, at half of its round's rate, arrivals fixed; reference: p50",
             half_p50,
+        ),
+    ]
+    bare_paid, bare_signed = (max(getattr(bare, name) for bare in found.bares) for name in ("paid", "signed"))
+    bare_unit = f"requests/s, the libraries' bare calls, batches of {BATCH}, no server; reference: the node's"
+    bare_alone = min(bare.alone for bare in found.bares) - raw_p50
+    rows += [
+        build_row("bare_mlp_paid_rps", bare_paid, bare_unit, paid),
+        build_row("bare_mlp_signed_rps", bare_signed, bare_unit, signed),
+        build_row(
+            "bare_p50_overhead_ms", bare_alone, "ms above raw, the same of one paid; reference: raw", raw_p50
         ),
     ]
     if "mlserver" in found.loads:

@@ -6,6 +6,7 @@ import pytest
 from scripts.benches.__main__ import check_rows
 from scripts.benches.load.cores import Cores
 from scripts.benches.load.plan import Load
+from scripts.benches.node_bare import Bare
 from scripts.benches.node_rows import Measured, Row, build_row, build_rows
 from scripts.benches.workloads import Raw
 
@@ -21,6 +22,7 @@ def measured(*, peers: bool = True, ceiling: float = 60_000.0) -> Measured:
     for factor in (0.5, 1.0):  # the second round is the best
         for name, raw in (("mlp", 4_000), ("cnn", 600), ("digits", 20_000)):
             found.add_raw(name, Raw(raw * factor, 1e3 / raw / factor))
+        found.bares.append(Bare(7_500 * factor, 12_000 * factor, 0.4 / factor))
         found.add("mlp_signed", load(9_000 * factor))
         found.add("mlp_paid", load(6_000 * factor, 2.5 / factor))
         found.add("mlp_paid_1", load(1_500 * factor, 0.5 / factor))
@@ -52,6 +54,9 @@ def test_build_rows__two_rounds__give_each_its_best() -> None:
     assert (
         rows["node_mlp_half_load_p99_ms"]["value"] == 2 and rows["node_mlp_half_load_p99_ms"]["ratio"] == 2.5
     )
+    assert rows["bare_mlp_paid_rps"]["value"] == 7_500 and rows["bare_mlp_paid_rps"]["ratio"] == 1.25
+    assert rows["bare_mlp_signed_rps"]["reference"] == 9_000
+    assert rows["bare_p50_overhead_ms"]["value"] == pytest.approx(0.4 - 0.25)
     assert rows["node_over_raw"]["ratio"] == 0.5 and rows["node_paid_over_raw"]["ratio"] == 0.35
     assert rows["mosec_mlp_rps"]["ratio"] == 3 and rows["mlserver_mlp_p50_ms"]["value"] == 1.1
 
