@@ -79,10 +79,11 @@ Progress = Callable[[str], None]
 
 def spare_collections() -> None:
     """Leave what is there for good out of garbage collections, and collect less often: requests leave no
-    cycles behind, and a full collection of all modules stops the event loop for tens of milliseconds."""
+    cycles behind, and a full collection of all modules stops the event loop for tens of milliseconds. The
+    chain's client leaves a few hundred objects a second: ten thousand are a few megabytes."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(100_000, 10, 50)
+    gc.set_threshold(10_000, 10, 100)
 
 
 def same_traces(source: TraceSource) -> TraceSource:
