@@ -56,7 +56,8 @@ def measure_bare(workload: Workload, seconds: float) -> Bare:
 
 def time_of(call: Callable[[], object], seconds: float) -> float:
     """The median of as many calls as take `seconds`, in seconds."""
-    times, end = [], time.perf_counter() + seconds
+    times: list[float] = []
+    end = time.perf_counter() + seconds
     while (started := time.perf_counter()) < end or not times:
         call()
         times.append(time.perf_counter() - started)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -97,7 +97,7 @@ def choose_batching(runner: SessionRunner, version: Loadable, times: RunTimes) -
     if not has_dynamic_rows(version.inputs) or not has_dynamic_rows(version.outputs):
         return Batching(1, "not every input and output has a first dimension of any size")
     row = times.predict(sum(array.nbytes for array in zeros(version.inputs)))
-    rows = version.max_batch or max(1, min(AUTOMATIC_ROWS, int(BATCH_SECONDS / row)))
+    rows = version.max_batch or rows_in_time(row)
     if rows == 1:
         return Batching(1, f"a row takes {row * 1e3:.0f} ms: batches would only make requests wait")
     found = probe(runner, rows, exactly=not version.max_batch)
@@ -106,10 +106,20 @@ def choose_batching(runner: SessionRunner, version: Loadable, times: RunTimes) -
     return Batching(version.max_batch or quickest_size(runner, version.inputs, rows))
 
 
-def quickest_size(runner: SessionRunner, inputs: Sequence[TensorSpec], most: int) -> int:
-    """Rows, from 2 to `most`, of the batches in which a row of zeros takes the least processor time: of
-    larger ones, a processor's caches may not hold what is between two operators. Raises ArtifactRefused
-    `run_failed`."""
+def rows_in_time(row_seconds: float) -> int:
+    """As many rows as a batch may have, each of which takes so long."""
+    return max(1, min(AUTOMATIC_ROWS, int(BATCH_SECONDS / row_seconds)))
+
+
+def quickest_size(
+    runner: SessionRunner,
+    inputs: Sequence[TensorSpec],
+    most: int,
+    clock: Callable[[], float] = time.thread_time,
+) -> int:
+    """Rows, from 2 to `most`, of the batches in which a row of zeros takes the least processor time (seconds
+    by `clock`): of larger ones, a processor's caches may not hold what is between two operators. Raises
+    ArtifactRefused `run_failed`."""
     arrays = zeros(inputs)
     sizes = [most]
     while sizes[-1] > 3:
@@ -118,12 +128,12 @@ def quickest_size(runner: SessionRunner, inputs: Sequence[TensorSpec], most: int
     for size in sizes:
         rows, seconds = join_rows([arrays] * size), []
         for _ in range(SIZE_RUNS):
-            started = time.thread_time()
+            started = clock()
             try:
                 runner.run(rows)
             except RunFailed as error:
                 raise ArtifactRefused(f"a run of {size} rows failed: {error}", code="run_failed") from None
-            seconds.append(time.thread_time() - started)
+            seconds.append(clock() - started)
         row_seconds[size] = min(seconds) / size
     least = min(row_seconds.values())
     return max(size for size, seconds in row_seconds.items() if seconds <= least * SLOWER)
