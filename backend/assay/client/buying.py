@@ -12,6 +12,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +23,7 @@ from assay.client.channels import ChannelState, Pending
 from assay.client.errors import (
     BalanceShort,
     ChannelBlocked,
+    NodeRefused,
     NodeUnreachable,
     NotSold,
     PaymentOpen,
@@ -114,7 +116,7 @@ class Buyer:
             except PaymentOpen as error:
                 raise ChannelBlocked(f"{error}. {error.cure}") from error
             except (PaymentRefused, ReceiptRefused) as error:
-                logger.warning("an earlier x402 payment bought nothing: %s", error)
+                logger.warning("an earlier x402 payment has bought nothing: %s", error)
 
     def forgive(self, target: Target) -> int:
         """Give up an open payment; returns its base units if the chain says that they are gone."""
@@ -179,7 +181,10 @@ class Buyer:
     # --- an earlier one -----------------------------------------------------------------------------------
 
     def _finish(self, key: ChannelKey, target: Target, work: Work, payment: OpenPayment) -> Answer | None:
-        """Its answer; None if it is dead and nothing was paid. Raises PaymentOpen, PaymentRefused."""
+        """Its answer; None if it is dead and nothing was paid.
+
+        Raises PaymentOpen, PaymentRefused, ReceiptRefused, ChannelBlocked.
+        """
         if payment.refused:
             raise ChannelBlocked(
                 f"x402 payment {payment.text} bought a receipt that does not check: {payment.refused}. Use "
@@ -188,8 +193,9 @@ class Buyer:
         if payment.authorization.valid_before + GRACE <= self._clock() and not self._is_used(payment):
             self._store.drop_payment(payment)
             return None
+        is_same = payment.input_hash == work.input_hash
         body = payment.body
-        if body is None and payment.input_hash == work.input_hash:
+        if body is None and is_same:
             body, length = encode_request(work.inputs, work.arrays, public_parameters(work), work.request_id)
             payment = replace(payment, json_length=length)
         if body is None:
@@ -200,10 +206,10 @@ class Buyer:
             return self._exchange(key, target, work, payment, body)
         except NodeUnreachable as error:
             raise self._left_open(target, payment, "node_unreachable", str(error)) from error
-        except PaymentRefused:
-            if self._store.open_payment(key) is None and not self._is_used(payment):
-                return None
-            raise
+        except PaymentRefused as error:
+            if is_same or self._store.open_payment(key) is None:
+                raise
+            raise ChannelBlocked(f"{error}. It was for another request") from error
 
     # --- one exchange -------------------------------------------------------------------------------------
 
@@ -218,13 +224,16 @@ class Buyer:
         error = reply.error(target.endpoint)
         if reply.status >= 500 and error.code not in UNSETTLED:
             raise self._left_open(target, payment, error.code, str(error))
-        what = f"{error}; nothing was paid"
         if self._is_used(payment):
             evidence = self._witness(target, payment, reply)
             what = f"{error}; yet the token says that payment {payment.text} is used; see {evidence}"
-            self._give_up(key, target, payment)
+            with suppress(NodeRefused, NodeUnreachable):  # else it is given up the next time
+                self._give_up(key, target, payment)
         else:
-            self._store.drop_payment(payment)
+            what = (
+                f"{error}; nothing was paid, but whoever has payment {payment.text} can bring it to the "
+                f"chain until {payment.end} UTC: until then no other is signed for this node"
+            )
         raise PaymentRefused(what, status=error.status, code=error.code, cure=error.cure)
 
     def _post(self, target: Target, payment: OpenPayment, body: bytes) -> Reply:
@@ -347,12 +356,10 @@ class Buyer:
         self._store.drop_payment(payment)
 
     def _left_open(self, target: Target, payment: OpenPayment, code: str, why: str) -> PaymentOpen:
-        given = payment.authorization
-        until = time.strftime("%H:%M:%S", time.gmtime(given.valid_before))
         return PaymentOpen(
-            f"node {target.node} was sent x402 payment {payment.text} of {given.value} base units and has "
-            f"not answered it: {why}",
+            f"node {target.node} was sent x402 payment {payment.text} of {payment.authorization.value} base "
+            f"units and has not answered it: {why}",
             code=code,
             cure="repeat the request: it goes on with the same payment, which is paid once and ends at "
-            f"{until} UTC",
+            f"{payment.end} UTC",
         )

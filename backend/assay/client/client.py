@@ -164,8 +164,7 @@ class Client:
         """
         if private and public:
             raise InputInvalid("a request is private or public, not both; private keeps its tensors secret")
-        pay = Pay(pay)
-        if pay is Pay.X402:
+        if (pay := Pay(pay)) is Pay.X402:
             max_price = max_price or 0
         version = self.resolve(model)
         failures: list[AssayError] = []
@@ -174,6 +173,8 @@ class Client:
                 answer = self._ask(version, offer, inputs, private=private, public=public, pay=pay)
             except FAILS_OVER as error:
                 self._note_failure(offer, error)
+                if pay is Pay.X402 and isinstance(error, ReceiptRefused):
+                    raise  # it was paid
                 failures.append(error)
                 continue
             self.health.note(offer.node, answer.latency_ms)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -32,6 +33,11 @@ class OpenPayment:
     @property
     def text(self) -> str:
         return "0x" + self.payment.hex()
+
+    @property
+    def end(self) -> str:
+        """Time of day (UTC) from which on the token lets it through no more."""
+        return time.strftime("%H:%M:%S", time.gmtime(self.authorization.valid_before))
 
     def to_row(self) -> tuple[str, bytes | None]:
         """(content, body)."""

@@ -23,6 +23,7 @@ from assay.client import (
     NotSold,
     Pay,
     PaymentOpen,
+    PaymentRefused,
     PriceTooHigh,
     ReceiptRefused,
     Result,
@@ -76,6 +77,10 @@ def model_of(shop: Shop) -> str:
 def buy(client: Client, shop: Shop, rows: np.ndarray = ROWS, **options: Any) -> Result:
     given: dict[str, Any] = {"max_price": PRICE, "pay": "x402"}
     return client.infer(model_of(shop), rows, **(given | options))
+
+
+def refuse(reply: Reply) -> Reply:
+    return Reply(402, b'{"error": "no", "code": "payment_failed"}', None)
 
 
 def tamper(client: Client, change: Callable[[Reply], Reply]) -> Callable[[], None]:
@@ -225,6 +230,67 @@ def test_infer__payment_that_expired_unused__is_signed_anew(
     assert not result.is_recovered
     assert result.payment is not None and result.payment["payment"] != kept.text
     assert shop.income == before + PRICE
+
+
+def test_infer__payment_that_was_refused__is_the_only_one_until_it_ends(
+    shop: Shop, open_client: Callable[..., Client]
+) -> None:
+    """The node may still bring it to the chain, whatever it said."""
+    client, before = open_client(), shop.income
+    passed, sent = client.http.infer, []
+
+    def infer(*args: Any) -> Reply:
+        if len(args) == 4:
+            return passed(*args)
+        sent.append(args[4])
+        return refuse(Reply(200, b"", None))
+
+    client.http.infer = infer  # type: ignore[method-assign]
+    for _ in range(2):
+        with pytest.raises(PaymentRefused, match="nothing was paid, but"):
+            buy(client, shop)
+    for options in ({"rows": ROWS + 1}, {"pay": Pay.VOUCHER}):
+        with pytest.raises(ChannelBlocked, match="payment 0x"):
+            buy(client, shop, **options)
+    assert len(set(sent)) == 1
+    client.http.infer = passed  # type: ignore[method-assign]
+    assert buy(client, shop).is_recovered
+    assert shop.income == before + PRICE
+
+
+def test_infer__refused_and_yet_settled__asks_no_other_node(
+    shop: Shop, open_client: Callable[..., Client]
+) -> None:
+    """Though the node hides the channel as well."""
+    client, before = open_client(), shop.income
+    channel = client.http.channel
+
+    def hide(*args: Any) -> Any:
+        raise NodeUnreachable("nobody there", sent=False)
+
+    def refuse_and_hide(reply: Reply) -> Reply:
+        client.http.channel = hide  # type: ignore[method-assign]
+        return refuse(reply)
+
+    restore = tamper(client, refuse_and_hide)
+    client.health.rank = lambda offers, probe: [*offers, *offers]  # type: ignore[method-assign]
+    with pytest.raises(PaymentRefused, match="the token says that payment 0x"):
+        buy(client, shop)
+    assert shop.income == before + PRICE
+    restore()
+    client.http.channel = channel  # type: ignore[method-assign]
+    assert buy(client, shop).is_recovered
+    assert shop.income == before + PRICE
+
+
+def test_infer__receipt_that_does_not_check__asks_no_other_node(
+    shop: Shop, open_client: Callable[..., Client]
+) -> None:
+    client = open_client()
+    tamper(client, flip_output)
+    client.health.rank = lambda offers, probe: [*offers, *offers]  # type: ignore[method-assign]
+    with pytest.raises(ReceiptRefused):
+        buy(client, shop)
 
 
 def forge_statement(reply: Reply) -> Reply:
