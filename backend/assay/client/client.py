@@ -164,8 +164,8 @@ class Client:
         """
         if private and public:
             raise InputInvalid("a request is private or public, not both; private keeps its tensors secret")
-        if (pay := Pay(pay)) is Pay.X402:
-            max_price = max_price or 0
+        pay = Pay(pay)
+        max_price = (max_price or 0) if pay is Pay.X402 else max_price
         version = self.resolve(model)
         failures: list[AssayError] = []
         for offer in self._candidates(version, max_price, failures):
