@@ -54,6 +54,7 @@ class EchoApp:
 
     def serve(self, exchange: Exchange) -> None:
         self.served.append(exchange.request.body)
+        exchange.is_started = b"started" in exchange.request.headers
         if self._delay is None and exchange.request.path == b"/echo":
             exchange.reply(Reply(200, exchange.request.body[::-1]))
             return

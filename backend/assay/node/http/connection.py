@@ -63,7 +63,9 @@ class Connection(asyncio.Protocol):
         if self._stream is not None:
             self._stream.cancel()
         self._wake()
-        left = [self._incoming, self._current, *self._waiting]
+        left = [self._incoming, *self._waiting]
+        if self._current is not None and not self._current.is_started:  # else it is held until its reply
+            left.append(self._current)
         self._incoming = self._current = None
         self._waiting.clear()
         for exchange in left:
@@ -278,6 +280,7 @@ class Connection(asyncio.Protocol):
 
     def send(self, exchange: Exchange, reply: Reply) -> None:
         if not self._is_wanted(exchange):
+            self._release(exchange)
             return
         head = render_head(reply, keep_alive=not exchange.close, http_1_0=exchange.is_http_1_0)
         if exchange.request.method == "HEAD":
@@ -293,6 +296,7 @@ class Connection(asyncio.Protocol):
     def send_raw(self, exchange: Exchange, head: bytes, body: bytes) -> None:
         """`head`: status line and headers, without the empty line at their end."""
         if not self._is_wanted(exchange):
+            self._release(exchange)
             return
         kept = b"connection: keep-alive\r\n\r\n" if exchange.is_http_1_0 else b"\r\n"
         self._transport.write(head + (b"connection: close\r\n\r\n" if exchange.close else kept) + body)

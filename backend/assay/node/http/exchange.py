@@ -84,7 +84,8 @@ class Exchange:
         """What the application keeps of it between `begin` and `end`."""
         self.reserved = 0
         self.is_started = False
-        """The application counts it among those that are being answered."""
+        """The application counts it among those that are being answered: until its reply, also when the
+        client is gone."""
 
     def reply(self, reply: Reply) -> None:
         self.connection.send(self, reply)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 import time
 from collections.abc import Iterator
 
@@ -302,6 +303,22 @@ def test_connection__one_too_many__is_told_so() -> None:
         status, head, _ = read_answer(third)
         assert (status, b"retry-after" in head) == (503, True)
         assert is_ended(third)
+
+
+@pytest.mark.parametrize(("line", "held"), [("started: 1", 1), ("other: 1", 0)])
+def test_connection__client_leaves_amid_its_request__is_held_while_it_is_worked_on(
+    line: str, held: int
+) -> None:
+    """Or whoever leaves at once could have any number of bodies in memory."""
+    with running_app(delay=0.6) as running:
+        with running.connect() as sock:
+            sock.sendall(post(b"ab", "/echo", line))
+            time.sleep(0.2)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # reset it
+        time.sleep(0.2)
+        assert (running.app.served, running.app.open) == ([b"ab"], held)
+        time.sleep(0.5)
+        assert running.app.open == 0
 
 
 # Stopping
