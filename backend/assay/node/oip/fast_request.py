@@ -25,6 +25,7 @@ from assay.types import Address, Hash32, TensorSpec
 
 REMEMBERED: Final = 4096
 MAX_REMEMBERED_BYTES: Final = 2048
+MAX_REMEMBERED_PARAMETERS: Final = 16
 _VOUCHER: Final = frozenset((voucher_slip.CONSUMER, *voucher_slip.NAMES))
 
 
@@ -95,6 +96,8 @@ class FastReader:
                 return None
             if head.consumer is None:
                 slip = None
+        elif head.consumer is not None:  # the gap itself was sent
+            return None
         if json_length + head.size != len(body):
             return None
         view = memoryview(body)
@@ -116,7 +119,7 @@ class FastReader:
             head = self._understand(header)
         except (orjson.JSONDecodeError, InputError, AttributeError, TypeError):
             return None
-        if head is None or len(raw) > MAX_REMEMBERED_BYTES:
+        if head is None or len(raw) > MAX_REMEMBERED_BYTES or not _is_small(head.parameters):
             return head
         key, parameters = raw, head.parameters
         if cut is not None:
@@ -181,6 +184,13 @@ class FastReader:
             return index, None
         head = pack(f">BBB{len(shape)}I", 2, OIP_TO_ONNX[spec.dtype], len(shape), *shape)
         return index, Part(offset, size, dtype, tuple(shape), head, dtype.kind == "f", (elements,))
+
+
+def _is_small(parameters: dict[str, Any]) -> bool:
+    """Whether they take no more room than their JSON: empty lists in a list take twenty times that."""
+    return len(parameters) <= MAX_REMEMBERED_PARAMETERS and not any(
+        isinstance(value, dict | list) for value in parameters.values()
+    )
 
 
 def _is_finite(flat: Array) -> bool:

@@ -273,3 +273,13 @@ def test_read__usual_voucher__is_cut_out_and_remembered() -> None:
         assert found is not None and found.slip is not None
         assert (found.slip.amount, found.slip.count, found.slip.signature) == (int(amount), 1, b"\xcd" * 65)
     assert len(reader._heads) == 1
+    (gap,) = reader._heads
+    assert reader.read(gap + tensors(), len(gap)) is None  # what is remembered is no JSON
+
+
+@pytest.mark.parametrize("parameters", [{"a": [[]] * 400}, {f"p{n}": n for n in range(100)}])
+def test_read__parameters_larger_than_their_json__are_not_remembered(parameters: dict[str, Any]) -> None:
+    reader = FastReader(INPUTS, OUTPUTS, MOST)
+    head = request((("parameters",), parameters))
+    assert reader.read(head + tensors(), len(head)) is not None
+    assert not reader._heads
