@@ -123,9 +123,14 @@ class Reader:
 
     def _leave(self, mine: _Reading) -> None:
         self._places.free(mine.host)
+        refused: set[Address] = set()
         for one in tuple(self._waiting):
+            if one.host in refused:
+                continue
             if self._try(one):
                 self._waiting.remove(one)
+            else:
+                refused.add(one.host)
 
     def _hurry(self) -> None:
         """Give up whoever has been reading for longest, if that is long."""

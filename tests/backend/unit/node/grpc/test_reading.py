@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from assay.errors import RequestError
 from assay.node.errors import InputError, Unavailable
 from assay.node.grpc.reading import Reader, ReadingRules
 from assay.node.grpc.server import places_of
+from assay.types import Address
 
 MESSAGE = object()
 
@@ -117,6 +119,26 @@ def test_read__client_goes_away__leaves_its_place_wherever_it_was() -> None:
         quick.sent.set()
         assert await begin(reader, quick) is MESSAGE
         assert reader._places.taken == 0 and not reader._waiting
+
+    run(scenario())
+
+
+def test_read__many_of_one_host_wait__each_costs_one_look_a_place() -> None:
+    async def scenario() -> None:
+        reader = Reader(ReadingRules(4, wait_seconds=60))
+        looks, take = 0, reader._places.take
+
+        def counted(host: Address) -> None:
+            nonlocal looks
+            looks += 1
+            take(host)
+
+        reader._places = SimpleNamespace(take=counted, free=reader._places.free)  # type: ignore[assignment]
+        senders = [Sender() for _ in range(50)]
+        for sender in senders:
+            sender.sent.set()
+        assert await asyncio.gather(*[begin(reader, sender) for sender in senders]) == [MESSAGE] * 50
+        assert looks < 3 * 50
 
     run(scenario())
 
