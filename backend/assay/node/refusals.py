@@ -291,7 +291,16 @@ class Answered:
 
 
 def answer_error(error: BaseException, where: str) -> Answered:
-    """What any exception says to whoever asked; unexpected ones are logged with `where`, and not shown."""
+    """`describe_error`; what the operator should know of besides is logged with `where`."""
+    if isinstance(error, RetryableError):
+        _log.warning("request waits", path=where[:200], error=str(error))
+    elif not isinstance(error, RequestError | FatalError):
+        _log.error("request failed", path=where[:200], exc_info=error)
+    return describe_error(error)
+
+
+def describe_error(error: BaseException) -> Answered:
+    """What any exception says to whoever asked; what was not expected is not shown."""
     if isinstance(error, RequestError):
         known = REFUSALS.get(error.code)
         return Answered(
@@ -305,9 +314,7 @@ def answer_error(error: BaseException, where: str) -> Answered:
     if isinstance(error, FatalError):
         return _of_code("not_ready", "this node had to stop; use another node", retry_after=60)
     if isinstance(error, RetryableError):
-        _log.warning("request waits", path=where[:200], error=str(error))
         return _of_code("not_ready", "what this node needs for the request is away; try again", retry_after=2)
-    _log.error("request failed", path=where[:200], exc_info=error)
     return _of_code("internal", "this node failed on the request; its operator finds why in the log")
 
 

@@ -26,7 +26,7 @@ from assay.node.oip.protocol import HEADER_LENGTH
 from assay.node.payments.pricing import payment_document
 from assay.node.payments.voucher_header import NAME as VOUCHER_NAME
 from assay.node.payments.voucher_header import voucher_parameters
-from assay.node.refusals import answer_error
+from assay.node.refusals import Answered, answer_error
 from assay.node.service import Service
 from assay.node.x402.door import Door
 from assay.node.x402.wire import SIGNATURE as X402_SIGNATURE
@@ -113,7 +113,7 @@ class Server:
             self._count(exchange.target, status, code, time.perf_counter() - exchange.started)
 
     def refuse(self, error: Exception, request: Request | None) -> Reply:
-        return error_reply(error, "" if request is None else request.path.decode("ascii", "replace"))
+        return error_reply(answer_error(error, "" if request is None else _path(request)))
 
     # Everything but inference
 
@@ -140,23 +140,23 @@ class Server:
 
     def _refuse(self, exchange: Exchange, error: Exception) -> None:
         request = exchange.request
-        reply = self.refuse(error, request)
+        answered = answer_error(error, _path(request))
+        reply = error_reply(answered)
         if reply.status == 402:
             reply = self._tell_price(reply, error, exchange.target)
             if self._door is not None:
                 told = self._door.told(error, request, exchange.target)
                 reply = replace(reply, headers=reply.headers + told)
         exchange.reply(reply)
-        code = error.code if isinstance(error, RequestError) else "internal"
         self._service.request_log.refused(
             None,
-            request.path.decode("ascii", "replace"),
-            status=reply.status,
-            code=code,
+            _path(request),
+            status=answered.status,
+            code=answered.code,
             reason=str(error),
             seconds=time.perf_counter() - exchange.started,
         )
-        self._count(exchange.target, reply.status, code, time.perf_counter() - exchange.started)
+        self._count(exchange.target, answered.status, answered.code, time.perf_counter() - exchange.started)
 
     def _tell_price(self, reply: Reply, error: Exception, route: ModelRoute) -> Reply:
         """The refusal with what would pay for the request."""
@@ -265,9 +265,12 @@ def json_length(request: Request) -> int | None:
     return int(value)
 
 
-def error_reply(error: Exception, where: str) -> Reply:
-    """`{"error", "code", "cure"}` for any exception."""
-    answered = answer_error(error, where)
+def _path(request: Request) -> str:
+    return request.path.decode("ascii", "replace")
+
+
+def error_reply(answered: Answered) -> Reply:
+    """`{"error", "code", "cure"}`."""
     seconds = answered.retry_after
     headers = () if seconds is None else ((b"retry-after", b"%d" % seconds),)
     return Reply(answered.status, orjson.dumps(answered.to_json()), headers=headers)

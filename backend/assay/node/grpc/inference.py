@@ -18,6 +18,7 @@ from assay.node.grpc.tensors import build_response, is_typed, read_request
 from assay.node.http.exchange import Limits
 from assay.node.models.catalog import Route, Served
 from assay.node.oip import protocol as oip
+from assay.node.refusals import describe_error
 from assay.node.service import Service
 
 ReadVoucher = Callable[[], Mapping[str, Any]]
@@ -71,11 +72,9 @@ class Inference:
         try:
             with self._held(request.ByteSize()):
                 return await self._answer(request, read_voucher(), peer)
-        except RequestError as error:
-            status, code = error.status, error.code
-            raise
-        except BaseException:
-            status, code = 500, "internal"
+        except BaseException as error:
+            answered = describe_error(error)
+            status, code = answered.status, answered.code
             raise
         finally:
             seconds = time.perf_counter() - started

@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from assay.errors import FatalError, RetryableError
 from assay.node.errors import NotFound, Unavailable
 from assay.node.grpc.inference import Inference, model_route
 from assay.node.grpc.messages import load_messages
@@ -19,6 +20,7 @@ from assay.node.grpc.server import SERVICE, GrpcServer
 from assay.node.http.exchange import Limits
 from assay.node.models.catalog import Catalog, Served
 from assay.node.observability.metrics import Metrics
+from assay.node.refusals import describe_error
 from assay.types import Address, Assurance, Domain, Hash32, TensorSpec
 
 PUBLISHER = Address("0x00000000000000000000000000000000000000A1")
@@ -58,12 +60,15 @@ class WaitingService:
     domain: Domain = field(default_factory=lambda: Domain(1, PUBLISHER))
     go: asyncio.Event = field(default_factory=asyncio.Event)
     answered: int = 0
+    error: Exception | None = None
 
     def admit_version(self, served: Served) -> Admitted:
         return Admitted()
 
     async def answer(self, served: Served, request: Any, *, peer: str) -> Answer:
         assert peer == "127.0.0.1"
+        if self.error is not None:
+            raise self.error
         await self.go.wait()
         self.answered += 1
         return Answer(request.inputs)
@@ -179,6 +184,31 @@ def test_infer__any_end__is_counted() -> None:
         text = world.service.metrics.render().decode()
         assert 'assay_node_requests_total{status="200"} 1.0' in text
         assert 'assay_node_failures_total{code="model_unknown"} 1.0' in text
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (FatalError("the receipts log is closed"), 503, "not_ready"),
+        (RetryableError("the log's database is away"), 503, "not_ready"),
+        (ZeroDivisionError("a flaw"), 500, "internal"),
+    ],
+)
+def test_infer__error_that_is_no_refusal__is_counted_as_it_is_answered(
+    error: Exception, status: int, code: str
+) -> None:
+    async def run() -> None:
+        world = World()
+        world.service.error = error
+        with pytest.raises(type(error)):
+            await world.ask()
+        text = world.service.metrics.render().decode()
+        assert f'assay_node_requests_total{{status="{status}"}} 1.0' in text
+        assert f'assay_node_failures_total{{code="{code}"}} 1.0' in text
+        answered = describe_error(error)
+        assert (answered.status, answered.code) == (status, code)
 
     asyncio.run(run())
 

@@ -1,0 +1,96 @@
+"""Inference requests that fail: counted as they are answered."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+import pytest
+from assay.errors import FatalError, RetryableError
+from assay.node.errors import Unavailable
+from assay.node.http.exchange import Exchange, Limits
+from assay.node.http.messages import Reply, Request
+from assay.node.models.catalog import Catalog, Served
+from assay.node.observability.metrics import Metrics
+from assay.node.observability.request_log import RequestLog, Requests
+from assay.node.server import Server
+from assay.node.views import NodeInfo
+from assay.types import Address, Assurance, Hash32
+from structlog.testing import capture_logs
+
+PUBLISHER = Address("0x00000000000000000000000000000000000000A1")
+PATH = "/v2/models/m/infer"
+
+
+@dataclass
+class FailingService:
+    """Fails with `error` on every request."""
+
+    error: Exception
+    catalog: Catalog
+    metrics: Metrics = field(default_factory=lambda: Metrics(1.0))
+    request_log: RequestLog = field(default_factory=lambda: RequestLog(Requests.ALL))
+    max_elements: int = 10
+
+    def admit_version(self, served: Served) -> Any:
+        raise self.error
+
+
+@dataclass
+class Caught:
+    replies: list[Reply] = field(default_factory=list)
+
+    def send(self, exchange: Exchange, reply: Reply) -> None:
+        self.replies.append(reply)
+
+    def send_raw(self, exchange: Exchange, head: bytes, body: bytes) -> None:
+        raise AssertionError("nothing is answered here")
+
+
+class World:
+    def __init__(self, error: Exception) -> None:
+        self.served = Served(Hash32(bytes(32)), PUBLISHER, "m", 1, Assurance.SIGNED)
+        self.service = FailingService(error, Catalog([self.served]))
+        service: Any = self.service
+        self.server = Server(service, NodeInfo(PUBLISHER, ""), Limits())
+        self.way = Caught()
+
+    def exchange(self, method: str = "POST") -> Exchange:
+        request = Request(method, PATH.encode(), b"", {}, "127.0.0.1", b"{}")
+        return Exchange(request, self.way, time.perf_counter())
+
+    def ask(self) -> Reply:
+        exchange = self.exchange()
+        self.server.begin(exchange, 2)
+        self.server.serve(exchange)
+        self.server.end(exchange)
+        return self.way.replies.pop()
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (FatalError("the receipts log is closed"), 503, "not_ready"),
+        (RetryableError("the log's database is away"), 503, "not_ready"),
+        (Unavailable("not now", code="busy"), 503, "busy"),
+        (ZeroDivisionError("a flaw"), 500, "internal"),
+    ],
+)
+def test_infer__any_failure__counted_and_logged_as_it_is_answered(
+    error: Exception, status: int, code: str
+) -> None:
+    world = World(error)
+    with capture_logs() as lines:
+        reply = world.ask()
+    assert (reply.status, orjson.loads(reply.body)["code"]) == (status, code)
+    text = world.service.metrics.render().decode()
+    assert f'assay_node_requests_total{{status="{status}"}} 1.0' in text
+    assert [line for line in text.splitlines() if line.startswith("assay_node_failures_total")] == [
+        f'assay_node_failures_total{{code="{code}"}} 1.0'
+    ]
+    (line,) = [line for line in lines if line["event"] in ("refused", "failed")]
+    assert (line["status"], line["code"], line["reason"]) == (status, code, str(error))
+    assert line["path"] == PATH and line["seconds"] >= 0
+    assert world.served.requests.failed == 1
