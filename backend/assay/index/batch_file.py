@@ -20,7 +20,8 @@ import orjson
 from assay.commitments.merkle import merkle_root
 from assay.commitments.receipts import receipt_digest, receipt_from_json
 from assay.commitments.signing import recover
-from assay.errors import RequestError, RetryableError, VerificationError
+from assay.errors import RequestError, VerificationError
+from assay.index.download import Interrupted
 from assay.types import Address, BatchKey, Domain, Hash32, SignedReceipt
 
 MAX_LINE: Final = 4_096
@@ -34,10 +35,6 @@ NO_SIGNER: Final = 0xFFFF
 """A signature that recovers to nobody."""
 UNLISTED: Final = 0xFFFE
 """One that recovers to somebody, after so many others that he is not told apart."""
-
-
-class Interrupted(RetryableError):  # noqa: N818 - names what happened
-    """The process is to stop; what was read is read again another time."""
 
 
 @contextlib.contextmanager

@@ -1,8 +1,8 @@
 """Fetches posted batches' receipts from their nodes, checks them and records what came of it.
 
-Batches are taken in posting order. Everything but a proof of fault is looked at again with growing waits: a
-node may come back, a served file may be mended, a later batch may fill a gap. Receipts that match the posted
-root and are badly signed, dated or numbered stay what they are.
+A node's batches are taken in posting order. Everything but a proof of fault is looked at again with growing
+waits: a node may come back, a served file may be mended, a later batch may fill a gap. Receipts that match
+the posted root and are badly signed, dated or numbered stay what they are.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from sqlalchemy import Engine
 from assay.db.engine import read_session, write_transaction
 from assay.db.repositories.checks import CheckResult, CheckStore, PendingBatch, StoredReceipt
 from assay.errors import VerificationError
-from assay.index.batch_file import BatchFile, Interrupted, spool
-from assay.index.download import Limits, Unreachable, download_to
+from assay.index.batch_file import BatchFile, spool
+from assay.index.download import Interrupted, Limits, Unreachable, download_to
+from assay.index.turns import Turns
 from assay.index.verify import BatchClaim, Validity, verify_batch
 from assay.types import Address, BatchAvailability, BatchKey, Domain, Hash32
 
@@ -67,26 +68,40 @@ class BatchChecker:
     ) -> None:
         self._engine, self._domain, self._limits, self._clock = engine, domain, limits, clock
         self._folder = folder or Path(tempfile.gettempdir())
+        self._turns = Turns()
 
     def step(self, limit: int = 20, should_stop: Callable[[], bool] = lambda: False) -> int:
-        with read_session(self._engine) as session:
-            due = CheckStore(session.connection()).due(int(self._clock()), limit)
         done = 0
-        for batch in due:
-            if should_stop():
+        now = int(self._clock())
+        for node in self._turns.order(self._due_nodes(now)):
+            for batch in self._due(now, node, limit - done):
+                if should_stop():
+                    return done
+                started = time.monotonic()
+                try:
+                    with spool(self._folder) as file:
+                        self._record(batch, self._check(batch, file, should_stop))
+                except Interrupted:
+                    return done
+                done += 1
+                if self._turns.took(node, time.monotonic() - started):
+                    return done
+            if done >= limit:
                 break
-            try:
-                with spool(self._folder) as file:
-                    self._record(batch, self._check(batch, file, should_stop))
-            except Interrupted:
-                break
-            done += 1
         return done
+
+    def _due_nodes(self, now: int) -> list[str]:
+        with read_session(self._engine) as session:
+            return CheckStore(session.connection()).due_nodes(now)
+
+    def _due(self, now: int, node: str, limit: int) -> list[PendingBatch]:
+        with read_session(self._engine) as session:
+            return CheckStore(session.connection()).due(now, node, limit)
 
     def _check(self, batch: PendingBatch, file: BinaryIO, should_stop: Callable[[], bool]) -> Verdict:
         url = f"{batch.endpoint.rstrip('/')}/v1/batches/{batch.batch_id}"
         try:
-            size = download_to(file, url, self._limits)
+            size = download_to(file, url, self._limits, should_stop)
         except Unreachable as error:
             return Verdict(BatchAvailability.UNAVAILABLE, str(error))
         if size > LARGE:

@@ -12,7 +12,7 @@ import ipaddress
 import socket
 import ssl
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
@@ -24,6 +24,10 @@ from assay.errors import RetryableError
 CHUNK = 1 << 16
 
 
+class Interrupted(RetryableError):  # noqa: N818 - names what happened
+    """The process is to stop; what was read is read again another time."""
+
+
 class Unreachable(RetryableError):  # noqa: N818 - names what happened
     """The URL gave no usable answer; the message says why."""
 
@@ -32,7 +36,7 @@ class Unreachable(RetryableError):  # noqa: N818 - names what happened
 class Limits:
     """Per download. `allow_private`: loopback, link-local and private addresses may be asked.
 
-    `bytes_per_second`: what comes at least so fast may take longer than `seconds`; 0: nothing may.
+    `bytes_per_second`: what keeps coming at least so fast may take longer than `seconds`; 0: nothing may.
     """
 
     bytes: int = 64 << 20
@@ -46,11 +50,12 @@ class Deadline:
 
     def __init__(self, limits: Limits) -> None:
         self._at = time.monotonic() + limits.seconds
-        self._rate = limits.bytes_per_second
+        self._seconds, self._rate = limits.seconds, limits.bytes_per_second
 
     def received(self, size: int) -> None:
+        """What came faster is no credit: the next byte is never waited for longer than for the first."""
         if self._rate:
-            self._at += size / self._rate
+            self._at = min(self._at + size / self._rate, time.monotonic() + self._seconds)
 
     def remaining(self) -> float:
         """Seconds, more than 0. Raises httpcore.ReadTimeout."""
@@ -67,8 +72,10 @@ def download(url: str, limits: Limits) -> bytes:
     return body.getvalue()
 
 
-def download_to(file: BinaryIO, url: str, limits: Limits) -> int:
-    """Write the body of a 200 answer into `file`; how many bytes it has. Raises Unreachable."""
+def download_to(
+    file: BinaryIO, url: str, limits: Limits, should_stop: Callable[[], bool] = lambda: False
+) -> int:
+    """Write the body of a 200 answer into `file`; how many bytes it has. Raises Unreachable, Interrupted."""
     check_scheme(url)
     deadline = Deadline(limits)
     backend = _GuardedBackend(deadline, limits.allow_private)
@@ -80,7 +87,7 @@ def download_to(file: BinaryIO, url: str, limits: Limits) -> int:
         ):
             if response.status != 200:
                 raise Unreachable(f"{url} answered {response.status}")
-            return _copy(response, file, url, limits)
+            return _copy(response, file, url, limits, should_stop)
     except (httpcore.TimeoutException, TimeoutError) as error:
         raise Unreachable(f"{url} took longer than {limits.seconds:g} s{_pace(limits)}") from error
     except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.UnsupportedProtocol, OSError) as error:
@@ -115,9 +122,17 @@ def _pace(limits: Limits) -> str:
     return f" and one for each {limits.bytes_per_second} bytes" if limits.bytes_per_second else ""
 
 
-def _copy(response: httpcore.Response, file: BinaryIO, url: str, limits: Limits) -> int:
+def _copy(
+    response: httpcore.Response,
+    file: BinaryIO,
+    url: str,
+    limits: Limits,
+    should_stop: Callable[[], bool],
+) -> int:
     size = 0
     for chunk in response.iter_stream():
+        if should_stop():
+            raise Interrupted(f"{url} was left half read: the process is to stop")
         size += len(chunk)
         if size > limits.bytes:
             raise Unreachable(f"{url} is larger than {limits.bytes} bytes")

@@ -13,9 +13,10 @@ import structlog
 from assay.chain.contracts import read_many
 from assay.chain.views import SignerInfo
 from assay.errors import VerificationError
-from assay.index.batch_file import BatchFile, Interrupted, spool
+from assay.index.batch_file import BatchFile, spool
 from assay.index.batches import PROVEN
-from assay.index.download import Limits, Unreachable, download_to
+from assay.index.download import Interrupted, Limits, Unreachable, download_to
+from assay.index.turns import Turns
 from assay.index.verify import BatchClaim, Validity, verify_batch
 from assay.types import Address, BatchAvailability
 from assay.watch.contracts import Contracts
@@ -58,18 +59,26 @@ class Collector:
         self._settlement, self._nodes, self._store = contracts.settlement, contracts.nodes, store
         self._policy, self._seed, self._limits, self._clock = policy, seed, limits, clock
         self._domain = contracts.domain
+        self._turns = Turns()
 
     def step(self, limit: int = 5, should_stop: Callable[[], bool] = lambda: False) -> int:
         """How many batches were asked for. Raises RetryableError if the chain does not answer."""
-        due = self._store.due_batches(self._clock(), limit)
-        for batch in due:
-            if should_stop():
+        done, now = 0, self._clock()
+        for node in self._turns.order(self._store.due_nodes(now)):
+            for batch in self._store.due_batches(now, Address(node), limit - done):
+                if should_stop():
+                    return done
+                started = time.monotonic()
+                try:
+                    self._collect(batch, should_stop)
+                except Interrupted:
+                    return done
+                done += 1
+                if self._turns.took(node, time.monotonic() - started):
+                    return done
+            if done >= limit:
                 break
-            try:
-                self._collect(batch, should_stop)
-            except Interrupted:
-                break
-        return len(due)
+        return done
 
     def _collect(self, batch: PostedBatch, should_stop: Callable[[], bool]) -> None:
         view = self._settlement.batch(batch.batch_id)
@@ -80,7 +89,7 @@ class Collector:
         url = f"{endpoint.rstrip('/')}/v1/batches/0x{batch.batch_id.hex()}"
         with spool(self._store.path.parent) as file:
             try:
-                download_to(file, url, self._limits)
+                download_to(file, url, self._limits, should_stop)
             except Unreachable as error:
                 self._record(batch, view.posted_at, Found(BatchAvailability.UNAVAILABLE, str(error)))
                 return

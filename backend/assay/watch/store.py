@@ -144,12 +144,20 @@ class Store:
 
     # --- batches ------------------------------------------------------------------------------------------
 
-    def due_batches(self, now: float, limit: int) -> list[PostedBatch]:
-        """Neither had nor given up, oldest first."""
+    def due_nodes(self, now: float) -> list[Address]:
+        """Whose batches are due, who has waited longest first."""
+        rows = self.rows(
+            "SELECT node FROM batches WHERE state != ? AND next_at <= ? GROUP BY node ORDER BY min(block)",
+            (BatchAvailability.AVAILABLE, now),
+        )
+        return [Address(node) for (node,) in rows]
+
+    def due_batches(self, now: float, node: Address, limit: int) -> list[PostedBatch]:
+        """Of a node; neither had nor given up, oldest first."""
         rows = self.rows(
             "SELECT batch_id, node, version_id, receipts_root, block, attempts FROM batches "
-            "WHERE state != ? AND next_at <= ? ORDER BY block LIMIT ?",
-            (BatchAvailability.AVAILABLE, now, limit),
+            "WHERE state != ? AND next_at <= ? AND node = ? ORDER BY block LIMIT ?",
+            (BatchAvailability.AVAILABLE, now, node, limit),
         )
         return [
             PostedBatch(Hash32(i), BatchKey(Address(n), Hash32(v), Hash32(r)), block, attempts)

@@ -6,8 +6,10 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -166,6 +168,60 @@ def test_step__slow_but_steady_node__is_given_its_time(setting: Setting) -> None
     assert setting.state(batch)[0] == "unavailable"
     setting.check(limits=replace(hasty, bytes_per_second=len(batch.body) // 10))
     assert setting.state(batch) == ("available", "", 40)
+
+
+def test_step__burst_then_nothing__is_given_up_as_soon_as_silence(setting: Setting) -> None:
+    """What came fast is no credit for a wait."""
+    batch = setting.serve(1, 40, publish=False)
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("content-length", str(len(batch.body)))
+        handler.end_headers()
+        handler.wfile.write(batch.body[:-1])
+        handler.wfile.flush()
+        time.sleep(5)
+
+    setting.server.answers[f"/v1/batches/{batch.batch_id}"] = answer
+    setting.index()
+    started = time.monotonic()
+    setting.check(limits=replace(LIMITS, seconds=0.5, bytes_per_second=len(batch.body) // 10))
+    assert setting.state(batch)[0] == "unavailable"
+    assert time.monotonic() - started < 3
+
+
+def test_step__stopped_amid_a_download__ends_at_once(setting: Setting) -> None:
+    batch = setting.serve(1, 40, publish=False)
+    setting.server.answers[f"/v1/batches/{batch.batch_id}"] = paced(batch.body, seconds=5.0)
+    setting.index()
+    checker = BatchChecker(
+        setting.engine,
+        setting.world.deployment.domain,
+        replace(LIMITS, seconds=30),
+        clock=lambda: setting.now,
+    )
+    started = time.monotonic()
+    assert checker.step(should_stop=lambda: time.monotonic() > started + 0.2) == 0
+    assert time.monotonic() - started < 3
+    with read_session(setting.engine) as session:
+        assert session.get(BatchCheck, batch.batch_id) is None
+
+
+def test_step__node_whose_batches_take_long__lets_others_go_first(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("assay.index.turns.STEP_SECONDS", 0.3)
+    slow = [setting.serve(1, 2, publish=False) for _ in range(3)]
+    for batch in slow:
+        setting.server.answers[f"/v1/batches/{batch.batch_id}"] = paced(batch.body, seconds=0.6)
+    setting.node = setting.world.add_node(setting.server.url, {setting.version: 10})
+    quick = [setting.serve(1, 1), setting.serve(1, 1)]
+    setting.index()
+    checker = BatchChecker(setting.engine, setting.world.deployment.domain, LIMITS, clock=lambda: setting.now)
+    assert [checker.step() for _ in range(4)] == [1, 3, 1, 0]
+    asked = [path.rpartition("/")[2] for path in setting.server.asked]
+    assert asked == [batch.batch_id for batch in (slow[0], *quick, *slow[1:])]
+    assert {setting.state(batch)[0] for batch in (*slow, *quick)} == {"available"}
 
 
 Spoil = Callable[[PostedBatch], bytes]

@@ -59,8 +59,20 @@ class CheckStore:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def due(self, now: int, limit: int) -> list[PendingBatch]:
-        """Batches never looked at, or due again; in posting order."""
+    def due_nodes(self, now: int) -> list[str]:
+        """Whose batches were never looked at, or are due again; who has waited longest first."""
+        query = (
+            select(Batch.node)
+            .join(Node, Node.node == Batch.node)
+            .outerjoin(BatchCheck, BatchCheck.batch_id == Batch.batch_id)
+            .where(_is_due(now))
+            .group_by(Batch.node)
+            .order_by(func.min(Batch.block_number), Batch.node)
+        )
+        return list(self._connection.execute(query).scalars())
+
+    def due(self, now: int, node: str, limit: int) -> list[PendingBatch]:
+        """Batches of a node never looked at, or due again; in posting order."""
         query = (
             select(
                 Batch.batch_id,
@@ -76,7 +88,7 @@ class CheckStore:
             )
             .join(Node, Node.node == Batch.node)
             .outerjoin(BatchCheck, BatchCheck.batch_id == Batch.batch_id)
-            .where(or_(BatchCheck.batch_id.is_(None), BatchCheck.next_attempt_at <= now))
+            .where(_is_due(now), Batch.node == node)
             .order_by(Batch.block_number, Batch.log_index)
             .limit(limit)
         )
@@ -171,6 +183,10 @@ class CheckStore:
         left = enumerate(receipts)
         while chunk := list(islice(left, ROWS)):
             connection.execute(insert(Receipt), [_receipt_row(batch, place, one) for place, one in chunk])
+
+
+def _is_due(now: int) -> ColumnElement[bool]:
+    return or_(BatchCheck.batch_id.is_(None), BatchCheck.next_attempt_at <= now)
 
 
 def _receipt_row(batch: PendingBatch, position: int, stored: StoredReceipt) -> dict[str, object]:

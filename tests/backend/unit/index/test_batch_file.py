@@ -17,7 +17,8 @@ from assay.commitments.receipts import receipt_digest, receipt_to_json, receipts
 from assay.commitments.signing import SigningKey
 from assay.errors import VerificationError
 from assay.index import batch_file
-from assay.index.batch_file import BatchFile, Interrupted, spans_of, spool
+from assay.index.batch_file import BatchFile, spans_of, spool
+from assay.index.download import Interrupted
 from assay.index.verify import BatchClaim, Validity, verify_batch
 from assay.types import Address, BatchKey, Domain, Hash32, Receipt, SignedReceipt
 from hypothesis import given

@@ -1,0 +1,42 @@
+"""Whose batches are asked for first: theirs whose batches took the least time of late. Pure.
+
+A batch may be large and come slowly: a node that posts many such could otherwise keep others' batches, or
+worse its own wrong ones, from being looked at until nobody can dispute them any more.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from typing import Final
+
+HALF_LIFE: Final = 3_600.0
+"""Seconds after which the time that was spent on a node counts half."""
+STEP_SECONDS: Final = 10.0
+"""Nodes whose times differ by less take turns by age; who takes more ends the turn."""
+
+
+class Turns:
+    """Belongs to one thread."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._spent: dict[str, tuple[float, float]] = {}
+        """Seconds, and when they were that many; of no node that has next to none."""
+
+    def order(self, nodes: Iterable[str]) -> list[str]:
+        """`nodes`, which come by age."""
+        return sorted(nodes, key=lambda node: self._of(node) // STEP_SECONDS)
+
+    def took(self, node: str, seconds: float) -> bool:
+        """Whether others should be looked at before the node's next batch."""
+        now = self._clock()
+        self._spent[node] = self._of(node) + seconds, now
+        spent = {name: self._of(name) for name in self._spent}
+        self._spent = {name: (value, now) for name, value in spent.items() if value >= STEP_SECONDS / 10}
+        return seconds >= STEP_SECONDS
+
+    def _of(self, node: str) -> float:
+        seconds, at = self._spent.get(node, (0.0, 0.0))
+        return seconds * math.exp2((at - self._clock()) / HALF_LIFE)
