@@ -76,11 +76,10 @@ class Server:
             route, request.parts = self.routes.find(request.method, request.path)
             exchange.target = route.handler
             return route.max_body
-        started = exchange.started
         try:
             self._reserve(exchange, length)
         except RequestError as error:
-            self._count(model, error.status, error.code, time.perf_counter() - started)
+            self._failed(exchange, model, error.status, error.code, str(error))
             raise
         exchange.target = model
         return self.limits.max_body
@@ -109,8 +108,8 @@ class Server:
             return
         self._admission.forget(exchange.request.peer, exchange.reserved)
         if exchange.refusal is not None:  # amid its body
-            status, code = exchange.refusal.status, str(orjson.loads(exchange.refusal.body)["code"])
-            self._count(exchange.target, status, code, time.perf_counter() - exchange.started)
+            said = orjson.loads(exchange.refusal.body)
+            self._failed(exchange, exchange.target, exchange.refusal.status, said["code"], said["error"])
 
     def refuse(self, error: Exception, request: Request | None) -> Reply:
         return error_reply(answer_error(error, "" if request is None else _path(request)))
@@ -148,15 +147,7 @@ class Server:
                 told = self._door.told(error, request, exchange.target)
                 reply = replace(reply, headers=reply.headers + told)
         exchange.reply(reply)
-        self._service.request_log.refused(
-            None,
-            _path(request),
-            status=answered.status,
-            code=answered.code,
-            reason=str(error),
-            seconds=time.perf_counter() - exchange.started,
-        )
-        self._count(exchange.target, answered.status, answered.code, time.perf_counter() - exchange.started)
+        self._failed(exchange, exchange.target, answered.status, answered.code, str(error))
 
     def _tell_price(self, reply: Reply, error: Exception, route: ModelRoute) -> Reply:
         """The refusal with what would pay for the request."""
@@ -166,11 +157,18 @@ class Server:
             return reply
         return replace(reply, body=orjson.dumps(orjson.loads(reply.body) | {"payment": found}))
 
-    def _count(self, route: ModelRoute, status: int, code: str, seconds: float) -> None:
-        """A request that was refused or failed, wherever: in the metrics, and with its version."""
+    def _failed(self, exchange: Exchange, route: ModelRoute, status: int, code: str, reason: str) -> None:
+        """A request was refused or failed, wherever: in the metrics, the log, and with its version."""
+        seconds = time.perf_counter() - exchange.started
         self._metrics.record(status, code, seconds)
+        self._log(exchange.request, status, code, reason, seconds)
         if status != METHOD_NOT_ALLOWED:  # else it asked for no inference
             self._note(route, seconds, ok=False)
+
+    def _log(self, request: Request, status: int, code: str, reason: str, seconds: float) -> None:
+        self._service.request_log.refused(
+            None, _path(request), status=status, code=code, reason=reason, seconds=seconds
+        )
 
     def _note(self, route: ModelRoute, seconds: float, *, ok: bool) -> None:
         """In the statistics of the version that was named, if there is one."""
@@ -210,7 +208,7 @@ class Server:
     async def _infer(self, exchange: Exchange, route: ModelRoute) -> None:
         request = exchange.request
         if self._door is not None and X402_SIGNATURE in request.headers:
-            reply = await self._sell(self._door, request, route)
+            reply = await self._sell(self._door, exchange, route)
             exchange.reply(reply)
             self._note(route, time.perf_counter() - exchange.started, ok=reply.status == 200)
             return
@@ -223,12 +221,16 @@ class Server:
         self._note(route, time.perf_counter() - exchange.started, ok=True)
         self._ended(exchange, reply.status, "")
 
-    async def _sell(self, door: Door, request: Request, route: ModelRoute) -> Reply:
+    async def _sell(self, door: Door, exchange: Exchange, route: ModelRoute) -> Reply:
         """A request that is paid for by x402: it waits for the chain, and is not counted with the others."""
+        request = exchange.request
         try:
             return await door.pay_and_answer(request, route, self._json_length(request))
         except Exception as error:
-            reply = self.refuse(error, request)
+            answered = answer_error(error, _path(request))
+            seconds = time.perf_counter() - exchange.started
+            self._log(request, answered.status, answered.code, str(error), seconds)
+            reply = error_reply(answered)
             return replace(reply, headers=reply.headers + door.told(error, request, route))
 
     def _json_length(self, request: Request) -> int | None:

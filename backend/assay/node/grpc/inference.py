@@ -73,14 +73,36 @@ class Inference:
             with self._held(request.ByteSize()):
                 return await self._answer(request, read_voucher(), peer)
         except BaseException as error:
-            answered = describe_error(error)
-            status, code = answered.status, answered.code
+            where = f"ModelInfer/{request.model_name}"
+            if request.model_version:
+                where += f"/{request.model_version}"
+            status, code = self._log(error, request.id or None, where, started)
             raise
         finally:
             seconds = time.perf_counter() - started
             self._service.metrics.record(status, code, seconds)
             with contextlib.suppress(RequestError):
                 self._find(request).requests.record(seconds, ok=status == 200)
+
+    def unread(self, error: Exception, method: str, started: float) -> None:
+        """Note a call that is refused before its request was there; `started`: its `perf_counter`."""
+        status, code = self._log(error, None, method, started)
+        self._service.metrics.record(status, code, time.perf_counter() - started)
+
+    def _log(
+        self, error: BaseException, request_id: str | None, where: str, started: float
+    ) -> tuple[int, str]:
+        """The status, as HTTP has it, and the code that it is answered with."""
+        answered = describe_error(error)
+        self._service.request_log.refused(
+            request_id,
+            where,
+            status=answered.status,
+            code=answered.code,
+            reason=str(error),
+            seconds=time.perf_counter() - started,
+        )
+        return answered.status, answered.code
 
     async def drain(self) -> None:
         """Until every request in progress is answered."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import grpc
 
-from assay.errors import ConfigurationError
+from assay.errors import ConfigurationError, RequestError
 from assay.node.errors import Unavailable, Unsupported
 from assay.node.grpc.inference import IN_PROGRESS, Inference
 from assay.node.grpc.messages import PACKAGE, Message, load_messages
@@ -29,6 +30,7 @@ from assay.types import Address
 
 SERVICE: Final = f"{PACKAGE}.GRPCInferenceService"
 Call = Callable[[AsyncIterator[Any], Any], Awaitable[Message]]
+Read = Callable[[AsyncIterator[Message], str], Awaitable[Message]]
 Stream = Callable[[AsyncIterator[Message], Any], AsyncIterator[Message]]
 UNSUPPORTED: Final[Mapping[str, str]] = {
     **{f"SystemSharedMemory{what}": "shared memory" for what in ("Status", "Register", "Unregister")},
@@ -165,12 +167,12 @@ def _handlers(methods: Methods, reader: Reader, streams: Places) -> dict[str, gr
         "RepositoryModelUnload": (methods.repository_model_unload, kinds.RepositoryModelUnloadRequest),
     }
     found = {
-        name: _handler(_refusing(method, name, reader), kind.FromString)
+        name: _handler(_refusing(method, name, _reading(methods, name, reader)), kind.FromString)
         for name, (method, kind) in unary.items()
     }
     found |= {name: _handler(_unsupported(what), bytes) for name, what in UNSUPPORTED.items()}
     found["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
-        _in_place(methods.model_stream_infer, streams),
+        _in_place(methods, streams),
         request_deserializer=kinds.ModelInferRequest.FromString,
         response_serializer=_to_bytes,
     )
@@ -189,7 +191,21 @@ def _to_bytes(message: Message) -> bytes:
     return bytes(message.SerializeToString())
 
 
-def _refusing(method: Method, name: str, reader: Reader) -> Call:
+def _reading(methods: Methods, name: str, reader: Reader) -> Read:
+    """Reads a call's message; an inference whose message is refused is noted."""
+
+    async def read(requests: AsyncIterator[Message], host: str) -> Message:
+        started = time.perf_counter()
+        try:
+            return await reader.read(requests, host)
+        except RequestError as error:
+            methods.inference.unread(error, name, started)
+            raise
+
+    return read if name == "ModelInfer" else reader.read
+
+
+def _refusing(method: Method, name: str, read: Read) -> Call:
     """The method, its request read in its turn, its errors as gRPC statuses.
 
     grpc keeps what ends a call, with all that its traceback's frames hold, until the next full collection:
@@ -198,7 +214,7 @@ def _refusing(method: Method, name: str, reader: Reader) -> Call:
 
     async def call(requests: AsyncIterator[Message], context: Any) -> Message:
         try:
-            return await method(await reader.read(requests, peer_host(context.peer())), context)
+            return await method(await read(requests, peer_host(context.peer())), context)
         except grpc.aio.AbortError:
             raise
         except Exception as error:
@@ -208,17 +224,18 @@ def _refusing(method: Method, name: str, reader: Reader) -> Call:
     return call
 
 
-def _in_place(method: Stream, streams: Places) -> Stream:
-    """The method while there is a place for its stream."""
+def _in_place(methods: Methods, streams: Places) -> Stream:
+    """ModelStreamInfer while there is a place for its stream."""
 
     async def call(requests: AsyncIterator[Message], context: Any) -> AsyncIterator[Message]:
-        host = Address(f"ip:{peer_host(context.peer())}")
+        host, started = Address(f"ip:{peer_host(context.peer())}"), time.perf_counter()
         try:
             streams.take(host)
         except Unavailable as error:
+            methods.inference.unread(error, "ModelStreamInfer", started)
             await abort(context, answer_error(error, "ModelStreamInfer"))
         try:
-            async for answer in method(requests, context):
+            async for answer in methods.model_stream_infer(requests, context):
                 yield answer
         finally:
             streams.free(host)

@@ -49,7 +49,7 @@ class RequestLog:
 
     def name(self, given: str | None) -> str:
         """A request's id: the client's own, else one that no other request of this node has."""
-        return given[:128] if given else f"{self._run}-{next(self._numbers)}"
+        return _printable(given[:128]) if given else f"{self._run}-{next(self._numbers)}"
 
     def answered(
         self, request_id: str | None, model: str, digest: Hash32, consumer: str, seconds: float
@@ -70,7 +70,8 @@ class RequestLog:
     def refused(
         self, request_id: str | None, where: str, *, status: int, code: str, reason: str, seconds: float
     ) -> str:
-        """Note it if it is wanted; the request's id, for the answer to name."""
+        """Note it if it is wanted; `where`: HTTP's path, or gRPC's method and the model. The request's id,
+        for the answer to name."""
         name = self.name(request_id)
         is_failure = status >= 500 and status != 503
         if not (is_failure or self._which is not Requests.FAILED):
@@ -78,10 +79,10 @@ class RequestLog:
         if self.wants_all or self._may():
             fields = {
                 "request": name,
-                "path": where[:200],
+                "path": _printable(where[:200]),
                 "status": status,
                 "code": code,
-                "reason": reason[:300],
+                "reason": _printable(reason[:300]),
                 "seconds": round(seconds, 6),
             }
             write = self._log.error if is_failure else self._log.info
@@ -102,3 +103,8 @@ class RequestLog:
         if self._left_out:
             fields["left_out"], self._left_out = self._left_out, 0
         return fields
+
+
+def _printable(text: str) -> str:
+    """What clients send must neither end a line nor move the cursor of whoever reads the log."""
+    return text if text.isprintable() else repr(text)[1:-1]

@@ -17,7 +17,7 @@ from assay.node.http.messages import BINARY, Headers, Reply, Request, json_reply
 from assay.node.models.catalog import Route, Served
 from assay.node.oip import protocol as oip
 from assay.node.payments.voucher_header import NAME as VOUCHER
-from assay.node.refusals import answer_error
+from assay.node.refusals import describe_error
 from assay.node.service import Admitted, Service
 from assay.node.x402 import wire
 from assay.node.x402.counting import PaymentCounters
@@ -97,8 +97,7 @@ class Door:
         try:
             bought, admitted, asked = await self._buy(request, route, json_length)
         except Exception as error:
-            code = answer_error(error, "x402").code if isinstance(error, RequestError) else "internal"
-            self._counters.refused(code)
+            self._counters.refused(describe_error(error).code)
             raise
         self._counters.sold(bought.row.price, repeated=bought.repeated)
         _log.info(

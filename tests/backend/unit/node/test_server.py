@@ -1,4 +1,4 @@
-"""Inference requests that fail: counted as they are answered."""
+"""Inference requests that fail: counted and logged as they are answered."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 import pytest
-from assay.errors import FatalError, RetryableError
+from assay.errors import FatalError, RequestError, RetryableError
 from assay.node.errors import Unavailable
 from assay.node.http.exchange import Exchange, Limits
 from assay.node.http.messages import Reply, Request
@@ -94,3 +94,17 @@ def test_infer__any_failure__counted_and_logged_as_it_is_answered(
     assert (line["status"], line["code"], line["reason"]) == (status, code, str(error))
     assert line["path"] == PATH and line["seconds"] >= 0
     assert world.served.requests.failed == 1
+
+
+def test_begin__refused_before_its_body__has_a_line_as_well() -> None:
+    world = World(ZeroDivisionError("it does not come to that"))
+    with capture_logs() as lines, pytest.raises(RequestError):
+        world.server.begin(world.exchange("GET"), 0)
+    world.server.stopping = True
+    with capture_logs() as more, pytest.raises(Unavailable):
+        world.server.begin(world.exchange(), 2)
+    assert [(line["event"], line["status"], line["code"]) for line in lines + more] == [
+        ("refused", 405, "method"),
+        ("refused", 503, "not_ready"),
+    ]
+    assert all(line["path"] == PATH and line["request"] for line in lines + more)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import contextlib
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,8 +21,10 @@ from assay.node.grpc.server import SERVICE, GrpcServer
 from assay.node.http.exchange import Limits
 from assay.node.models.catalog import Catalog, Served
 from assay.node.observability.metrics import Metrics
+from assay.node.observability.request_log import RequestLog, Requests
 from assay.node.refusals import describe_error
 from assay.types import Address, Assurance, Domain, Hash32, TensorSpec
+from structlog.testing import capture_logs
 
 PUBLISHER = Address("0x00000000000000000000000000000000000000A1")
 X = np.zeros((1, 2), np.float32)
@@ -57,6 +60,7 @@ class WaitingService:
 
     catalog: Catalog
     metrics: Metrics = field(default_factory=lambda: Metrics(1.0))
+    request_log: RequestLog = field(default_factory=lambda: RequestLog(Requests.REFUSED))
     domain: Domain = field(default_factory=lambda: Domain(1, PUBLISHER))
     go: asyncio.Event = field(default_factory=asyncio.Event)
     answered: int = 0
@@ -87,8 +91,18 @@ class World:
             lambda: self.stopping,
         )
 
-    def message(self, name: str = "m") -> Any:
-        made = load_messages().ModelInferRequest(model_name=name, raw_input_contents=[X.tobytes()])
+    @contextlib.asynccontextmanager
+    async def door(self, **options: int) -> AsyncIterator[grpc.aio.Channel]:
+        """A client's channel to it over a real server."""
+        methods = Methods(self.service, {}, self.inference, None, None, None)  # type: ignore[arg-type]
+        door = GrpcServer(methods, Limits(), **options)
+        port = await door.start("127.0.0.1", 0)
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            yield channel
+        await door.stop(1)
+
+    def message(self, name: str = "m", **fields: str) -> Any:
+        made = load_messages().ModelInferRequest(model_name=name, **fields, raw_input_contents=[X.tobytes()])
         made.inputs.add(name="x", datatype="FP32", shape=[1, 2])
         return made
 
@@ -213,6 +227,86 @@ def test_infer__error_that_is_no_refusal__is_counted_as_it_is_answered(
     asyncio.run(run())
 
 
+def unary(channel: grpc.aio.Channel) -> Any:
+    kinds = load_messages()
+    return channel.unary_unary(
+        f"/{SERVICE}/ModelInfer",
+        request_serializer=kinds.ModelInferRequest.SerializeToString,
+        response_deserializer=kinds.ModelInferResponse.FromString,
+    )
+
+
+def stream(channel: grpc.aio.Channel) -> Any:
+    kinds = load_messages()
+    return channel.stream_stream(
+        f"/{SERVICE}/ModelStreamInfer",
+        request_serializer=kinds.ModelInferRequest.SerializeToString,
+        response_deserializer=kinds.ModelStreamInferResponse.FromString,
+    )
+
+
+def told(lines: Sequence[Mapping[str, Any]]) -> list[tuple[Any, ...]]:
+    return [tuple(line[name] for name in ("event", "request", "path", "status", "code")) for line in lines]
+
+
+@pytest.mark.network
+def test_refusals__of_a_real_client__are_in_the_request_log() -> None:
+    async def run() -> None:
+        world = World()
+        async with world.door() as channel:
+            infer = unary(channel)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await infer(world.message("nobody", id="seven", model_version="2"))
+            assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+            world.service.error = FatalError("the receipts log is closed")
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await infer(world.message(id="eight"))
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+            call = stream(channel)()
+            await call.write(world.message("nobody", id="nine"))
+            assert (await call.read()).error_message.startswith("model_unknown: ")
+            await call.done_writing()
+
+    with capture_logs() as lines:
+        asyncio.run(run())
+    assert told(lines) == [
+        ("refused", "seven", "ModelInfer/nobody/2", 404, "model_unknown"),
+        ("refused", "eight", "ModelInfer/m", 503, "not_ready"),
+        ("refused", "nine", "ModelInfer/nobody", 404, "model_unknown"),
+    ]
+    assert lines[1]["reason"] == "the receipts log is closed"
+    assert all(0 <= line["seconds"] < 10 for line in lines)
+
+
+@pytest.mark.network
+def test_refusals__of_calls_whose_message_is_not_read__are_logged_and_counted() -> None:
+    async def run() -> str:
+        world = World()
+        async with world.door(buffer_bytes=1) as channel:  # a place for one stream
+            first = stream(channel)()
+            await first.write(world.message("nobody"))
+            await first.read()
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await anext(aiter(stream(channel)(iter(()))))
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+            first.cancel()
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await channel.stream_unary(f"/{SERVICE}/ModelInfer")(iter(()))
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        return world.service.metrics.render().decode()
+
+    with capture_logs() as lines:
+        text = asyncio.run(run())
+    assert [line[2:] for line in told(lines)] == [
+        ("ModelInfer/nobody", 404, "model_unknown"),
+        ("ModelStreamInfer", 503, "busy"),
+        ("ModelInfer", 400, "input_http"),
+    ]
+    assert len({line["request"] for line in lines}) == 3
+    for code in ("model_unknown", "busy", "input_http"):
+        assert f'assay_node_failures_total{{code="{code}"}} 1.0' in text
+
+
 @pytest.mark.network
 def test_stream__no_request_for_long__is_ended() -> None:
     """Whoever opens streams and says nothing must not keep others out."""
@@ -220,15 +314,8 @@ def test_stream__no_request_for_long__is_ended() -> None:
     async def run() -> None:
         world = World(idle_seconds=0.5)
         world.service.go.set()
-        methods = Methods(world.service, {}, world.inference, None, None, None)  # type: ignore[arg-type]
-        door, kinds = GrpcServer(methods, Limits()), load_messages()
-        port = await door.start("127.0.0.1", 0)
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            call = channel.stream_stream(
-                f"/{SERVICE}/ModelStreamInfer",
-                request_serializer=kinds.ModelInferRequest.SerializeToString,
-                response_deserializer=kinds.ModelStreamInferResponse.FromString,
-            )()
+        async with world.door() as channel:
+            call = stream(channel)()
             for _ in range(4):  # longer together than a stream may be idle
                 await asyncio.sleep(0.2)
                 await call.write(world.message())
@@ -236,7 +323,6 @@ def test_stream__no_request_for_long__is_ended() -> None:
                 assert answer.infer_response.raw_output_contents[0] == X.tobytes(), answer.error_message
             async with asyncio.timeout(10):
                 assert await call.read() is grpc.aio.EOF
-        await door.stop(1)
 
     asyncio.run(run())
 

@@ -63,3 +63,11 @@ def test_name__clients_that_give_none__get_different_ones() -> None:
     log = RequestLog()
     assert len({log.name(None) for _ in range(100)}) == 100
     assert len(log.name("x" * 10_000)) == 128
+
+
+def test_refused__text_that_moves_the_cursor__is_escaped() -> None:
+    log = RequestLog(Requests.REFUSED)
+    with capture_logs() as lines:
+        log.refused("a\nb", "ModelInfer/\x1b[2J", status=404, code="c", reason="no\rsuch", seconds=0)
+    (line,) = lines
+    assert (line["request"], line["path"], line["reason"]) == ("a\\nb", "ModelInfer/\\x1b[2J", "no\\rsuch")
