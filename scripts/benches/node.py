@@ -1,28 +1,33 @@
 """The node beside the servers that people use, in one run: paid, signed and durable answers a second.
 
 A real node process on a real chain (Anvil), its receipts on disk, pinned to one core; the load comes from a
-process on another core, one row a request, over 16 connections if nothing else is said. The references are
-`session.run` of one row in a loop, and other servers of the same model, each alone on the node's core. All
-are measured in turn, round after round, and each is given its best round.
+process on another core, one row a request, over 16 connections and over 64. The references are `session.run`
+of one row in a loop, the least that a server in Python can do, and other servers of the same model, each
+alone on the node's core. All are measured in turn, round after round, and each is given its best round.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import secrets
+from collections import Counter
+from dataclasses import dataclass, replace
 from typing import Any
 
-from scripts.benches import peers
+from assay.commitments.signing import SigningKey
+
+from scripts.benches import least, peers
 from scripts.benches.load.cores import on_cores
 from scripts.benches.load.drive import drive, responding
-from scripts.benches.load.plan import Plan
-from scripts.benches.node_bare import measure_bare
+from scripts.benches.load.plan import Load, Plan
 from scripts.benches.node_rows import Measured, build_rows
 from scripts.benches.options import Options
-from scripts.benches.stage import PRICE, WARMUP, Offer, Stage, build_stage
+from scripts.benches.stage import PRICE, WARMUP, Offer, Other, Stage, build_stage
 from scripts.benches.workloads import Workload, cnn, digits, measure_raw, mlp
 
 CONNECTIONS = 16
+MANY_CONNECTIONS = 64
 OPEN_CONNECTIONS = 64
 """For arrivals at a fixed rate: more than are ever busy."""
 SECONDS = 2.5
@@ -48,27 +53,44 @@ def measure_reference(stage: Stage, workload: Workload, found: Measured) -> floa
     return raw.rate
 
 
-def measure_floor(stage: Stage, workload: Workload, found: Measured) -> None:
-    with on_cores(stage.cores.server):
-        found.bares.append(measure_bare(workload, RAW_SECONDS))
+@dataclass(frozen=True)
+class Answering:
+    """Who answers: the node, or, under their `prefix`, `others`, one for each of the offers."""
+
+    free: Offer
+    paid: Offer
+    image: Offer
+    prefix: str = ""
+    others: tuple[Other, ...] = ()
+
+    def load(self, stage: Stage, which: int, seconds: float, expected: float, **more: Any) -> Load:
+        offer = (self.free, self.paid, self.image)[which]
+        return stage.load(offer, seconds, expected, other=self.others[which] if self.others else None, **more)
 
 
-def measure_mlp(stage: Stage, free: Offer, paid: Offer, found: Measured) -> None:
-    """Signed; paid; paid at one connection; paid at half of what was just reached."""
-    raw = measure_reference(stage, paid.workload, found)
-    measure_floor(stage, paid.workload, found)
-    signed = stage.load(free, SECONDS, 0)
-    found.add("mlp_signed", signed)
-    load = stage.load(paid, SECONDS, signed.rate)
-    found.add("mlp_paid", load)
-    found.add("mlp_paid_1", stage.load(paid, SECONDS / 2, raw, connections=1))
+FREE, PAID, IMAGE = 0, 1, 2
+
+
+def measure_mlp(stage: Stage, server: Answering, raw: float, found: Measured) -> None:
+    """Signed and paid, each over few connections and over many; paid at one connection; paid at half of what
+    was just reached."""
+    name = f"{server.prefix}mlp"
+    signed = server.load(stage, FREE, SECONDS, 0)
+    found.add(f"{name}_signed", signed)
+    many = server.load(stage, FREE, SECONDS, 0, connections=MANY_CONNECTIONS)
+    found.add(f"{name}_signed_64", many)
+    load = server.load(stage, PAID, SECONDS, signed.rate)
+    found.add(f"{name}_paid", load)
+    found.add(f"{name}_paid_64", server.load(stage, PAID, SECONDS, many.rate, connections=MANY_CONNECTIONS))
+    found.add(f"{name}_paid_1", server.load(stage, PAID, SECONDS / 2, raw, connections=1))
     half = load.rate / 2
-    found.add("mlp_half", stage.load(paid, SECONDS, half, connections=OPEN_CONNECTIONS, rate=half))
+    found.add(
+        f"{name}_half", server.load(stage, PAID, SECONDS, half, connections=OPEN_CONNECTIONS, rate=half)
+    )
 
 
-def measure_cnn(stage: Stage, paid: Offer, found: Measured) -> None:
-    raw = measure_reference(stage, paid.workload, found)
-    found.add("cnn_paid", stage.load(paid, SECONDS, raw * 1.5))
+def measure_cnn(stage: Stage, server: Answering, raw: float, found: Measured) -> None:
+    found.add(f"{server.prefix}cnn_paid", server.load(stage, IMAGE, SECONDS, raw * 1.5))
 
 
 def measure_digits(stage: Stage, free: Offer, paid: Offer, found: Measured) -> None:
@@ -80,11 +102,25 @@ def measure_digits(stage: Stage, free: Offer, paid: Offer, found: Measured) -> N
 
 def measure_peer(stage: Stage, peer: peers.Running, found: Measured) -> None:
     with peer.awake():
-        for suffix, connections in (("", CONNECTIONS), ("_1", 1)):
+        for suffix, connections in (("", CONNECTIONS), ("_64", MANY_CONNECTIONS), ("_1", 1)):
             load = drive(peer.plan(RAW_SECONDS, connections, WARMUP), stage.cores.client)
             for answer in load.last:
                 peer.check(answer)
             found.add(f"{peer.name}{suffix}", load)
+
+
+def start_least(stack: contextlib.ExitStack, stage: Stage, node: Answering) -> Answering:
+    """One for each of the node's offers, on its core."""
+    offers = [replace(offer, spent=Counter()) for offer in (node.free, node.paid, node.image)]
+    others = []
+    for offer in offers:
+        key = SigningKey(secret := secrets.token_bytes(32))
+        who = stage.payment(offer)
+        spec = least.Least(replace(offer.workload), offer.price, who.domain, who.node, who.version_id, secret)
+        port = stack.enter_context(least.started(spec, stage.cores.server))
+        others.append(Other(port, key.address))
+    free, paid, image = offers
+    return Answering(free, paid, image, "least_", tuple(others))
 
 
 def run(options: Options) -> list[dict[str, Any]]:
@@ -104,14 +140,20 @@ def run(options: Options) -> list[dict[str, Any]]:
         stack.enter_context(stage.serving())
         stage.add_payers(OPEN_CONNECTIONS)
         running = [stack.enter_context(peers.started(peer, network, stage.cores.server)) for peer in chosen]
+        node = Answering(*pairs[0], exact)
+        lean = start_least(stack, stage, node)
         for i in range(options.rounds):
             here = f"round {i + 1} of {options.rounds}"
             options.progress(f"{here}: what the generator reaches")
             measure_ceiling(stage, pairs[0][0], found)
             options.progress(f"{here}: the float32 network")
-            measure_mlp(stage, *pairs[0], found)
+            raw = measure_reference(stage, network, found)
+            for server in (node, lean):
+                measure_mlp(stage, server, raw, found)
             options.progress(f"{here}: the int8 network")
-            measure_cnn(stage, exact, found)
+            raw = measure_reference(stage, image, found)
+            for server in (node, lean):
+                measure_cnn(stage, server, raw, found)
             options.progress(f"{here}: the digits")
             measure_digits(stage, *pairs[1], found)
             for peer in running:

@@ -8,23 +8,22 @@ from typing import Any
 
 from scripts.benches.load.cores import Cores
 from scripts.benches.load.plan import Load
-from scripts.benches.node_bare import BATCH, Bare
 from scripts.benches.workloads import Raw
 
 Row = dict[str, Any]
-PEERS = ("mlserver", "litserve", "mosec")
-OWN = ("mlp_signed", "mlp_paid", "cnn_paid", "digits_signed", "digits_paid")
+PEERS = ("mlserver", "mlserver_json", "litserve", "mosec")
+OWN = ("mlp_signed", "mlp_signed_64", "mlp_paid", "mlp_paid_64", "cnn_paid", "digits_signed", "digits_paid")
+LEAST = "least_"
 HEADROOM = 3.0
 """How much more than it measures the generator must be able to do, or its figures say nothing."""
 
 
 @dataclass
 class Measured:
-    """All rounds, by name; `_1` at the end of a name: at one connection."""
+    """All rounds, by name; `_1`, `_64` at the end of a name: over so many connections instead of 16."""
 
     loads: dict[str, list[Load]] = field(default_factory=lambda: defaultdict(list))
     raws: dict[str, list[Raw]] = field(default_factory=lambda: defaultdict(list))
-    bares: list[Bare] = field(default_factory=list)
     cores: Cores = field(default_factory=lambda: Cores((), ()))
 
     def add(self, name: str, load: Load) -> None:
@@ -37,6 +36,10 @@ class Measured:
         """The best round's."""
         return max(load.rate for load in self.loads[name])
 
+    def capacity(self, name: str) -> float:
+        """The better of few connections and many."""
+        return max(self.rate(name), self.rate(f"{name}_64"))
+
     def p50(self, name: str) -> float:
         """The best round's, in milliseconds."""
         return min(load.percentile(50) for load in self.loads[name])
@@ -47,9 +50,9 @@ class Measured:
     def raw_p50(self, name: str) -> float:
         return min(raw.p50 for raw in self.raws[name])
 
-    def half_load(self) -> tuple[float, float]:
+    def half_load(self, prefix: str = "") -> tuple[float, float]:
         """(p50, p99) at half load, of the round in which they are closest."""
-        pairs = [(load.percentile(50), load.percentile(99)) for load in self.loads["mlp_half"]]
+        pairs = [(load.percentile(50), load.percentile(99)) for load in self.loads[f"{prefix}mlp_half"]]
         return min(pairs, key=lambda pair: pair[1] / pair[0])
 
 
@@ -66,7 +69,7 @@ def _round(value: float) -> float:
 def build_rows(found: Measured) -> list[Row]:
     rounds = len(found.loads["mlp_paid"])
     best = f"best of {rounds} rounds"
-    rows = [*_mlp_rows(found, best), *_other_rows(found, best)]
+    rows = [*_mlp_rows(found, best), *_least_rows(found), *_other_rows(found, best)]
     for name in PEERS:
         if name in found.loads:
             rows += _peer_rows(found, name, best)
@@ -75,11 +78,18 @@ def build_rows(found: Measured) -> list[Row]:
 
 def _mlp_rows(found: Measured, best: str) -> list[Row]:
     raw, raw_p50 = found.raw_rate("mlp"), found.raw_p50("mlp")
-    signed, paid, alone = found.rate("mlp_signed"), found.rate("mlp_paid"), found.p50("mlp_paid_1")
+    signed, paid, alone = found.capacity("mlp_signed"), found.capacity("mlp_paid"), found.p50("mlp_paid_1")
     half_p50, half_p99 = found.half_load()
     rows = [
-        build_row("node_mlp_paid_rps", paid, f"requests/s, 1 core, {best}; reference: raw rows/s", raw),
-        build_row("node_mlp_signed_rps", signed, "requests/s, price 0; reference: raw rows/s", raw),
+        build_row(
+            "node_mlp_paid_rps",
+            paid,
+            f"requests/s, 1 core, 16 or 64 connections, {best}; reference: raw rows/s",
+            raw,
+        ),
+        build_row("node_mlp_signed_rps", signed, "requests/s, price 0, the same; reference: raw rows/s", raw),
+        build_row("node_mlp_paid_16_rps", found.rate("mlp_paid"), "requests/s, 16 connections", raw),
+        build_row("node_mlp_signed_16_rps", found.rate("mlp_signed"), "requests/s, price 0, the same", raw),
         build_row("node_mlp_p50_ms", alone, "ms, paid, 1 connection; reference: raw", raw_p50),
         build_row("node_p50_overhead_ms", alone - raw_p50, "ms above raw, paid; reference: raw", raw_p50),
         build_row("node_mlp_p50_16_ms", found.p50("mlp_paid"), "ms, paid, 16 connections"),
@@ -90,20 +100,33 @@ def _mlp_rows(found: Measured, best: str) -> list[Row]:
             half_p50,
         ),
     ]
-    bare_paid, bare_signed = (max(getattr(bare, name) for bare in found.bares) for name in ("paid", "signed"))
-    bare_unit = f"requests/s, the libraries' bare calls, batches of {BATCH}, no server; reference: the node's"
-    bare_alone = min(bare.alone for bare in found.bares) - raw_p50
-    rows += [
-        build_row("bare_mlp_paid_rps", bare_paid, bare_unit, paid),
-        build_row("bare_mlp_signed_rps", bare_signed, bare_unit, signed),
-        build_row(
-            "bare_p50_overhead_ms", bare_alone, "ms above raw, the same of one paid; reference: raw", raw_p50
-        ),
-    ]
-    if "mlserver" in found.loads:
-        name = "node_mlp_paid_over_mlserver"
-        rows.append(build_row(name, paid, "requests/s; reference: MLServer's", found.rate("mlserver")))
+    for name in ("mlserver", "mlserver_json"):
+        if name in found.loads:
+            unit = f"requests/s; reference: MLServer's, {'JSON' if name.endswith('json') else 'gRPC'}"
+            rows.append(build_row(f"node_mlp_paid_over_{name}", paid, unit, found.capacity(name)))
     return rows
+
+
+def _least_rows(found: Measured) -> list[Row]:
+    """What the least that a server in Python can do reaches of the same."""
+    alone = found.p50(f"{LEAST}mlp_paid_1") - found.raw_p50("mlp")
+    half_p50, half_p99 = found.half_load(LEAST)
+    what = "the least that a server in Python can do"
+    rows = []
+    for name in ("paid", "signed"):
+        for many, suffix in ((found.capacity, ""), (found.rate, "_16")):
+            value, own = many(f"{LEAST}mlp_{name}"), many(f"mlp_{name}")
+            unit = f"requests/s, {what}; reference: the node's"
+            rows.append(build_row(f"least_mlp_{name}{suffix}_rps", value, unit, own))
+    cnn, raw = found.rate(f"{LEAST}cnn_paid"), found.raw_rate("cnn")
+    return [
+        *rows,
+        build_row(
+            "least_p50_overhead_ms", alone, f"ms above raw, {what}; reference: raw", found.raw_p50("mlp")
+        ),
+        build_row("least_mlp_half_load_p99_ms", half_p99, f"ms, {what}; reference: p50", half_p50),
+        build_row("least_cnn_paid_over_raw", cnn, f"requests/s, {what}; reference: raw rows/s", raw),
+    ]
 
 
 def _other_rows(found: Measured, best: str) -> list[Row]:
@@ -128,7 +151,7 @@ def _other_rows(found: Measured, best: str) -> list[Row]:
 def _peer_rows(found: Measured, name: str, best: str) -> list[Row]:
     raw, raw_p50 = found.raw_rate("mlp"), found.raw_p50("mlp")
     return [
-        build_row(f"{name}_mlp_rps", found.rate(name), f"requests/s, {best}; reference: raw rows/s", raw),
+        build_row(f"{name}_mlp_rps", found.capacity(name), f"requests/s, {best}; reference: raw rows/s", raw),
         build_row(f"{name}_mlp_p50_ms", found.p50(f"{name}_1"), "ms, 1 connection; reference: raw", raw_p50),
     ]
 

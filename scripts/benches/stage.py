@@ -18,6 +18,7 @@ from assay.commitments.receipts import receipt_digest, receipt_from_json
 from assay.commitments.signing import SigningKey, verify_signer
 from assay.commitments.tensors import commit_tensors
 from assay.node.config import SettlementConfig
+from assay.types import Address
 from numpy.typing import NDArray
 
 from scripts.benches.load.cores import Cores, on_cores
@@ -60,6 +61,14 @@ class Offer:
     @property
     def infer(self) -> InferRequest:
         return InferRequest.of(self.published.path, self.workload.input_name, self.workload.row)
+
+
+@dataclass(frozen=True)
+class Other:
+    """A server that answers as the node does, by a signer of its own."""
+
+    port: int
+    signer: Address
 
 
 @dataclass
@@ -113,15 +122,16 @@ class Stage:
         connections: int = 16,
         rate: float | None = None,
         payers: int | None = None,
+        other: Other | None = None,
     ) -> Load:
         """Requests for the offer's row; if it has a price, each connection is a payer, or so many `payers`
-        take turns. `expected`: requests a second, at most, for which vouchers are signed. The last answers
-        are checked."""
+        take turns. `expected`: requests a second, at most, for which vouchers are signed. `other`:
+        instead of the node. The last answers are checked."""
         payment = None
         if offer.price:
             payment = self._prepare(offer, (seconds + WARMUP) * expected, connections, payers or connections)
         plan = Plan(
-            port=self.node.port,
+            port=other.port if other else self.node.port,
             seconds=seconds,
             connections=connections,
             warmup_seconds=WARMUP,
@@ -132,8 +142,9 @@ class Stage:
         load = drive(plan, self.cores.client)
         if payment is not None:
             offer.spend(load.sent, len(payment.payers))
+        signer = other.signer if other else self.node.signer.address
         for answer in load.last:
-            check_answer(self, offer, answer)
+            check_answer(self, offer, answer, signer)
         return load
 
     def payment(self, offer: Offer, payers: tuple[Payer, ...] = (), requests: int = 0) -> Payment:
@@ -156,9 +167,9 @@ class Stage:
         return replace(payment, behind=connections)
 
 
-def check_answer(stage: Stage, offer: Offer, answer: bytes) -> None:
-    """The answer is the model's, and its receipt is signed by the node for that input and output. Raises
-    AssertionError, FieldError, VerificationError."""
+def check_answer(stage: Stage, offer: Offer, answer: bytes, signer: Address) -> None:
+    """The answer is the model's, and its receipt is the node's for that input and output, and signed by
+    `signer`. Raises AssertionError, FieldError, VerificationError."""
     document, output = parse_answer(answer)
     expected = offer.workload.run(offer.workload.row)
     if offer.workload.program is None:
@@ -171,7 +182,7 @@ def check_answer(stage: Stage, offer: Offer, answer: bytes) -> None:
     assert receipt.price == offer.price
     assert receipt.input_hash == commit_tensors([offer.workload.row])
     assert receipt.output_hash == commit_tensors([output.reshape(expected.shape)])
-    verify_signer(receipt_digest(stage.network.domain, receipt), signed.signature, stage.node.signer.address)
+    verify_signer(receipt_digest(stage.network.domain, receipt), signed.signature, signer)
 
 
 def parse_answer(answer: bytes) -> tuple[dict[str, Any], NDArray[Any]]:

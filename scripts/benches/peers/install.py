@@ -18,12 +18,13 @@ from scripts.benches.options import MissingError
 HERE = Path(__file__).resolve().parent
 SERVERS = HERE / "servers"
 ENVIRONMENTS = HERE.parents[2] / ".cache" / "peers"
-NAMES = ("mlserver", "litserve", "mosec")
+WAYS = {"mlserver": ("mlserver", "mlserver_json"), "litserve": ("litserve",), "mosec": ("mosec",)}
+"""By environment: the ways in which its server is spoken to, each measured by itself."""
 
 
 @dataclass(frozen=True)
 class Peer:
-    """An installed server."""
+    """An installed server, and the way to speak to it."""
 
     name: str
     environment: Path
@@ -35,17 +36,17 @@ class Peer:
 
 def install_all(progress: Callable[[str], None]) -> list[Peer]:
     """Those that are not installed yet, or of another lock. Raises MissingError."""
-    return [install(name, progress) for name in NAMES]
+    return [Peer(way, install(name, progress)) for name, ways in WAYS.items() for way in ways]
 
 
-def install(name: str, progress: Callable[[str], None]) -> Peer:
-    """Raises MissingError with what the installer says."""
+def install(name: str, progress: Callable[[str], None]) -> Path:
+    """Its environment. Raises MissingError with what the installer says."""
     lock = HERE / f"{name}.txt"
     folder = ENVIRONMENTS / name
     stamp = folder / "assay-lock"
     wanted = hashlib.sha256(lock.read_bytes() + sys.version.encode()).hexdigest()
     if stamp.exists() and stamp.read_text() == wanted:
-        return Peer(name, folder)
+        return folder
     progress(f"installing {name} into .cache/peers/{name}")
     shutil.rmtree(folder, ignore_errors=True)
     uv = Path(sys.executable).with_name("uv")
@@ -66,4 +67,4 @@ def install(name: str, progress: Callable[[str], None]) -> Peer:
                 "servers out with --no-peers"
             )
     stamp.write_text(wanted)
-    return Peer(name, folder)
+    return folder

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Kind:
-    """How a server is spoken to: the fastest of the ways that it knows."""
+    """How a server is started and spoken to."""
 
     command: Callable[[Path, int, Path], list[str]]
     """(environment, port, its folder) → what starts it."""
@@ -137,12 +138,24 @@ def _json(document: dict[str, Any]) -> bytes:
     return json.dumps(document, separators=(",", ":")).encode()
 
 
-def _start_mlserver(environment: Path, port: int, folder: Path) -> list[str]:
+def _json_request(one: Workload) -> dict[str, Any]:
+    row = one.row
+    tensor = {
+        "name": one.input_name,
+        "datatype": "FP32",
+        "shape": list(row.shape),
+        "data": row.ravel().tolist(),
+    }
+    return {"inputs": [tensor]}
+
+
+def _start_mlserver(environment: Path, port: int, folder: Path, spoken: str = "grpc_port") -> list[str]:
     settings = {
         "debug": False,
         "host": "127.0.0.1",
         "http_port": free_port(),
-        "grpc_port": port,
+        "grpc_port": free_port(),
+        spoken: port,
         "metrics_port": free_port(),
         "parallel_workers": 0,
         "use_structured_logging": False,
@@ -172,6 +185,11 @@ KINDS = {
         ),
         raw_output,
         is_grpc=True,
+    ),
+    "mlserver_json": Kind(
+        partial(_start_mlserver, spoken="http_port"),
+        lambda one: (plain_request("/v2/models/mlp/infer", _json(_json_request(one)), JSON),),
+        lambda answer: np.array(json.loads(_body(answer))["outputs"][0]["data"], np.float32),
     ),
     "litserve": Kind(
         _start_script("litserve_server.py"),

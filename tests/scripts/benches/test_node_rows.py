@@ -6,7 +6,6 @@ import pytest
 from scripts.benches.__main__ import check_rows
 from scripts.benches.load.cores import Cores
 from scripts.benches.load.plan import Load
-from scripts.benches.node_bare import Bare
 from scripts.benches.node_rows import Measured, Row, build_row, build_rows
 from scripts.benches.workloads import Raw
 
@@ -22,19 +21,27 @@ def measured(*, peers: bool = True, ceiling: float = 60_000.0) -> Measured:
     for factor in (0.5, 1.0):  # the second round is the best
         for name, raw in (("mlp", 4_000), ("cnn", 600), ("digits", 20_000)):
             found.add_raw(name, Raw(raw * factor, 1e3 / raw / factor))
-        found.bares.append(Bare(7_500 * factor, 12_000 * factor, 0.4 / factor))
-        found.add("mlp_signed", load(9_000 * factor))
-        found.add("mlp_paid", load(6_000 * factor, 2.5 / factor))
-        found.add("mlp_paid_1", load(1_500 * factor, 0.5 / factor))
-        found.add("mlp_half", load(3_000, *[0.8] * 98, 2.0 / factor, 2.0 / factor))
-        found.add("cnn_paid", load(570 * factor))
+        for prefix, more in (("", 1.0), ("least_", 2.0)):
+            found.add(f"{prefix}mlp_signed", load(8_000 * factor * more))
+            found.add(f"{prefix}mlp_signed_64", load(9_000 * factor * more))
+            found.add(f"{prefix}mlp_paid", load(6_000 * factor * more, 2.5 / factor))
+            found.add(f"{prefix}mlp_paid_64", load(5_000 * factor * more, 2.5 / factor))
+            found.add(f"{prefix}mlp_paid_1", load(1_500 * factor, 0.5 / factor / more))
+            found.add(f"{prefix}mlp_half", load(3_000, *[0.8] * 98, 2.0 / factor, 2.0 / factor))
+            found.add(f"{prefix}cnn_paid", load(570 * factor))
         found.add("digits_signed", load(10_000 * factor))
         found.add("digits_paid", load(7_000 * factor, busy=0.31))
         found.add("generator", load(ceiling * factor))
         found.add("generator_1", load(9_000, 0.04))
         if peers:
-            for name, rate in (("mlserver", 1_000), ("litserve", 400), ("mosec", 12_000)):
+            for name, rate in (
+                ("mlserver", 1_000),
+                ("mlserver_json", 500),
+                ("litserve", 400),
+                ("mosec", 12_000),
+            ):
                 found.add(name, load(rate * factor))
+                found.add(f"{name}_64", load(rate * factor / 2))
                 found.add(f"{name}_1", load(rate * factor, 1.1 / factor))
     return found
 
@@ -54,9 +61,13 @@ def test_build_rows__two_rounds__give_each_its_best() -> None:
     assert (
         rows["node_mlp_half_load_p99_ms"]["value"] == 2 and rows["node_mlp_half_load_p99_ms"]["ratio"] == 2.5
     )
-    assert rows["bare_mlp_paid_rps"]["value"] == 7_500 and rows["bare_mlp_paid_rps"]["ratio"] == 1.25
-    assert rows["bare_mlp_signed_rps"]["reference"] == 9_000
-    assert rows["bare_p50_overhead_ms"]["value"] == pytest.approx(0.4 - 0.25)
+    assert rows["node_mlp_signed_16_rps"]["value"] == 8_000
+    assert rows["node_mlp_paid_over_mlserver_json"]["ratio"] == 12
+    assert rows["least_mlp_paid_rps"]["value"] == 12_000 and rows["least_mlp_paid_rps"]["ratio"] == 2
+    assert rows["least_mlp_signed_16_rps"]["reference"] == 8_000
+    assert rows["least_p50_overhead_ms"]["value"] == pytest.approx(0.25 - 0.25)
+    assert rows["least_mlp_half_load_p99_ms"]["ratio"] == 2.5
+    assert rows["least_cnn_paid_over_raw"]["ratio"] == 0.95
     assert rows["node_over_raw"]["ratio"] == 0.5 and rows["node_paid_over_raw"]["ratio"] == 0.35
     assert rows["mosec_mlp_rps"]["ratio"] == 3 and rows["mlserver_mlp_p50_ms"]["value"] == 1.1
 
