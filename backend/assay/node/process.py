@@ -52,7 +52,7 @@ from assay.node.receipts.writer import ReceiptWriter
 from assay.node.server import Server
 from assay.node.service import Service
 from assay.node.settlement.cover import StakeCover
-from assay.node.settlement.money import ProfitRoute
+from assay.node.settlement.money import ProfitRoute, outbox_file
 from assay.node.settlement.sending import RunningThreads, Sending
 from assay.node.standing import StandingRoute
 from assay.node.startup import (
@@ -303,8 +303,8 @@ class NodeProcess:
         def names() -> dict[Hash32, str]:
             return {one.version_id: f"{one.full_name}@{one.number}" for one in catalog}
 
-        price = self.config.settlement.native_price
-        return ProfitRoute(log.database, ledger, price, load_token(self.folder), names)
+        price, outbox = self.config.settlement.native_price, outbox_file(self.folder, log.database)
+        return ProfitRoute(log.database, ledger, price, load_token(self.folder), names, outbox=outbox)
 
     def _build_gate(
         self,

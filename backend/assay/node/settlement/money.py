@@ -7,9 +7,12 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+from urllib.parse import parse_qs
 
+from assay.chain.client import ChainClient
 from assay.commitments.identifiers import model_id, version_id
+from assay.commitments.parsing import UINT32_MAX, FieldError, parse_decimal
 from assay.node.config import OUTBOX_FILE, NodeConfig
 from assay.node.http.messages import Reply, Request, json_reply
 from assay.node.http.routes import Routes
@@ -25,6 +28,8 @@ from assay.node.settlement.sending import settler_rules
 from assay.types import Address, Hash32
 
 PATH = "/v1/node/profit"
+DAYS: Final = 30
+"""Shown where nobody says how many."""
 
 
 def next_batches(
@@ -77,18 +82,35 @@ def read_profit_of(folder: Path, config: NodeConfig, ledger: ChainLedger) -> lis
 
 
 def read_days_of(folder: Path, config: NodeConfig, ledger: ChainLedger, days: int) -> list[dict[str, Any]]:
-    """By day and version, as `DayProfit.to_json`, of the last `days` (0: all) of the node in `folder`. Raises
-    ConfigurationError, RetryableError."""
+    """`days_report` of the node in `folder`. Raises ConfigurationError, RetryableError."""
     log = log_database(folder, config)
     if not log.exists():
         return []
+    price, outbox = config.settlement.native_price, outbox_file(folder, log)
+    return days_report(log, outbox, ledger.client, days, native_price=price, names=_names_of(config))
+
+
+def outbox_file(folder: Path, log: Database) -> Path | None:
+    """Where the outbox is; None: in the shared log."""
+    return None if log.is_shared else folder / OUTBOX_FILE
+
+
+def days_report(
+    log: Database,
+    outbox: Path | None,
+    client: ChainClient,
+    days: int,
+    *,
+    native_price: int,
+    names: Mapping[Hash32, str],
+) -> list[dict[str, Any]]:
+    """By day and version, as `DayProfit.to_json`, of the last `days`, today included; 0: of all. Raises
+    RetryableError."""
     first = int(time.time()) // DAY_SECONDS - days + 1 if days else 0
-    outbox = None if log.is_shared else folder / OUTBOX_FILE
     with log.session() as connection:
-        times = times_of(connection, outbox, lambda number: ledger.client.get_block(number).timestamp)
+        times = times_of(connection, outbox, lambda number: client.get_block(number).timestamp)
         rows = read_days(connection, times, first)
-    price, names = config.settlement.native_price, _names_of(config)
-    return [row.to_json(price, names) for row in rows]
+    return [row.to_json(native_price, names) for row in rows]
 
 
 def _names_of(config: NodeConfig) -> dict[Hash32, str]:
@@ -99,7 +121,8 @@ def _names_of(config: NodeConfig) -> dict[Hash32, str]:
 
 
 class ProfitRoute:
-    """`GET /v1/node/profit`, for the operator alone: `{"native_price", "versions": […]}`."""
+    """`GET /v1/node/profit`, for the operator alone: `{"native_price", "versions": […]}`, or with `?by=day`
+    `{"native_price", "days": […]}`. `outbox` as `outbox_file` has it."""
 
     def __init__(
         self,
@@ -108,23 +131,53 @@ class ProfitRoute:
         native_price: int,
         token: OperatorToken,
         names: Callable[[], Mapping[Hash32, str]],
+        *,
+        outbox: Path | None,
     ) -> None:
         self._log = log
+        self._ledger = ledger
         self._outlook = Outlook(ledger.settlement, ledger.node)
         self._native_price = native_price
         self._token = token
         self._names = names
+        self._outbox = outbox
         self._one = asyncio.Lock()
 
     def register(self, routes: Routes) -> None:
         routes.add("GET", PATH, self.profit)
 
     async def profit(self, request: Request) -> Reply:
-        """Raises OperatorOnly, RetryableError."""
+        """Raises OperatorOnly, FieldError, RetryableError."""
         value = request.headers.get(b"authorization")
         self._token.check(None if value is None else value.decode("latin-1"), "profit and loss")
+        days = parse_days(request.query)
         async with self._one:
-            rows = await asyncio.to_thread(
-                profit_report, self._log, self._outlook, self._native_price, self._names()
-            )
-        return json_reply({"native_price": str(self._native_price), "versions": rows})
+            found = await asyncio.to_thread(self._read, days, self._names())
+        return json_reply({"native_price": str(self._native_price), **found})
+
+    def _read(self, days: int | None, names: Mapping[Hash32, str]) -> dict[str, Any]:
+        price = self._native_price
+        if days is None:
+            return {"versions": profit_report(self._log, self._outlook, price, names)}
+        client = self._ledger.client
+        rows = days_report(self._log, self._outbox, client, days, native_price=price, names=names)
+        return {"days": rows}
+
+
+def parse_days(query: bytes) -> int | None:
+    """The days that `by=day&days=N` asks for, 0 for all; None: by version. Raises FieldError."""
+    try:
+        given = parse_qs(query.decode("ascii"), keep_blank_values=True, strict_parsing=bool(query))
+    except ValueError:
+        raise FieldError("query", "expected name=value pairs, as in ?by=day&days=30") from None
+    for name, values in given.items():
+        if name not in ("by", "days") or len(values) > 1:
+            raise FieldError(name[:80], "expected by and days alone, each once")
+    by, days = given.get("by", ["version"])[0], given.get("days", [None])[0]
+    if by not in ("version", "day"):
+        raise FieldError("by", f"expected version or day, got {by[:80]!r}")
+    if by == "version":
+        if days is not None:
+            raise FieldError("days", "is for by=day")
+        return None
+    return DAYS if days is None else parse_decimal(days, "days", UINT32_MAX)

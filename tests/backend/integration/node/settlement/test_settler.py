@@ -27,7 +27,7 @@ from assay.node.receipts.log import ReceiptLog
 from assay.node.receipts.retention import Retention
 from assay.node.receipts.unbatched import count_open
 from assay.node.settlement.batches import BatchState, BatchStore
-from assay.node.settlement.money import ProfitRoute
+from assay.node.settlement.money import ProfitRoute, outbox_file
 from assay.node.settlement.profit import read_profit
 from assay.node.settlement.settler import Settler
 from assay.node.settlement.spending import Kind
@@ -445,8 +445,10 @@ def test_status_and_profit__after_a_batch_and_one_more_receipt__tell_both(desk: 
     expected = {"version_id": version, "receipts": 2, "pending": "4", "open": "10", "owed": "10"}
     assert found == expected | {"collected": "0"}
     assert int(row["profit"]) == -int(row["gas_wei"]["post"]) < 0
-    check_route(desk, row)
+    check_route(desk, row, b"")
     (today,) = operate(desk, "profit", "--by", "day", "--days", "0")["days"]
+    for query in (b"by=day", b"by=day&days=0", b"by=day&days=1"):
+        check_route(desk, today, query)
     assert (today["receipts"], today["charged"], today["posted"]) == (2, "15", "5")
     assert today["gas_wei"] == row["gas_wei"] and today["profit"] == row["profit"]
 
@@ -459,18 +461,20 @@ def operate(desk: Desk, command: str, *options: str) -> dict[str, Any]:
     return dict(json.loads(done.stdout))
 
 
-def check_route(desk: Desk, row: dict[str, Any]) -> None:
+def check_route(desk: Desk, row: dict[str, Any], query: bytes) -> None:
     """The operator's route answers the same, and nobody else."""
     ledger = ChainLedger(desk.network.client, desk.network.deployment, desk.node.operator)
     token = load_token(desk.node.folder)
-    route = ProfitRoute(desk.log.database, ledger, 10**18, token, dict)
+    outbox = outbox_file(desk.node.folder, desk.log.database)
+    names = {desk.published.version_id: row["model"]}
+    route = ProfitRoute(desk.log.database, ledger, 10**18, token, lambda: names, outbox=outbox)
 
     async def ask(**headers: str) -> Any:
         raw = {name.encode(): value.encode() for name, value in headers.items()}
-        reply = await route.profit(Request("GET", b"/v1/node/profit", b"", raw, "127.0.0.1"))
+        reply = await route.profit(Request("GET", b"/v1/node/profit", query, raw, "127.0.0.1"))
         return json.loads(reply.body)
 
-    assert asyncio.run(ask(authorization=f"Bearer {token.value}"))["versions"] == [row]
+    assert asyncio.run(ask(authorization=f"Bearer {token.value}"))["days" if query else "versions"] == [row]
     with pytest.raises(OperatorOnly):
         asyncio.run(ask())
     with pytest.raises(OperatorOnly):
