@@ -6,6 +6,7 @@ import contextlib
 import re
 import secrets
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -35,6 +36,8 @@ FUNDS = 10**12
 BOND, SLASH = 10, 400
 STAKE = 10**9
 GAS = 300_000
+FUNDING_SECONDS = 120.0
+"""For all of them to be mined."""
 MORE = 1.25
 """Vouchers signed for each that is expected to be spent; and SPARE more for whom a connection is kept."""
 SPARE = 50
@@ -97,9 +100,13 @@ class Stage:
             call = network.settlement.fund(SigningKey(secret).address, self.node.operator, FUNDS)
             transaction = {"from": sender, "to": call.to, "data": "0x" + call.data.hex(), "gas": hex(GAS)}
             sent.append(network.client.request("eth_sendTransaction", [transaction]))
+        deadline = time.monotonic() + FUNDING_SECONDS
         for each in sent:
-            receipt = network.client.request("eth_getTransactionReceipt", [each])
-            if not receipt or receipt["status"] != "0x1":
+            while not (receipt := network.client.request("eth_getTransactionReceipt", [each])):
+                if time.monotonic() > deadline:
+                    raise RuntimeError(f"funding transaction {each} was not mined in {FUNDING_SECONDS:g} s")
+                time.sleep(0.05)
+            if receipt["status"] != "0x1":
                 raise RuntimeError(f"funding transaction {each} did not succeed")
         self.payers += fresh
 
