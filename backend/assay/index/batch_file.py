@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -69,6 +69,7 @@ class BatchFile:
         self._signatures, self._digests = bytearray(), bytearray()
         self._offsets = array("Q")
         self._numbers: dict[Address, int] = {}
+        self._awaited = list[Address]()
         file.seek(0)
         self.header = file.readline(MAX_LINE + 2)
         self._scan(len(self.header))
@@ -139,6 +140,11 @@ class BatchFile:
     def signature(self, index: int) -> bytes:
         return bytes(self._signatures[65 * index : 65 * index + 65])
 
+    @property
+    def all_digests(self) -> bytes:
+        """32 bytes each."""
+        return bytes(self._digests)
+
     def digests(self) -> Iterator[Hash32]:
         return map(self.digest, range(len(self)))
 
@@ -164,10 +170,16 @@ class BatchFile:
         suspects = [bytes(row) for row in words[np.isin(words[:, 0], twice)]]
         return len(set(suspects)) != len(suspects)
 
+    def tell_apart(self, signers: Iterable[Address]) -> None:
+        """These are in the list of `signers`, however many others are."""
+        self._awaited = list(dict.fromkeys(signers))[:UNLISTED]
+        self.__dict__.pop("signers", None)
+
     @cached_property
     def signers(self) -> tuple[array[int], list[Address]]:
         """Of each receipt the number of its signer in the list, or NO_SIGNER, UNLISTED."""
-        numbers, names, known = array("H"), list[Address](), dict[Address, int]()
+        numbers, names = array("H"), list(self._awaited)
+        known = {name: number for number, name in enumerate(names)}
         for index in range(len(self)):
             if index % CHUNK == 0:
                 self._look()

@@ -299,10 +299,11 @@ class Challenger:
             self._note(challenge, ChallengeState.OPENED)
 
     def _proof(self, seen: SeenReceipt) -> tuple[list[Hash32], int] | None:
-        if seen.position is None:
+        """That a batch has it; None: it is disputed as in no batch."""
+        leaves = self._store.leaves(seen.batch_id)
+        if seen.position is None or leaves[seen.position : seen.position + 1] != [seen.digest]:
             return None
-        tree = receipts_tree(self._store.batch_digests(seen.batch_id))
-        return tree.proof(seen.position), seen.position
+        return receipts_tree(leaves).proof(seen.position), seen.position
 
     def _note(
         self, challenge: Challenge, state: ChallengeState, reason: str = "", *, wait: float = 0.0

@@ -11,7 +11,9 @@ from typing import Final
 import structlog
 
 from assay.chain.contracts import read_many
+from assay.chain.logs import scan_logs
 from assay.chain.views import SignerInfo
+from assay.commitments.identifiers import address_word
 from assay.errors import VerificationError
 from assay.index.batch_file import BatchFile, spool
 from assay.index.batches import PROVEN
@@ -112,6 +114,8 @@ class Collector:
         """How many receipts, how many of them to be re-executed."""
         chosen = choose(self._policy, self._seed, public_digests(published, signed))
         wanted = set(chosen)
+        if published.is_whole:
+            self._store.keep_leaves(batch.batch_id, published.all_digests)
         seen = signed_by_node(batch, published, signed)
         total = 0
         while some := list(islice(seen, AT_ONCE)):
@@ -122,7 +126,7 @@ class Collector:
         return total, len(chosen)
 
     def _validities(self, node: Address, published: BatchFile) -> dict[Address, Validity]:
-        signers = signers_of(published)
+        signers = signers_of(published, lambda: self._keys_of(node))
         found: list[SignerInfo] = read_many(
             self._nodes.client, [self._nodes.view("signer_info", signer) for signer in signers]
         )
@@ -131,6 +135,13 @@ class Collector:
             for signer, info in zip(signers, found, strict=True)
             if info.node == node
         }
+
+    def _keys_of(self, node: Address) -> list[Address]:
+        """All that it ever signed with, from the chain's events."""
+        abi, word = self._nodes.abi, "0x" + address_word(node).hex()
+        topics = [[abi.topic("NodeRegistered"), abi.topic("SignerRotated")], word]
+        events = map(self._nodes.decode_log, scan_logs(self._nodes, topics, self._nodes.deployment.block))
+        return [event.args.get("new_signer") or event.args["signer"] for event in events]
 
     def _record(self, batch: PostedBatch, posted_at: int, found: Found) -> None:
         wait = min(MAX_WAIT, FIRST_WAIT * 2 ** min(batch.attempts, 16))

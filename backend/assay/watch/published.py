@@ -7,7 +7,7 @@ receipts of a batch that is not: each signature is evidence by itself.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from assay.index.batch_file import NO_SIGNER, UNLISTED, BatchFile
@@ -16,14 +16,25 @@ from assay.types import Address, Hash32
 from assay.watch.values import PostedBatch, SeenReceipt
 
 MAX_SIGNERS: Final = 64
-"""More keys than a node rotates through in a batch's time; signatures by others are not looked up."""
+"""More keys than a node rotates through in a batch's time. If there are more, it is the node's that are
+looked for: strangers' must not hide them."""
 
 
-def signers_of(published: BatchFile) -> list[Address]:
-    """Distinct signers, the most frequent first, at most MAX_SIGNERS."""
+def signers_of(published: BatchFile, keys: Callable[[], list[Address]]) -> list[Address]:
+    """Distinct signers, the most frequent first; if they are more than MAX_SIGNERS, those that are `keys` of
+    the node."""
+    found = _signers(published)
+    if len(found) <= MAX_SIGNERS:
+        return found
+    known = keys()
+    published.tell_apart(known)
+    return [signer for signer in _signers(published) if signer in set(known)]
+
+
+def _signers(published: BatchFile) -> list[Address]:
     numbers, names = published.signers
     counts = Counter(number for number in numbers if number not in (NO_SIGNER, UNLISTED))
-    return [names[number] for number, _ in counts.most_common(MAX_SIGNERS)]
+    return [names[number] for number, _ in counts.most_common()]
 
 
 def is_signed(published: BatchFile, validities: Mapping[Address, Validity]) -> bytearray:

@@ -98,6 +98,12 @@ CREATE TABLE logs (                               -- DisputeGame's events, as JS
 ) STRICT;
 CREATE INDEX logs_by_dispute ON logs (dispute_id, block, log_index);
 """
+LEAVES: Final = """
+CREATE TABLE IF NOT EXISTS leaves (               -- of batches whose root they gave, whoever signed them
+    batch_id BLOB PRIMARY KEY,
+    digests BLOB NOT NULL                         -- 32 bytes each, in order
+) STRICT
+"""
 
 
 def open_database(path: Path, domain: Domain, game: str) -> sqlite3.Connection:
@@ -139,6 +145,7 @@ def _prepare(db: sqlite3.Connection, expected: dict[str, str]) -> dict[str, str]
                 db.execute(statement)
             db.executemany("INSERT INTO meta VALUES (?, ?)", expected.items())
             db.execute("INSERT INTO meta VALUES ('seed', ?)", (secrets.token_hex(SEED_BYTES),))
+        db.execute(LEAVES)
         found = dict(db.execute("SELECT key, value FROM meta").fetchall())
     except BaseException:
         db.execute("ROLLBACK")

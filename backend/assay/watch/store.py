@@ -283,13 +283,16 @@ class Store:
             (digest, ChallengeState.DUE, time.time()),
         )
 
-    def batch_digests(self, batch_id: Hash32) -> list[Hash32]:
-        """Leaves in order, of a batch whose root they gave."""
-        rows = self.rows(
-            "SELECT digest FROM receipts WHERE batch_id = ? AND position IS NOT NULL ORDER BY position",
-            (batch_id,),
-        )
-        return [Hash32(digest) for (digest,) in rows]
+    def keep_leaves(self, batch_id: Hash32, digests: bytes) -> None:
+        """Of a batch whose root they gave. Who disputes one needs all of them: also those that the node did
+        not sign, and those that it put into another batch again."""
+        self._write("INSERT OR REPLACE INTO leaves VALUES (?, ?)", (batch_id, digests))
+
+    def leaves(self, batch_id: Hash32) -> list[Hash32]:
+        """In order; empty where they are not known."""
+        rows = self.rows("SELECT digests FROM leaves WHERE batch_id = ?", (batch_id,))
+        digests = rows[0][0] if rows else b""
+        return [Hash32(digests[i : i + 32]) for i in range(0, len(digests), 32)]
 
     # --- frauds and challenges ----------------------------------------------------------------------------
 
@@ -347,9 +350,9 @@ class Store:
                 "AND digest NOT IN (SELECT digest FROM challenges)",
                 (posted_before,),
             )
-            return db.execute(
-                "DELETE FROM batches WHERE posted_at > 0 AND posted_at < ?", (posted_before,)
-            ).rowcount
+            gone = db.execute("DELETE FROM batches WHERE posted_at > 0 AND posted_at < ?", (posted_before,))
+            db.execute("DELETE FROM leaves WHERE batch_id NOT IN (SELECT batch_id FROM batches)")
+            return gone.rowcount
 
 
 def _batch_row(batch: PostedBatch) -> tuple[Any, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -84,6 +85,43 @@ def test_watch__batch_with_another_receipt_added__is_inconsistent_but_its_signat
     (record,) = world.disputes().values()
     assert record.opened.digest == wrong.digest
     assert record.opened.batch_id == bytes(32)  # its leaf is not known, so it is disputed as in no batch
+
+
+def test_watch__strangers_signatures_in_crowds__do_not_hide_the_nodes_own(
+    world: WatchedWorld, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many sign before it, more often, and also once the node has another key."""
+    monkeypatch.setattr("assay.watch.published.MAX_SIGNERS", 2)
+    for module in ("index.batch_file", "index.verify", "watch.published"):
+        monkeypatch.setattr(f"assay.{module}.UNLISTED", 3)
+    crowd = []
+    for number in range(4):
+        stranger = SigningKey.generate()
+        for _ in range(2):
+            found = world.node.answer()
+            signed = replace(found.signed, signature=stranger.sign(found.digest))
+            crowd.append(replace(found, signed=signed, public=number > 1))
+    wrong = world.node.answer(changes={3: 1})
+    identifier = world.node.post([*crowd, wrong])
+    world.chain.mine(interval=2)
+    rotation = world.contracts.nodes.rotate_signer(SigningKey.generate().address)
+    world.send(world.node.operator, rotation)
+    with world.watch(folder, world.watcher_key()) as watch:
+        watch.run(once=True)
+    (record,) = world.disputes().values()
+    assert (record.opened.digest, record.opened.batch_id) == (wrong.digest, identifier)
+
+
+def test_watch__leaf_posted_again_in_another_batch__does_not_shield_its_neighbours(
+    world: WatchedWorld, folder: Path
+) -> None:
+    good, wrong = world.node.answer(), world.node.answer(changes={3: 1})
+    identifier = world.node.post([good, wrong])
+    world.node.post([good])
+    with world.watch(folder, world.watcher_key()) as watch:
+        watch.run(once=True)
+    (record,) = world.disputes().values()
+    assert (record.opened.digest, record.opened.batch_id) == (wrong.digest, identifier)
 
 
 def test_watch__cut_off_halfway_through_a_batch__keeps_each_receipt_once(

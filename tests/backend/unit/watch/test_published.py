@@ -88,7 +88,7 @@ def test_signed_by_node__key_not_valid_then__is_left_out() -> None:
     lines = [line(1, executed_at=99), line(2, executed_at=100), line(3, executed_at=200)]
     batch = batch_of(lines)
     file = published(batch, body_of(lines))
-    assert signers_of(file) == [SIGNER.address]
+    assert signers_of(file, list) == [SIGNER.address]
     assert [one.signed.receipt.sequence for one in seen_in(batch, file, Validity(100, 200))] == [2]
     assert seen_in(batch, file, None) == []
 
