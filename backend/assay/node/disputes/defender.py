@@ -280,7 +280,8 @@ class Defender:
             if intent is None or intent.receipt is None:
                 continue
             receipt = parse_tx_receipt(intent.receipt)
-            spending.record(self._disputes.connection, Kind.DEFEND, receipt, [(0, version_id)])
+            with self._disputes.connection.transaction():
+                spending.record(self._disputes.connection, Kind.DEFEND, receipt, [(0, version_id)])
             del self._unpaid[key]
 
     def _prune(self) -> None:

@@ -15,8 +15,8 @@ from assay.node.observability.metrics import Metrics
 from assay.node.payments.follower import Follower
 from assay.node.payments.ledger import safe_balance
 from assay.node.receipts.database import Connection
-from assay.node.receipts.schema import from_blob
 from assay.node.receipts.unbatched import count_open
+from assay.node.settlement import spending
 
 
 def read_log(metrics: Metrics, connection: Connection, clock: Callable[[], float] = time.time) -> None:
@@ -39,17 +39,12 @@ def read_log(metrics: Metrics, connection: Connection, clock: Callable[[], float
 
 def _read_spending(metrics: Metrics, connection: Connection) -> None:
     """Each transaction once, however many batches share it."""
-    found: dict[str, tuple[set[str], int, int]] = {}
-    for kind, tx_hash, gas, wei in connection.execute("SELECT kind, tx_hash, gas, wei FROM spending"):
-        hashes, gases, weis = found.get(kind, (set(), 0, 0))
-        hashes.add(tx_hash)
-        found[kind] = hashes, gases + gas, weis + from_blob(wei)
     for family in (metrics.transactions, metrics.gas_used, metrics.gas_wei):
         family.clear()
-    for kind, (hashes, gases, weis) in found.items():
-        metrics.transactions.labels(kind).set(len(hashes))
-        metrics.gas_used.labels(kind).set(gases)
-        metrics.gas_wei.labels(kind).set(weis)
+    for kind, total in spending.totals(connection).items():
+        metrics.transactions.labels(kind).set(total.transactions)
+        metrics.gas_used.labels(kind).set(total.gas)
+        metrics.gas_wei.labels(kind).set(total.wei)
 
 
 def read_engines(metrics: Metrics, catalog: Catalog) -> None:

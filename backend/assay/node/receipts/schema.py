@@ -10,7 +10,7 @@ from assay.node.receipts.database import Connection, Database
 from assay.node.receipts.schema_ranges import RANGES
 from assay.types import Address, Domain
 
-SCHEMA_VERSION: Final = 5
+SCHEMA_VERSION: Final = 6
 
 TABLES: Final = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
@@ -131,6 +131,14 @@ CREATE TABLE payments (
     5: """
 CREATE INDEX payments_unstated ON payments (payment) WHERE statement IS NULL;
 """,
+    6: """
+CREATE TABLE spending_totals (                    -- of all rows of `spending`
+    kind TEXT PRIMARY KEY,
+    transactions INTEGER NOT NULL,
+    gas INTEGER NOT NULL,
+    wei BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+""",
 }
 """Statements that take a log from the schema before to this one."""
 
@@ -220,6 +228,8 @@ def _migrate(connection: Connection, schema: str) -> str:
         connection.define(MIGRATIONS[version])
         if version == 4:
             _sum_prices(connection)
+        elif version == 6:
+            _sum_spending(connection)
         connection.execute("UPDATE meta SET value = ? WHERE key = 'schema'", (str(version),))
         schema = str(version)
     return schema
@@ -242,6 +252,20 @@ def _sum_prices(connection: Connection) -> None:
             f"UPDATE {table} SET {column} = ? WHERE id = ?",  # noqa: S608
             [(to_blob(min(total, UINT128_MAX)), number) for number, total in sums.items()],
         )
+
+
+def _sum_spending(connection: Connection) -> None:
+    """What schema 6 keeps as sums."""
+    query = "SELECT kind, count(DISTINCT tx_hash), sum(gas) FROM spending GROUP BY kind"
+    found = {kind: (number, gas) for kind, number, gas in connection.execute(query).fetchall()}
+    paid = dict.fromkeys(found, 0)
+    with connection.stream("SELECT kind, wei FROM spending") as rows:
+        for kind, wei in rows:
+            paid[kind] += from_blob(wei)
+    connection.executemany(
+        "INSERT INTO spending_totals (kind, transactions, gas, wei) VALUES (?, ?, ?, ?)",
+        [(kind, number, gas, to_blob(paid[kind])) for kind, (number, gas) in found.items()],
+    )
 
 
 def to_blob(amount: int) -> bytes:

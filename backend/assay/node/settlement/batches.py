@@ -327,11 +327,12 @@ class BatchStore:
 
     def claims(self) -> int:
         """Transactions that claimed, mined and recorded."""
-        row = self._db.execute("SELECT count(*) FROM spending WHERE kind = ?", (str(Kind.CLAIM),)).fetchone()
-        return int(row[0]) if row else 0
+        found = spending.totals(self._db).get(Kind.CLAIM)
+        return found.transactions if found else 0
 
     def note_claim(self, receipt: TxReceipt) -> None:
-        spending.record(self._db, Kind.CLAIM, receipt, [(0, None)])
+        with self._db.transaction():
+            spending.record(self._db, Kind.CLAIM, receipt, [(0, None)])
 
     def _record(self, kind: Kind, receipt: TxReceipt, batches: Sequence[Batch]) -> None:
         spending.record(self._db, kind, receipt, [(batch.id, batch.key.version_id) for batch in batches])

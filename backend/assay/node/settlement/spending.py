@@ -1,14 +1,16 @@
-"""What each transaction of the node has cost in gas, in its log as it happens: by batch, so by version."""
+"""What each transaction of the node has cost in gas, in its log as it happens: by batch, so by version; and
+the sums of all by kind, so that whoever asks often reads four rows."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 
 from assay.chain.client import hex_bytes
 from assay.chain.values import TxReceipt
 from assay.node.receipts.database import Connection
-from assay.node.receipts.schema import to_blob
+from assay.node.receipts.schema import from_blob, to_blob
 from assay.types import Hash32
 
 
@@ -19,28 +21,80 @@ class Kind(StrEnum):
     DEFEND = "defend"
 
 
+@dataclass(frozen=True, slots=True)
+class Total:
+    """All of a kind: mined transactions, their gas, the wei paid for it."""
+
+    transactions: int
+    gas: int
+    wei: int
+
+
+def totals(connection: Connection) -> dict[str, Total]:
+    """By kind; those that there are."""
+    query = "SELECT kind, transactions, gas, wei FROM spending_totals"
+    return {kind: Total(number, gas, from_blob(wei)) for kind, number, gas, wei in connection.execute(query)}
+
+
 def record(
     connection: Connection, kind: Kind, receipt: TxReceipt, shares: Sequence[tuple[int, Hash32 | None]]
 ) -> None:
     """A mined transaction, its cost in equal parts for `shares`: (batch or 0, version or None if for all).
+    Belongs into a transaction of the log.
 
     Recorded again, as after a crash, it is what it was.
     """
+    tx_hash = hex_bytes(receipt.transaction_hash)
     wei = receipt.gas_used * receipt.effective_gas_price
     gases, weis = _parts(receipt.gas_used, len(shares)), _parts(wei, len(shares))
-    connection.executemany(
-        "INSERT INTO spending (tx_hash, batch, version_id, kind, gas, wei) VALUES (?, ?, ?, ?, ?, ?)"
-        " ON CONFLICT (tx_hash, batch) DO NOTHING",
-        [
-            (hex_bytes(receipt.transaction_hash), batch, version_id, str(kind), gas, to_blob(part))
-            for (batch, version_id), gas, part in zip(shares, gases, weis, strict=True)
-        ],
-    )
+    seen = connection.execute("SELECT 1 FROM spending WHERE tx_hash = ? LIMIT 1", (tx_hash,)).fetchone()
+    added = []
+    for (batch, version_id), gas, part in zip(shares, gases, weis, strict=True):
+        found = connection.execute(
+            "INSERT INTO spending (tx_hash, batch, version_id, kind, gas, wei) VALUES (?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (tx_hash, batch) DO NOTHING",
+            (tx_hash, batch, version_id, str(kind), gas, to_blob(part)),
+        )
+        if found.rowcount == 1:
+            added.append((gas, part))
+    if added:
+        _add(
+            connection,
+            kind,
+            Total(int(seen is None), sum(gas for gas, _ in added), sum(part for _, part in added)),
+        )
 
 
 def forget(connection: Connection, batch: int, kind: Kind) -> None:
-    """A reorg took a batch's transaction away; it will be mined again."""
-    connection.execute("DELETE FROM spending WHERE batch = ? AND kind = ?", (batch, str(kind)))
+    """A reorg took a batch's transaction away; it will be mined again. Belongs into a transaction of the
+    log."""
+    rows = connection.execute(
+        "DELETE FROM spending WHERE batch = ? AND kind = ? RETURNING tx_hash, gas, wei", (batch, str(kind))
+    ).fetchall()
+    gone = 0
+    for tx_hash in {row[0] for row in rows}:
+        left = connection.execute("SELECT 1 FROM spending WHERE tx_hash = ? LIMIT 1", (tx_hash,)).fetchone()
+        gone += left is None
+    if rows:
+        _add(
+            connection,
+            kind,
+            Total(-gone, -sum(row[1] for row in rows), -sum(from_blob(row[2]) for row in rows)),
+        )
+
+
+def _add(connection: Connection, kind: Kind, more: Total) -> None:
+    """The first statement holds the row until the transaction ends, so that nobody's wei are lost between
+    its reading and its writing."""
+    row = connection.execute(
+        "INSERT INTO spending_totals (kind, transactions, gas, wei) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT (kind) DO UPDATE SET transactions = spending_totals.transactions"
+        " + excluded.transactions, gas = spending_totals.gas + excluded.gas RETURNING wei",
+        (str(kind), more.transactions, more.gas, to_blob(0)),
+    ).fetchone()
+    assert row is not None
+    wei = to_blob(from_blob(row[0]) + more.wei)
+    connection.execute("UPDATE spending_totals SET wei = ? WHERE kind = ?", (wei, str(kind)))
 
 
 def _parts(total: int, count: int) -> list[int]:
