@@ -207,7 +207,7 @@ class Buyer:
         except NodeUnreachable as error:
             raise self._left_open(target, payment, "node_unreachable", str(error)) from error
         except PaymentRefused as error:
-            if is_same or self._store.open_payment(key) is None:
+            if is_same:
                 raise
             raise ChannelBlocked(f"{error}. It was for another request") from error
 
@@ -226,14 +226,14 @@ class Buyer:
             raise self._left_open(target, payment, error.code, str(error))
         if self._is_used(payment):
             evidence = self._witness(target, payment, reply)
-            what = f"{error}; yet the token says that payment {payment.text} is used; see {evidence}"
             with suppress(NodeRefused, NodeUnreachable):  # else it is given up the next time
                 self._give_up(key, target, payment)
-        else:
-            what = (
-                f"{error}; nothing was paid, but whoever has payment {payment.text} can bring it to the "
-                f"chain until {payment.end} UTC: until then no other is signed for this node"
-            )
+            what = f"{error}; yet the token says that payment {payment.text} is used; see {evidence}"
+            raise ReceiptRefused(what, step="payment", evidence=evidence)
+        what = (
+            f"{error}; nothing was paid, but whoever has payment {payment.text} can bring it to the "
+            f"chain until {payment.end} UTC: until then no other is signed for this node"
+        )
         raise PaymentRefused(what, status=error.status, code=error.code, cure=error.cure)
 
     def _post(self, target: Target, payment: OpenPayment, body: bytes) -> Reply:

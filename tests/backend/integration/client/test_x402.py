@@ -274,8 +274,9 @@ def test_infer__refused_and_yet_settled__asks_no_other_node(
 
     restore = tamper(client, refuse_and_hide)
     client.health.rank = lambda offers, probe: [*offers, *offers]  # type: ignore[method-assign]
-    with pytest.raises(PaymentRefused, match="the token says that payment 0x"):
+    with pytest.raises(ReceiptRefused, match="the token says that payment 0x"):
         buy(client, shop)
+    assert client.health.is_down(shop.node.operator)
     assert shop.income == before + PRICE
     restore()
     client.http.channel = channel  # type: ignore[method-assign]
