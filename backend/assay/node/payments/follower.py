@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -124,7 +125,8 @@ class Follower:
         return tuple(self._accounts.values())
 
     async def poll(self) -> None:
-        """Read the node's view, and the accounts that are in use, oldest first."""
+        """Read the node's view, and of the accounts that are in use the oldest: so many that each is read
+        again when its view has reached half of the age allowed."""
         started = self._clock()
         versions = tuple(self._versions())
         self._view = await asyncio.to_thread(self._ledger.node_view, versions)
@@ -132,7 +134,8 @@ class Follower:
         now = self._clock()
         recent = [a for a in self._accounts.values() if a.fetched_at and now - a.used_at < RECENT_SECONDS]
         recent.sort(key=lambda account: account.fetched_at or 0.0)
-        await self._fetch(recent[:REFRESHED_PER_POLL])
+        share = math.ceil(len(recent) * 2 * self._poll_seconds / self._max_age)
+        await self._fetch(recent[: min(share, REFRESHED_PER_POLL)])
 
     async def _run(self) -> None:
         while True:
