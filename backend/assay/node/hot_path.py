@@ -73,7 +73,8 @@ class HotPath:
         else:
             terms = terms_of(found.consumer, found.slip, service.node, served.version_id)
         places, peer = service.places, exchange.request.peer
-        consumer = terms.consumer if terms.voucher is not None else Address(f"ip:{peer}")
+        is_named = terms.voucher is not None and admitted.price
+        consumer = terms.consumer if is_named else Address(f"ip:{peer}")
         places.check(consumer)
         if terms.voucher is not None:
             service.suspicion.check(peer)

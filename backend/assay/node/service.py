@@ -158,7 +158,8 @@ class Service:
         is_public = wants_public(request.parameters)
         rows = served.exact.check_inputs(admitted.engine.inputs, request.inputs) if served.exact else 0
         terms = parse_terms(request.parameters, admitted.price, self.node, served.version_id)
-        taker = Address(f"ip:{peer}") if terms.voucher is None and peer else terms.consumer
+        is_named = terms.voucher is not None and admitted.price  # at price 0 names cost nothing
+        taker = Address(f"ip:{peer}") if peer and not is_named else terms.consumer
         self.places.check(taker)
         if terms.voucher is not None:
             self.suspicion.check(peer)

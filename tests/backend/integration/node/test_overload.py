@@ -6,11 +6,13 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from itertools import repeat
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
 import pytest
+from assay.commitments.signing import SigningKey
 
 from tests.support.nodes import Consumer
 from tests.support.oip_world import PRICE, World, oip_world
@@ -29,11 +31,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 class Asker:
-    """Asks for the paid model over one connection, time after time, from `host`. `answers`: how often each
-    code came."""
+    """Asks for a model over one connection, time after time, from `host`. `answers`: how often each code
+    came."""
 
-    def __init__(self, world: World, host: str = "127.0.0.1") -> None:
-        self._url = f"http://{world.http}/v2/models/paid/infer"
+    def __init__(self, world: World, host: str = "127.0.0.1", model: str = "paid") -> None:
+        self._url = f"http://{world.http}/v2/models/{model}/infer"
         self._client = httpx.Client(timeout=20, transport=httpx.HTTPTransport(local_address=host))
         self.answers: Counter[str] = Counter()
 
@@ -113,4 +115,23 @@ def test_infer__strangers_name_a_consumer__its_requests_are_answered(world: Worl
         for number in range(1, 31):
             other.ask(world.voucher(victim, PRICE * number, number - 1))
     assert sum(asker.answers["voucher_signature"] for asker in askers) > 0
+    assert other.answers == {"": 30}
+
+
+def test_infer__many_names_that_cost_nothing__are_one_host(world: World) -> None:
+    """Where nothing is to be paid anybody may sign by any number of names: they share their host's places."""
+    version_id = world.free.version_id
+    strangers = [Consumer(world.network, SigningKey.generate()) for _ in range(FLOODERS)]
+    vouchers = [one.voucher(world.node.operator, version_id, 0, 0) for one in strangers]
+    askers = [Asker(world, model="free") for _ in strangers]
+
+    payer = world.consumer(10**6)
+    with (
+        closing(Asker(world, "127.0.0.2")) as other,
+        flooding(askers, [repeat(voucher) for voucher in vouchers]),
+    ):
+        for number in range(1, 31):
+            other.ask(world.voucher(payer, PRICE * number, number - 1))
+    every = sum((asker.answers for asker in askers), Counter[str]())
+    assert every["busy"] > 0 < every[""], every
     assert other.answers == {"": 30}
