@@ -152,7 +152,9 @@ class Server:
     def _tell_price(self, reply: Reply, error: Exception, route: ModelRoute) -> Reply:
         """The refusal with what would pay for the request."""
         consumer = error.consumer if isinstance(error, PaymentError) else None
-        found = payment_document(self._service, self._service.catalog.find(route), consumer)
+        found = None
+        with contextlib.suppress(RequestError):  # what the name stands for has changed meanwhile
+            found = payment_document(self._service, self._service.catalog.find(route), consumer)
         if found is None:
             return reply
         return replace(reply, body=orjson.dumps(orjson.loads(reply.body) | {"payment": found}))

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 from assay.errors import FatalError, RequestError, RetryableError
-from assay.node.errors import Unavailable
+from assay.node.errors import PaymentError, Unavailable
 from assay.node.http.exchange import Exchange, Limits
 from assay.node.http.messages import Reply, Request
 from assay.node.models.catalog import Catalog, Served
@@ -94,6 +94,19 @@ def test_infer__any_failure__counted_and_logged_as_it_is_answered(
     assert (line["status"], line["code"], line["reason"]) == (status, code, str(error))
     assert line["path"] == PATH and line["seconds"] >= 0
     assert world.served.requests.failed == 1
+
+
+def test_infer__name_stands_for_several_models_meanwhile__is_answered_all_the_same() -> None:
+    world = World(PaymentError("pay for it", code="voucher_missing"))
+    refuse = world.service.admit_version
+
+    def add_and_refuse(served: Served) -> Any:
+        other = Address("0x00000000000000000000000000000000000000A2")
+        world.service.catalog.add(Served(Hash32(b"\1" * 32), other, "m", 1, Assurance.SIGNED))
+        return refuse(served)
+
+    world.service.admit_version = add_and_refuse  # type: ignore[method-assign]
+    assert world.ask().status == 402
 
 
 def test_begin__refused_before_its_body__has_a_line_as_well() -> None:
