@@ -73,12 +73,16 @@ class Defender:
         self._told: dict[int, tuple[str, float]] = {}
         self._pruned_at = 0.0
         self._unpaid: dict[str, Hash32] = {}
+        self._seen: tuple[Hash32, dict[int, DisputeRecord]] | None = None
 
     def step(self) -> None:
         """Raises RetryableError, FatalError."""
         self._note_costs()
         head = self._client.get_block("latest")
-        records = self.follow(head)
+        if self._seen is None or self._seen[0] != head.hash:
+            self._seen = None
+            self._seen = head.hash, self.follow(head)
+        records = self._seen[1]
         for record in sorted(records.values(), key=lambda one: one.state.deadline):
             if record.is_open:
                 self._handle(record, head)
@@ -253,7 +257,7 @@ class Defender:
             self._stale_since.pop(number)
             opened = [row.opened_block for row in self._disputes.unsettled(self._cursor)]
             self._cursor = min((self._cursor, *(block - 1 for block in opened)))
-            self._base = {}
+            self._base, self._seen = {}, None
         return False
 
     # --- what people hear ---------------------------------------------------------------------------------

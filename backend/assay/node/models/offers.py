@@ -28,11 +28,14 @@ class OfferScan:
         self._ledger = ledger
         self._next_block = ledger.deployment.block
         self._known: set[Hash32] = set()
+        self._head = -1
 
     def find(self) -> list[VersionRecord]:
         """Versions offered since the last call, whether or not the offer still stands. Raises
         RetryableError."""
         nodes, head = self._ledger.nodes, self._ledger.client.block_number()
+        if head == self._head:
+            return []
         if head + 1 < self._next_block - REORG_BLOCKS:  # a local chain that was started anew
             self._next_block = self._ledger.deployment.block
         topics = [nodes.abi.topic("OfferSet"), address_topic(self._ledger.node)]
@@ -54,6 +57,7 @@ class OfferScan:
                 self._known.discard(version_id)
                 raise
         self._next_block = max(self._ledger.deployment.block, head + 1 - REORG_BLOCKS)
+        self._head = head
         return found
 
 

@@ -129,13 +129,13 @@ class Follower:
         again when its view has reached half of the age allowed."""
         started = self._clock()
         versions = tuple(self._versions())
-        self._view = await asyncio.to_thread(self._ledger.node_view, versions)
+        self._view = view = await asyncio.to_thread(self._ledger.node_view, versions)
         self._viewed_at = started
         now = self._clock()
         recent = [a for a in self._accounts.values() if a.fetched_at and now - a.used_at < RECENT_SECONDS]
         recent.sort(key=lambda account: account.fetched_at or 0.0)
         share = math.ceil(len(recent) * 2 * self._poll_seconds / self._max_age)
-        await self._fetch(recent[: min(share, REFRESHED_PER_POLL)])
+        await self._fetch(recent[: min(share, REFRESHED_PER_POLL)], (view.block, started))
 
     async def _run(self) -> None:
         while True:
@@ -249,12 +249,13 @@ class Follower:
             if account.is_known:  # else a channel was opened meanwhile
                 return
 
-    async def _fetch(self, accounts: list[Account]) -> None:
+    async def _fetch(self, accounts: list[Account], at: tuple[int, float] | None = None) -> None:
+        """`at`: a block, and the clock's time when it was the newest; None: the newest block now."""
         if not accounts:
             return
-        started = self._clock()
+        block, started = at or (None, self._clock())
         wanted = {account.consumer: tuple(account.channels) for account in accounts}
-        views = await asyncio.to_thread(self._ledger.account_views, wanted)
+        views = await asyncio.to_thread(self._ledger.account_views, wanted, block)
         for account in accounts:
             view = views[account.consumer]
             account.escrow = view.escrow

@@ -47,8 +47,10 @@ class Ledger(Protocol):
     def node_view(self, versions: Iterable[Hash32]) -> NodeView: ...
 
     def account_views(
-        self, channels: Mapping[Address, Iterable[Hash32]]
-    ) -> Mapping[Address, AccountView]: ...
+        self, channels: Mapping[Address, Iterable[Hash32]], block: int | None = None
+    ) -> Mapping[Address, AccountView]:
+        """At a block that was seen just now; None: at the newest."""
+        ...
 
     def wallet_accepts(self, consumer: Address, digest: bytes, signature: bytes) -> bool:
         """Whether `consumer` is a contract that takes the signature (ERC-1271)."""

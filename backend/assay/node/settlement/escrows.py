@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-from assay.chain.client import ChainClient
 from assay.chain.contract import read_many
 from assay.chain.errors import LogRangeTooLarge
 from assay.chain.settlement import Settlement
@@ -23,10 +22,16 @@ class EscrowBook:
     """Used by one thread. `read` answers as of the head it saw last."""
 
     def __init__(
-        self, settlement: Settlement, node: Address, clock: Callable[[], float] = time.monotonic
+        self,
+        settlement: Settlement,
+        node: Address,
+        head: Callable[[], int],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`head`: the newest block's number."""
         self._settlement = settlement
-        self._client: ChainClient = settlement.client
+        self._client = settlement.client
+        self._find_head = head
         self._node = node
         self._clock = clock
         self._escrows: dict[Address, Escrow] = {}
@@ -41,7 +46,7 @@ class EscrowBook:
         if not wanted:
             self._escrows.clear()
             return {}
-        head = self._client.block_number()
+        head = self._find_head()
         self._follow(head)
         self._escrows = {c: escrow for c, escrow in self._escrows.items() if c in wanted}
         missing = sorted(wanted - self._escrows.keys())

@@ -23,6 +23,7 @@ from assay.types import Address
 
 REVERT_WAIT: Final = 30.0
 RECHECK_SECONDS: Final = 30.0
+CREDIT_SECONDS: Final = 30.0
 
 _log = structlog.get_logger(__name__)
 
@@ -56,6 +57,8 @@ class Payout:
         self._checked_at: dict[int, float] = {}
         self._window: int | None = None
         self._claims: int | None = None
+        self._is_credited = True
+        self._asked_at = 0.0
 
     def collect_final(self) -> None:
         """Collect what is final and worth it; notice what a reorg undid and what somebody else collected."""
@@ -64,7 +67,7 @@ class Payout:
             return
         if self._window is None:
             self._window = self._settlement.dispute_window()
-        chain_time = self._client.get_block("latest").timestamp
+        chain_time = self._outlook.head().timestamp
         due = [batch for batch in batches if self._needs_look(batch, chain_time)]
         final: list[tuple[Batch, BatchView]] = []
         for batch, view in zip(due, self._settlement.batches([b.batch_id for b in due]), strict=True):
@@ -74,6 +77,7 @@ class Payout:
                 self._store.mark_vanished(batch)
             elif view.collected:
                 self._store.mark_collected([(batch, self._shares(batch, view))])
+                self._is_credited = True
             elif not view.holds and chain_time >= view.posted_at + self._window:
                 final.append((batch, view))
         for start in range(0, len(final), MAX_COLLECT):
@@ -112,6 +116,7 @@ class Payout:
             self._retry_at.update({batch.id: self._clock() + REVERT_WAIT for batch in batches})
             _log.error("collect refused", batches=len(batches), reason=str(error))
             return
+        self._is_credited = True
         self._on_step("collect_sent")
         events = self._settlement.decode_logs(receipt.logs)
         shares = {
@@ -132,7 +137,13 @@ class Payout:
         self._on_step("collected")
 
     def claim(self) -> None:
-        """Pay out to the operator what settlements have credited."""
+        """Pay out to the operator what settlements have credited: once it is collected here, and now and
+        then, for it may be credited otherwise."""
+        if self._is_credited or self._clock() - self._asked_at >= CREDIT_SECONDS:
+            self._claim()
+            self._is_credited, self._asked_at = False, self._clock()
+
+    def _claim(self) -> None:
         if self._claims is None:
             self._claims = self._store.claims()
             self._note_unrecorded()

@@ -3,6 +3,7 @@ says of escrows, gas, shares and stake. Read-only; the settler acts on it, `stat
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from typing import Any, Final
 from assay.chain.contracts import ModelRegistry, NodeRegistry, Settlement
 from assay.chain.fees import fetch_fees
 from assay.chain.settlement import MAX_VOUCHERS, MAX_WALLET_VOUCHERS
+from assay.chain.values import Block
 from assay.chain.views import Escrow
 from assay.errors import AssayError, RetryableError
 from assay.node.payments.ledger import NO_ESCROW
@@ -47,7 +49,26 @@ class Outlook:
         self._clock = clock
         self._royalties: dict[Hash32, int] = {}
         self._kept: dict[str, tuple[float, Any]] = {}
-        self.escrows = EscrowBook(settlement, node, clock)
+        self._head: Block | None = None
+        self._keeps_head = False
+        self.escrows = EscrowBook(settlement, node, lambda: self.head().number, clock)
+
+    @contextlib.contextmanager
+    def one_head(self) -> Iterator[None]:
+        """Within it the chain is asked for its newest block at most once, when that is first wanted."""
+        self._keeps_head = True
+        try:
+            yield
+        finally:
+            self._head, self._keeps_head = None, False
+
+    def head(self) -> Block:
+        """The newest block. Raises RetryableError."""
+        if self._head is not None:
+            return self._head
+        found = self._settlement.client.get_block("latest")
+        self._head = found if self._keeps_head else None
+        return found
 
     def gas_price(self) -> GasPrice:
         """Raises RetryableError."""

@@ -85,9 +85,10 @@ class Settler:
         if not self._resumed:
             self._sender.resume(timeout=60)
             self._resumed = True
-        self.close_due(close_all=close_all)
-        self.post_closed()
-        self._payout.collect_final()
+        with self._outlook.one_head():
+            self.close_due(close_all=close_all)
+            self.post_closed()
+            self._payout.collect_final()
         self._payout.claim()
         self._prune()
 

@@ -21,6 +21,7 @@ from assay.node.receipts.retention import Retention
 from assay.types import Hash32, Receipt
 from numpy.typing import NDArray
 
+from tests.support.chain_requests import chain_requests
 from tests.support.defence import BOND, DISPUTE_WINDOW, MOVE_WINDOW, SLASH, DefenceWorld, defence_world
 from tests.support.nodes import STAKE
 
@@ -93,6 +94,17 @@ def test_step__under_dispute__is_told_until_it_is_over(world: DefenceWorld) -> N
         assert row.deadline == world.record(record.dispute_id).state.deadline
         world.play(defender)
     assert world.rows() == []
+
+
+def test_step__no_new_block__asks_for_the_head_alone(world: DefenceWorld) -> None:
+    with world.defender() as defender:
+        defender.step()
+        with chain_requests() as seen:
+            defender.step()
+        assert seen == [("eth_getBlockByNumber",)]
+        record = world.open(world.issue().signed)
+        defender.step()
+        assert [row.dispute_id for row in world.rows()] == [record.dispute_id]
 
 
 @pytest.mark.parametrize("boundary", ["prepared", "persisted", "broadcast"])

@@ -28,12 +28,14 @@ from assay.node.receipts.retention import Retention
 from assay.node.receipts.unbatched import count_open
 from assay.node.settlement.batches import BatchState, BatchStore
 from assay.node.settlement.money import ProfitRoute, outbox_file
+from assay.node.settlement.payout import CREDIT_SECONDS
 from assay.node.settlement.profit import read_profit
 from assay.node.settlement.settler import Settler
 from assay.node.settlement.spending import Kind
 from assay.node.settlement.worth import POST_BASE, Rows, SettlerRules
 from assay.types import ZERO_ADDRESS, Address, Hash32, SkipReason, Voucher
 
+from tests.support.chain_requests import chain_requests
 from tests.support.deploy import deploy_contract, send_unlocked
 from tests.support.forking import run_forked
 from tests.support.nodes import ASSAY, Consumer, Network, NodeUnderTest, Published, local_network
@@ -130,6 +132,44 @@ def test_step__paid_receipts__are_posted_collected_and_claimed(desk: Desk) -> No
     assert desk.network.settlement.claimable(desk.node.operator) == 0
     assert desk.network.token.balance_of(desk.node.operator) == 15 - 1 - 1  # fee rounded up, royalty down
     assert desk.network.settlement.settled_count(desk.published.version_id) == 3
+
+
+def test_step__nothing_changes__asks_the_chain_for_its_head_alone(desk: Desk) -> None:
+    consumer = desk.network.add_consumer((desk.node.operator, 100))
+    desk.receipt(consumer, PRICE, 0)
+    with desk.settler() as settler:
+        settler.step(close_all=True)
+        desk.receipt(consumer, 2 * PRICE, 1)
+        settler.step()
+        assert desk.states() == [BatchState.POSTED]  # another is open, and waits
+        with chain_requests() as seen:
+            settler.step()
+            assert seen == [("eth_getBlockByNumber",)]
+            consumer.fund(desk.node.operator, 1)
+            seen.clear()
+            settler.step()
+            assert seen == [  # which events there were, and the escrow that they say has changed
+                ("eth_getBlockByNumber",),
+                ("eth_getLogs", "eth_getBlockByNumber"),
+                ("eth_call",),
+            ]
+
+
+def test_claim__credited_by_another_hand__is_noticed_within_a_while(desk: Desk) -> None:
+    consumer = desk.network.add_consumer((desk.node.operator, 100))
+    desk.receipt(consumer, PRICE, 0)
+    now = 0.0
+    with desk.settler() as settler:
+        settler._payout._clock = lambda: now
+        settler.step(close_all=True)
+        (batch,) = settler._store.in_state(BatchState.POSTED)
+        desk.network.chain.increase_time(WINDOW)
+        desk.network.send(desk.network.settlement.collect([batch.key]))
+        settler._payout.claim()
+        assert desk.network.settlement.claimable(desk.node.operator) > 0
+        now += CREDIT_SECONDS
+        settler._payout.claim()
+    assert desk.network.settlement.claimable(desk.node.operator) == 0
 
 
 def test_step__escrow_ran_dry__pays_the_rest_with_a_later_batch(desk: Desk) -> None:

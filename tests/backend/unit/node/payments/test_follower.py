@@ -28,7 +28,9 @@ class Asked:
         self.polls.append(Counter())
         return NodeView(1, 1, NODE, True, {}, {})
 
-    def account_views(self, channels: Mapping[Address, Iterable[Hash32]]) -> Mapping[Address, AccountView]:
+    def account_views(
+        self, channels: Mapping[Address, Iterable[Hash32]], block: int | None = None
+    ) -> Mapping[Address, AccountView]:
         self.polls[-1].update(list(channels))
         return {consumer: AccountView(settled=dict.fromkeys(ids, 0)) for consumer, ids in channels.items()}
 

@@ -54,7 +54,9 @@ class PlainLedger:
         statuses = dict.fromkeys(ids, VersionStatus.ACTIVE)
         return NodeView(1, 1_000_000, SIGNER.address, True, offers, statuses)
 
-    def account_views(self, channels: Mapping[Address, Iterable[Hash32]]) -> Mapping[Address, AccountView]:
+    def account_views(
+        self, channels: Mapping[Address, Iterable[Hash32]], block: int | None = None
+    ) -> Mapping[Address, AccountView]:
         self.asked += 1
         if self.down:
             raise RetryableError("down")
@@ -261,9 +263,11 @@ def test_admit__two_versions_at_once__both_are_covered(desk: Desk) -> None:
     gate = threading.Event()
     views = desk.ledger.account_views
 
-    def slow(channels: Mapping[Address, Iterable[Hash32]]) -> Mapping[Address, AccountView]:
+    def slow(
+        channels: Mapping[Address, Iterable[Hash32]], block: int | None = None
+    ) -> Mapping[Address, AccountView]:
         gate.wait(5)
-        return views(channels)
+        return views(channels, block)
 
     desk.ledger.account_views = slow  # type: ignore[method-assign]
 
