@@ -39,6 +39,32 @@ def ask(world: World, **environment: str) -> dict[str, Any]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
+STUBS_FIRST = """
+import importlib.util, pathlib
+(folder,) = importlib.util.find_spec("kserve").submodule_search_locations
+path = pathlib.Path(folder, "protocol", "grpc", "grpc_predict_v2_pb2.py")
+spec = importlib.util.spec_from_file_location("grpc_predict_v2_pb2", path)
+stubs = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(stubs)
+from assay.node.grpc.messages import load_messages
+ours = load_messages().ModelInferRequest
+theirs = stubs.ModelInferRequest(model_name="m", raw_input_contents=[b"x"])
+theirs.parameters["voucher_amount"].int64_param = 7
+raw = theirs.SerializeToString(deterministic=True)
+assert ours.FromString(raw).SerializeToString(deterministic=True) == raw
+assert ours.DESCRIPTOR.file.pool is not theirs.DESCRIPTOR.file.pool
+"""
+
+
+def test_messages__after_kserves_stubs__live_beside_them() -> None:
+    """The stubs alone: with the whole client, whose import takes seconds, it is one of the deep tests."""
+    command = [str(peer_python("kserve")), "-W", "ignore", "-c", STUBS_FIRST]
+    done = subprocess.run(
+        command, env=peer_environment(), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
 @pytest.mark.parametrize("first", [pytest.param("", marks=pytest.mark.deep), "1"])
 def test_kserve_client__rest_and_grpc__served(world: World, first: str) -> None:
     found = ask(world, ASSAY_FIRST=first)
