@@ -1,8 +1,8 @@
 """Group commit into the journal: whatever is issued while one write is under way goes into the next one.
 
 Receipts are numbered and signed in the event loop, by what it knows of each channel. It writes the journal
-itself while the disk is fast, for two changes of threads take longer then; else a thread does. Another takes
-what is written into the log's tables. Nobody gets a receipt before it is on disk in the journal.
+itself while the disk is fast, for two changes of threads take longer then; else a thread does. `Imports`
+takes what is written into the log's tables. Nobody gets a receipt before it is on disk in the journal.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import queue
 import sqlite3
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -28,6 +27,7 @@ from assay.node.observability.counting import Distribution
 from assay.node.receipts.database import SqliteDatabase
 from assay.node.receipts.entries import Acknowledge, ChannelKey, Issue, LoggedReceipt
 from assay.node.receipts.importing import Importer, apply
+from assay.node.receipts.imports import IMPORT_ENTRIES, Imports
 from assay.node.receipts.journal import Journal
 from assay.node.receipts.journal_entries import Entry, IssuedReceipt, decode, encode
 from assay.node.receipts.journal_mark import Mark, write_mark
@@ -35,10 +35,6 @@ from assay.node.receipts.log import ReceiptLog
 from assay.node.receipts.pending import Pending, Row, logged_receipt
 from assay.node.receipts.writer import Done
 
-IMPORT_SECONDS: Final = 0.1
-"""How long entries are gathered for a transaction of the log."""
-IMPORT_ENTRIES: Final = 512
-"""In a transaction, which the event loop hears of at once; so many gathered do not wait any longer."""
 MAX_PENDING_BYTES: Final = 256 << 20
 INLINE_SECONDS: Final = 0.0005
 """A write that is expected to take less is made in the event loop."""
@@ -78,23 +74,18 @@ class JournalWriter:
         self._node_word = RECEIPT_TYPEHASH + address_word(log.node)
         self._connection = log.database.open_file()
         self._importer = Importer(self._connection)
+        self._imports = Imports(self._importer, self._tell_imported, self._tell_failed)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._failure: FatalError | None = None
-        self._stopped = self._has_all = False
+        self._stopped = False
         self._buffer: list[bytes] = []
         self._group: list[tuple[Entry, Done]] = []
         self._is_writing = False
         self._writes: queue.SimpleQueue[tuple[bytes, list[tuple[Entry, Done]]] | None] = queue.SimpleQueue()
-        self._imports: deque[tuple[Mark, list[Entry]]] = deque()
         self._write_seconds = 0.0
         """Of a write, on average of late."""
-        self._taken = 0
-        """The last frame that the tables have."""
-        self._gathered = 0
-        self._work, self._hurry = threading.Event(), threading.Event()
         self._idle: asyncio.Event | None = None
         self._writing = threading.Thread(target=self._run_writes, name="receipts-journal", daemon=True)
-        self._importing = threading.Thread(target=self._run_imports, name="receipts-import", daemon=True)
         self._replay()
 
     @property
@@ -112,7 +103,7 @@ class JournalWriter:
         self._idle = asyncio.Event()
         self._idle.set()
         self._writing.start()
-        self._importing.start()
+        self._imports.start()
 
     async def stop(self) -> None:
         """Write what is waiting, take all into the log, then end the threads."""
@@ -120,13 +111,10 @@ class JournalWriter:
             return
         self._stopped = True
         await self._idle.wait()
-        self._has_all = True
         self._writes.put(None)
-        self._work.set()
-        self._hurry.set()
         await asyncio.to_thread(self._writing.join)
-        await asyncio.to_thread(self._importing.join)
-        if self._failure is None and self._taken == self._journal.number:
+        await asyncio.to_thread(self._imports.finish)
+        if self._failure is None and self._imports.taken == self._journal.number:
             with contextlib.suppress(sqlite3.Error):  # then the next start needs the journal: it is there
                 write_mark(self._connection, None)
         self._connection.close()
@@ -154,10 +142,10 @@ class JournalWriter:
             write_mark(self._connection, Mark(journal.epoch, journal.number))
         journal.forget(journal.number)
         started = time.perf_counter()
-        self._taken = journal.append(b"")
+        self._imports.taken = taken = journal.append(b"")
         self._write_seconds = time.perf_counter() - started
-        write_mark(self._connection, Mark(journal.epoch, self._taken))
-        journal.forget(self._taken)
+        write_mark(self._connection, Mark(journal.epoch, taken))
+        journal.forget(taken)
 
     # In the event loop
 
@@ -186,7 +174,7 @@ class JournalWriter:
         if self._failure is not None or self._loop is None or self._stopped:
             raise self._failure or FatalError("the receipts log is closed; the node is stopping")
         if self._pending.size > MAX_PENDING_BYTES:
-            self._hurry.set()
+            self._imports.hurry()
             raise Unavailable("this node's log is behind with its disk; try again", code="busy")
         row = self._row(item.key)
         entry = self._issue(item, row) if isinstance(item, Issue) else Entry(item.key, voucher=item.voucher)
@@ -274,7 +262,7 @@ class JournalWriter:
         else:
             for entry, _ in group:
                 entry.is_durable = True
-            self._import_soon(mark, group)
+            self._imports.add(mark, [entry for entry, _ in group])
         for entry, done in group:
             try:
                 done(failure or self._outcome(entry))
@@ -289,16 +277,8 @@ class JournalWriter:
     def _outcome(self, entry: Entry) -> LoggedReceipt | None:
         return None if entry.receipt is None else logged_receipt(self._log.node, entry, entry.receipt)
 
-    def _import_soon(self, mark: Mark, group: list[tuple[Entry, Done]]) -> None:
-        self._imports.append((mark, [entry for entry, _ in group]))
-        self._gathered += len(group)
-        if not self._work.is_set():
-            self._work.set()
-        if self._gathered >= IMPORT_ENTRIES and not self._hurry.is_set():
-            self._hurry.set()
-
     def _imported(self, number: int, entries: list[Entry]) -> None:
-        self._gathered -= len(entries)
+        self._imports.imported(entries)
         self._pending.remove(entries)
         self._journal.forget(number)
 
@@ -315,38 +295,12 @@ class JournalWriter:
             payload, group = work
             self._tell(self._written, group, *self._append(payload))
 
-    def _run_imports(self) -> None:
-        while True:
-            self._work.wait()
-            self._hurry.wait(IMPORT_SECONDS)
-            self._work.clear()
-            self._hurry.clear()
-            try:
-                while self._imports:
-                    self._import_some()
-            except Exception as error:
-                self._tell(
-                    self._fail, FatalError(f"cannot take receipts into the log {self._log.name}: {error}")
-                )
-                return
-            if self._has_all and not self._imports:
-                return
+    def _tell_imported(self, number: int, entries: list[Entry]) -> None:
+        self._tell(self._imported, number, entries)
 
-    def _import_some(self) -> None:
-        entries: list[Entry] = []
-        mark = Mark(0, 0)
-        while self._imports and len(entries) < IMPORT_ENTRIES:
-            mark, group = self._imports.popleft()
-            entries += group
-        while True:
-            try:
-                self._importer.write(entries, mark)
-                break
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
-                    raise
-        self._taken = mark.number
-        self._tell(self._imported, mark.number, entries)
+    def _tell_failed(self, error: Exception) -> None:
+        failure = FatalError(f"cannot take receipts into the log {self._log.name}: {error}")
+        self._tell(self._fail, failure)
 
     def _tell(self, function: Callable[..., None], *arguments: object) -> None:
         assert self._loop is not None
