@@ -112,12 +112,6 @@ class Connection(asyncio.Protocol):
         self._step()
         return True
 
-    def _remember(self, exchange: Exchange) -> None:
-        """The head of a request that was taken as it is."""
-        raw, self._raw_head = self._raw_head, b""
-        if exchange.refusal is None:
-            remember(self._app.heads, raw, exchange)
-
     def eof_received(self) -> bool:
         """Whoever has sent everything may still wait for answers."""
         self._has_ended = True
@@ -223,8 +217,9 @@ class Connection(asyncio.Protocol):
         exchange.parts = []
         if not self._parser.should_keep_alive():
             exchange.close = True
-        if self._raw_head:
-            self._remember(exchange)
+        raw, self._raw_head = self._raw_head, b""
+        if raw and exchange.refusal is None:
+            remember(self._app.heads, raw, exchange)
         self._waiting.append(exchange)
         if self._current is None:
             self._step()
@@ -274,13 +269,16 @@ class Connection(asyncio.Protocol):
             self._await_body(incoming)
 
     def _is_wanted(self, exchange: Exchange) -> bool:
-        """Whether it is the request that is being served; of any other no reply is wanted any more."""
+        """Whether it is the request that is being served; of any other no reply is wanted any more, and what
+        it held is free."""
         exchange.close |= self._has_ended and not self._waiting
-        return exchange is self._current and not self._is_closing
+        if exchange is self._current and not self._is_closing:
+            return True
+        self._release(exchange)
+        return False
 
     def send(self, exchange: Exchange, reply: Reply) -> None:
         if not self._is_wanted(exchange):
-            self._release(exchange)
             return
         head = render_head(reply, keep_alive=not exchange.close, http_1_0=exchange.is_http_1_0)
         if exchange.request.method == "HEAD":
@@ -296,7 +294,6 @@ class Connection(asyncio.Protocol):
     def send_raw(self, exchange: Exchange, head: bytes, body: bytes) -> None:
         """`head`: status line and headers, without the empty line at their end."""
         if not self._is_wanted(exchange):
-            self._release(exchange)
             return
         kept = b"connection: keep-alive\r\n\r\n" if exchange.is_http_1_0 else b"\r\n"
         self._transport.write(head + (b"connection: close\r\n\r\n" if exchange.close else kept) + body)
