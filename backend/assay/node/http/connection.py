@@ -370,11 +370,10 @@ class Connection(asyncio.Protocol):
         self.deadline = inf
         if self._is_closing or self._has_ended or self._drained is not None:
             self.abort()
-        elif self._incoming is not None and not self._in_head:
-            late = limits_of.body_too_slow(self._limits)
-            self._incoming.refusal = self._app.refuse(late, self._incoming.request)
-            self._release(self._incoming)
-            self._refuse_now(self._incoming)
+        elif (incoming := self._incoming) is not None and not self._in_head:
+            incoming.refusal = self._app.refuse(limits_of.body_too_slow(self._limits), incoming.request)
+            self._release(incoming)
+            self._refuse_now(incoming)
         else:
             self._close()
 
