@@ -36,17 +36,21 @@ class Peer:
 
 def install_all(progress: Callable[[str], None]) -> list[Peer]:
     """Those that are not installed yet, or of another lock. Raises MissingError."""
-    return [Peer(way, install(name, progress)) for name, ways in WAYS.items() for way in ways]
+    found = []
+    for name, ways in WAYS.items():
+        environment = install(name, progress).environment
+        found += [Peer(way, environment) for way in ways]
+    return found
 
 
-def install(name: str, progress: Callable[[str], None]) -> Path:
-    """Its environment. Raises MissingError with what the installer says."""
+def install(name: str, progress: Callable[[str], None]) -> Peer:
+    """One of WAYS, in its first way. Raises MissingError with what the installer says."""
     lock = HERE / f"{name}.txt"
     folder = ENVIRONMENTS / name
     stamp = folder / "assay-lock"
     wanted = hashlib.sha256(lock.read_bytes() + sys.version.encode()).hexdigest()
     if stamp.exists() and stamp.read_text() == wanted:
-        return folder
+        return Peer(name, folder)
     progress(f"installing {name} into .cache/peers/{name}")
     shutil.rmtree(folder, ignore_errors=True)
     uv = Path(sys.executable).with_name("uv")
@@ -67,4 +71,4 @@ def install(name: str, progress: Callable[[str], None]) -> Path:
                 "servers out with --no-peers"
             )
     stamp.write_text(wanted)
-    return folder
+    return Peer(name, folder)
