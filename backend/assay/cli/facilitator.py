@@ -74,12 +74,17 @@ def run(  # noqa: PLR0917 - options
     max_fee: int | None,
     as_json: bool,
 ) -> None:
-    """Verify and settle payments until Ctrl-C."""
+    """Verify and settle payments until Ctrl-C.
+
+    With --json (or ASSAY_LOG_JSON) log lines are JSON; they go to standard error.
+    """
+    from assay.cli.logs import configure_logs
     from assay.facilitator.app import create_app
     from assay.facilitator.settling import LocalFacilitator, Rules
     from assay.facilitator.signer import FacilitatorSigner
 
     settings = Settings()
+    configure_logs(as_json=as_json or settings.log_json)
     key = load_key(account, read_password(password_file))
     with contextlib.ExitStack() as stack:
         client = stack.enter_context(

@@ -1,5 +1,5 @@
 """Log lines on standard error: readable, or JSON. Keys, passwords and signatures are never among the
-fields."""
+fields, nor are the variables of the functions that an error came through."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ def configure_logs(*, as_json: bool, level: int = logging.INFO) -> None:
     renderer: Any = (
         structlog.processors.JSONRenderer()
         if as_json
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        else structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
     )
-    exceptions: list[Any] = [structlog.processors.format_exc_info] if as_json else []
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
@@ -38,7 +39,12 @@ def configure_logs(*, as_json: bool, level: int = logging.INFO) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *exceptions, renderer],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                _without_secrets,
+                renderer,
+            ],
             foreign_pre_chain=shared,
         )
     )
