@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,7 +22,7 @@ from assay.db.engine import read_session, write_transaction
 from assay.db.repositories.checks import CheckResult, CheckStore, PendingBatch, StoredReceipt
 from assay.errors import VerificationError
 from assay.index.batch_file import BatchFile, spool
-from assay.index.download import Interrupted, Limits, Unreachable, download_to
+from assay.index.download import Limits, Unreachable, download_to
 from assay.index.turns import Turns
 from assay.index.verify import BatchClaim, Validity, verify_batch
 from assay.types import Address, BatchAvailability, BatchKey, Domain, Hash32
@@ -71,24 +72,14 @@ class BatchChecker:
         self._turns = Turns()
 
     def step(self, limit: int = 20, should_stop: Callable[[], bool] = lambda: False) -> int:
-        done = 0
         now = int(self._clock())
-        for node in self._turns.order(self._due_nodes(now)):
-            for batch in self._due(now, node, limit - done):
-                if should_stop():
-                    return done
-                started = time.monotonic()
-                try:
-                    with spool(self._folder) as file:
-                        self._record(batch, self._check(batch, file, should_stop))
-                except Interrupted:
-                    return done
-                done += 1
-                if self._turns.took(node, time.monotonic() - started):
-                    return done
-            if done >= limit:
-                break
-        return done
+
+        def check(batch: PendingBatch) -> None:
+            with spool(self._folder) as file:
+                self._record(batch, self._check(batch, file, should_stop))
+
+        nodes = self._due_nodes(now)
+        return self._turns.work(nodes, partial(self._due, now), check, limit, should_stop)
 
     def _due_nodes(self, now: int) -> list[str]:
         with read_session(self._engine) as session:

@@ -1,4 +1,4 @@
-"""Whose batches are asked for first: theirs whose batches took the least time of late. Pure.
+"""Whose batches are asked for first: theirs whose batches took the least time of late.
 
 A batch may be large and come slowly: a node that posts many such could otherwise keep others' batches, or
 worse its own wrong ones, from being looked at until nobody can dispute them any more.
@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
-from typing import Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, TypeVar
 
+from assay.index.download import Interrupted
+
+N = TypeVar("N", bound=str)
+B = TypeVar("B")
 HALF_LIFE: Final = 3_600.0
 """Seconds after which the time that was spent on a node counts half."""
 STEP_SECONDS: Final = 10.0
@@ -25,7 +29,34 @@ class Turns:
         self._spent: dict[str, tuple[float, float]] = {}
         """Seconds, and when they were that many; of no node that has next to none."""
 
-    def order(self, nodes: Iterable[str]) -> list[str]:
+    def work(
+        self,
+        nodes: Iterable[N],
+        due: Callable[[N, int], Sequence[B]],
+        check: Callable[[B], None],
+        limit: int,
+        should_stop: Callable[[], bool],
+    ) -> int:
+        """Check what is `due` of each node, given how many at most, in turns; how many were checked. Ends
+        early when told to, if a check raises Interrupted, and after a batch that ends its node's turn."""
+        done = 0
+        for node in self.order(nodes):
+            for batch in due(node, limit - done):
+                if should_stop():
+                    return done
+                started = time.monotonic()
+                try:
+                    check(batch)
+                except Interrupted:
+                    return done
+                done += 1
+                if self.took(node, time.monotonic() - started):
+                    return done
+            if done >= limit:
+                break
+        return done
+
+    def order(self, nodes: Iterable[N]) -> list[N]:
         """`nodes`, which come by age."""
         return sorted(nodes, key=lambda node: self._of(node) // STEP_SECONDS)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Final
 
@@ -17,7 +18,7 @@ from assay.commitments.identifiers import address_word
 from assay.errors import VerificationError
 from assay.index.batch_file import BatchFile, spool
 from assay.index.batches import PROVEN
-from assay.index.download import Interrupted, Limits, Unreachable, download_to
+from assay.index.download import Limits, Unreachable, download_to
 from assay.index.turns import Turns
 from assay.index.verify import BatchClaim, Validity, verify_batch
 from assay.types import Address, BatchAvailability
@@ -65,22 +66,14 @@ class Collector:
 
     def step(self, limit: int = 5, should_stop: Callable[[], bool] = lambda: False) -> int:
         """How many batches were asked for. Raises RetryableError if the chain does not answer."""
-        done, now = 0, self._clock()
-        for node in self._turns.order(self._store.due_nodes(now)):
-            for batch in self._store.due_batches(now, Address(node), limit - done):
-                if should_stop():
-                    return done
-                started = time.monotonic()
-                try:
-                    self._collect(batch, should_stop)
-                except Interrupted:
-                    return done
-                done += 1
-                if self._turns.took(node, time.monotonic() - started):
-                    return done
-            if done >= limit:
-                break
-        return done
+        now = self._clock()
+        return self._turns.work(
+            self._store.due_nodes(now),
+            partial(self._store.due_batches, now),
+            partial(self._collect, should_stop=should_stop),
+            limit,
+            should_stop,
+        )
 
     def _collect(self, batch: PostedBatch, should_stop: Callable[[], bool]) -> None:
         view = self._settlement.batch(batch.batch_id)
