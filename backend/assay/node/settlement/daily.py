@@ -16,7 +16,7 @@ from assay.node.receipts.database import Connection
 from assay.node.receipts.schema import from_blob
 from assay.node.settlement.batches import BatchState
 from assay.node.settlement.spending import Kind
-from assay.node.settlement.worth import WEI
+from assay.node.settlement.worth import profit_of
 from assay.types import Hash32
 
 DAY_SECONDS: Final = 86_400
@@ -44,10 +44,8 @@ class DayProfit:
 
     def profit(self, native_price: int) -> int | None:
         """As `VersionProfit.profit`, of the day."""
-        if not native_price:
-            return None
-        gas = -(-sum(self.gas.values()) * native_price // WEI)
-        return self.collected + self.prepaid - self.slashed - gas
+        income = self.collected + self.prepaid - self.slashed
+        return profit_of(income, sum(self.gas.values()), native_price)
 
     def to_json(self, native_price: int, names: Mapping[Hash32, str]) -> dict[str, Any]:
         """Amounts as decimal strings."""

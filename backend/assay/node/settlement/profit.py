@@ -11,7 +11,7 @@ from assay.node.receipts.schema import from_blob
 from assay.node.receipts.unbatched import open_channels
 from assay.node.settlement.batches import BatchState
 from assay.node.settlement.spending import Kind
-from assay.node.settlement.worth import WEI, net_of_shares
+from assay.node.settlement.worth import net_of_shares, profit_of
 from assay.types import Hash32
 
 
@@ -44,9 +44,7 @@ class VersionProfit:
     def profit(self, native_price: int) -> int | None:
         """Earned so far: collected and prepaid, less gas and slashes, in base units; None if nobody said what
         an ether is worth."""
-        if not native_price:
-            return None
-        return self.collected + self.prepaid - self.slashed - -(-self.gas_wei * native_price // WEI)
+        return profit_of(self.collected + self.prepaid - self.slashed, self.gas_wei, native_price)
 
     def to_json(self, native_price: int, names: Mapping[Hash32, str]) -> dict[str, Any]:
         """Amounts as decimal strings; `version_id` null: costs of the node as a whole."""

@@ -209,3 +209,9 @@ def _span(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7_200 else f"{seconds / 3600:.1f} h"
+
+
+def profit_of(income: int, gas_wei: int, native_price: int) -> int | None:
+    """What is left of `income` once gas is paid, in base units, the gas rounded up; None if nobody said what
+    an ether is worth."""
+    return income - -(-gas_wei * native_price // WEI) if native_price else None
