@@ -2,8 +2,8 @@
 
 It understands one form of request, believes all of it but a voucher's signature, and serves one model to
 whoever asks: no checks of inputs, escrow or amounts, no log but a synced journal, no fairness, no limits,
-nothing counted. What it has in common with the node, it does by the node's own functions. So it is a bound:
-a node in Python that reached more than this on the same core would leave out something that it must do.
+nothing counted. What it has in common with the node, it does by the node's own functions. So it is a
+yardstick for a node in Python: not a proof, for somebody may write a leaner one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import uvloop
 from assay.commitments.identifiers import address_word, keccak
 from assay.commitments.receipts import RECEIPT_TYPEHASH, digest_of_words, domain_separator, voucher_words
 from assay.commitments.signing import SigningKey, is_signed_by
-from assay.commitments.tensors import hash_commitments, tensor_root
+from assay.commitments.tensors import OIP_TO_ONNX, hash_commitments, tensor_header, tensor_root
 from assay.node.payments import voucher_slip
 from assay.node.receipts.journal import Journal
 from assay.types import ZERO_ADDRESS, Address, Domain, Hash32, Voucher
@@ -40,6 +40,7 @@ from scripts.benches.stage import ROOT
 from scripts.benches.workloads import Workload
 
 Array = NDArray[Any]
+FLOAT = OIP_TO_ONNX["FP32"]
 ROWS = 32
 """Of a batch, at most; what waits is batched."""
 ENTRY_BYTES = 420
@@ -71,7 +72,10 @@ class Model:
         self.prefix = b"\x19\x01" + domain_separator(spec.domain)
         self.words: dict[Address, bytes] = {}
         row, output = spec.workload.row, spec.workload.run(spec.workload.row)
-        self.input_head, self.output_head = tensor_head(row.shape), tensor_head(output.shape)
+        self.input_head, self.output_head = (
+            tensor_header(FLOAT, row.shape),
+            tensor_header(FLOAT, output.shape),
+        )
         self._journal = journal
         self._key = SigningKey(spec.signer)
         self._waiting: list[tuple[asyncio.Transport, Array, bytes, Address]] = []
@@ -166,11 +170,6 @@ class Connection(asyncio.Protocol):
 def _number(data: bytes, name: bytes) -> int:
     at = data.find(name) + len(name)
     return int(data[at : data.find(b"\r", at)])
-
-
-def tensor_head(shape: Sequence[int]) -> bytes:
-    """What the commitment of a float32 tensor begins with (SPEC.md §2)."""
-    return bytes((2, 1, len(shape))) + b"".join([dim.to_bytes(4, "big") for dim in shape])
 
 
 async def _serve(spec: Least, folder: Path) -> None:

@@ -109,7 +109,7 @@ def tensor_commitment(dtype: int, dims: Sequence[int], data: bytes | bytearray |
     Raises RequestError `input_dtype`, `input_shape` (rank above 16, a dim outside u32) or `input_size` (the
     bytes do not fill the dims; strings have no fixed size and are not checked for it).
     """
-    header = _header(dtype, dims)
+    header = tensor_header(dtype, dims)
     if dtype != STRING:
         expected = ONNX_TO_NUMPY[dtype].itemsize
         for dim in dims:
@@ -122,7 +122,8 @@ def tensor_commitment(dtype: int, dims: Sequence[int], data: bytes | bytearray |
     return Hash32(sha256(header + tensor_root(data)).digest())
 
 
-def _header(dtype: int, dims: Sequence[int]) -> bytes:
+def tensor_header(dtype: int, dims: Sequence[int]) -> bytes:
+    """What is hashed before the tensor root. Raises RequestError `input_dtype`, `input_shape`."""
     if dtype not in ONNX_TO_OIP:
         raise RequestError(f"ONNX dtype {dtype} cannot be committed", code="input_dtype")
     if len(dims) > MAX_RANK:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from assay.commitments.tensors import CHUNK_BYTES, MAX_RANK, commit_tensors, onnx_dtype
+from assay.commitments.tensors import CHUNK_BYTES, MAX_RANK, commit_tensors, onnx_dtype, tensor_header
 from assay.node.oip.protocol import Array
 from assay.types import Hash32, TensorSpec
 
@@ -102,7 +101,7 @@ def _head(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
     size = prod(shape) * dtype.itemsize
     if dtype.kind not in "fiu" or len(shape) > MAX_RANK or size > CHUNK_BYTES or sys.byteorder != "little":
         return b""
-    head = struct.pack(f">BBB{len(shape)}I", 2, onnx_dtype(dtype), len(shape), *shape)
+    head = tensor_header(onnx_dtype(dtype), shape)
     if len(_HEADS) < MAX_HEADS:
         _HEADS[dtype.char, shape] = head
     return head

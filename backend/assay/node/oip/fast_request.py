@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from math import isfinite, prod
-from struct import pack
 from typing import Any, Final
 
 import numpy as np
 import orjson
 
-from assay.commitments.tensors import OIP_TO_NUMPY, OIP_TO_ONNX, hash_commitments, tensor_root
-from assay.node.errors import InputError
+from assay.commitments.tensors import OIP_TO_NUMPY, OIP_TO_ONNX, hash_commitments, tensor_header, tensor_root
+from assay.errors import RequestError
 from assay.node.oip import protocol as oip
 from assay.node.oip.protocol import Array, InferRequest, RequestedOutput
 from assay.node.payments import voucher_slip
@@ -115,7 +114,7 @@ class FastReader:
         try:
             header = orjson.loads(raw)
             head = self._understand(header)
-        except (orjson.JSONDecodeError, InputError, AttributeError, TypeError):
+        except (orjson.JSONDecodeError, RequestError, AttributeError, TypeError):
             return None
         if head is None or len(raw) > MAX_REMEMBERED_BYTES or not _is_small(head.parameters):
             return head
@@ -180,7 +179,7 @@ class FastReader:
             or dtype.kind not in "fiu"
         ):
             return index, None
-        head = pack(f">BBB{len(shape)}I", 2, OIP_TO_ONNX[spec.dtype], len(shape), *shape)
+        head = tensor_header(OIP_TO_ONNX[spec.dtype], shape)
         return index, Part(offset, size, dtype, tuple(shape), head, dtype.kind == "f")
 
 
