@@ -28,9 +28,9 @@ from assay.commitments.identifiers import keccak
 from assay.commitments.receipts import voucher_digest
 from assay.commitments.signing import SigningKey
 from assay.node.receipts.database import SqliteDatabase
-from assay.node.receipts.entries import Acknowledge, ChannelKey, HeldVoucher, Issue
+from assay.node.receipts.entries import Acknowledge, ChannelKey, HeldVoucher, Issue, IssuedReceipt
 from assay.node.receipts.importing import Importer
-from assay.node.receipts.journal_entries import Entry, IssuedReceipt
+from assay.node.receipts.journal_entries import Entry
 from assay.node.receipts.log import ReceiptLog
 from assay.types import ZERO_ADDRESS, Address, Domain, Hash32, Voucher
 

@@ -11,19 +11,21 @@ from __future__ import annotations
 
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from time import perf_counter
-from typing import Any, Final
+from typing import Final
 
 from assay.node.engines.engine import Engine, Job, Result
 from assay.node.errors import PaymentError
 from assay.node.http.exchange import Exchange
-from assay.node.models.catalog import Route, Served
+from assay.node.inference_head import InferenceHead
+from assay.node.models.catalog import Served
+from assay.node.observability.counting import Distribution
 from assay.node.oip import protocol as oip
 from assay.node.oip.fast_answer import AnswerWriter
 from assay.node.oip.fast_request import FastReader
 from assay.node.payments.gate import Ticket
-from assay.node.payments.terms import parse_terms, terms_of
+from assay.node.payments.terms import parse_terms
 from assay.node.places import named_consumer
 from assay.node.receipts.entries import Issue, LoggedReceipt
 from assay.node.service import Service, receipt_content, wants_public
@@ -43,18 +45,22 @@ class HotPath:
         self.service = service
         self.ended = ended
         self.refused = refused
+        stages = service.metrics.stages
+        self.admit_seconds, self.run_seconds, self.log_seconds = (
+            stages["admit"],
+            stages["run"],
+            stages["log"],
+        )
         self._max_elements = max_elements
         self._readers: OrderedDict[int, tuple[Engine, FastReader, AnswerWriter]] = OrderedDict()
 
-    def take(
-        self, exchange: Exchange, route: Route, json_length: int | None, voucher: Mapping[str, Any]
-    ) -> bool:
+    def take(self, exchange: Exchange, head: InferenceHead) -> bool:
         """Serve it; False: it is not for here, and nothing was done. Raises RequestError."""
         body = exchange.request.body
         if len(body) > MAX_BODY:
             return False
-        service = self.service
-        served = service.catalog.find(route)
+        service, json_length, voucher = self.service, head.json_length, head.voucher
+        served = service.catalog.find(head.route)
         admitted = service.admit_version(served)
         if service.places.is_tight and (named := named_consumer(body[:json_length])) is not None:
             service.places.check(named)
@@ -63,35 +69,39 @@ class HotPath:
         if found is None:
             return False
         request, input_hash = found.request, found.input_hash
-        if voucher and found.slip is not None:
+        if voucher and found.voucher is not None:
             return False
         parameters = {**request.parameters, **voucher} if voucher else request.parameters
         public = wants_public(parameters) if "public" in parameters else False
         rows = served.exact.check_inputs(admitted.engine.inputs, request.inputs) if served.exact else 0
-        if found.slip is None or found.consumer is None:
+        payer, held = found.consumer, found.voucher
+        if payer is None:
             terms = parse_terms(parameters, admitted.price, service.node, served.version_id)
-        else:
-            terms = terms_of(found.consumer, found.slip, service.node, served.version_id)
+            payer, held = terms.consumer, terms.held
         places, peer = service.places, exchange.request.peer
-        is_named = terms.voucher is not None and admitted.price
-        consumer = terms.consumer if is_named else Address(f"ip:{peer}")
+        consumer = payer if held is not None and admitted.price else Address(f"ip:{peer}")
         places.check(consumer)
-        if terms.voucher is not None:
+        if held is not None:
             service.suspicion.check(peer)
         try:
-            ticket = service.gate.admit_now(terms, served.version_id, admitted.price, input_hash)
+            ticket = service.gate.admit_now(payer, held, served.version_id, admitted.price, input_hash)
         except PaymentError as error:
-            error.consumer = terms.consumer
+            error.consumer = payer
             raise
         if ticket is None:
             return False
         flight = Flight(self, exchange)
-        flight.served, flight.engine, flight.writer, flight.name = served, admitted.engine, writer, route.name
+        flight.served, flight.engine, flight.writer, flight.name = (
+            served,
+            admitted.engine,
+            writer,
+            head.route.name,
+        )
         flight.request, flight.input_hash, flight.ticket = request, input_hash, ticket
         flight.rows, flight.public, flight.consumer = rows, public, consumer
         flight.moved = now = perf_counter()
-        service.metrics.stages["admit"].observe(now - exchange.started)
-        places.take(consumer)
+        self.admit_seconds.observe(now - exchange.started)
+        places.hold(consumer)
         try:
             admitted.engine.submit(Job(request.inputs, consumer, flight.ran))
         except BaseException as error:
@@ -157,7 +167,7 @@ class Flight:
             if isinstance(result, Exception):
                 raise result
             self.result = result
-            self._ends("run")
+            self._end_stage(path.run_seconds)
             data = None
             if served.exact:
                 served.exact.check_outputs(self.engine.outputs, result.outputs, self.rows)
@@ -187,20 +197,20 @@ class Flight:
         service.places.free(self.consumer)
         service.gate.finish(self.ticket, outcome)
         service.metrics.receipts.inc()
-        self._ends("log")
+        self._end_stage(path.log_seconds)
         seconds = self.moved - exchange.started
         self.served.requests.record(seconds, ok=True)
         notes = service.request_log
         if notes.wants_all or seconds >= notes.slow_seconds:
-            consumer = outcome.signed.receipt.consumer
+            consumer = outcome.key.consumer
             notes.answered(self.request.id, self.served.full_name, outcome.digest, consumer, seconds)
         answer = self.writer.render(self.name, self.served.number, self.request, self.result.outputs, outcome)
         exchange.reply_raw(*answer)
         path.ended(exchange, 200, "")
 
-    def _ends(self, stage: str) -> None:
+    def _end_stage(self, seconds: Distribution) -> None:
         now = perf_counter()
-        self.path.service.metrics.stages[stage].observe(now - self.moved)
+        seconds.observe(now - self.moved)
         self.moved = now
 
     def _fail(self, error: Exception) -> None:

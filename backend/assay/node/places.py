@@ -51,6 +51,10 @@ class Places:
     def take(self, consumer: Address) -> None:
         """For a consumer who is proven. Raises Unavailable `busy`; else the place goes to `free`."""
         self.check(consumer)
+        self.hold(consumer)
+
+    def hold(self, consumer: Address) -> None:
+        """`take` for who was just checked."""
         self._held[consumer] = self._held.get(consumer, 0) + 1
         self.taken += 1
 

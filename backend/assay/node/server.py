@@ -13,28 +13,25 @@ import orjson
 from assay.errors import RequestError
 from assay.node import views
 from assay.node.endpoints import Endpoints
-from assay.node.errors import InputError, PaymentError, TooLarge, Unavailable
+from assay.node.errors import PaymentError, TooLarge, Unavailable
 from assay.node.hot_path import HotPath
 from assay.node.http.admission import Admission
 from assay.node.http.exchange import Exchange, KnownHead, Limits, Peer, body_too_large
 from assay.node.http.messages import BINARY, Reply, Request
 from assay.node.http.routes import Handler, Routes
 from assay.node.http.server import Connections
+from assay.node.inference_head import InferenceHead
 from assay.node.models.catalog import Route as ModelRoute
 from assay.node.models.catalog import parse_model_path
 from assay.node.oip.protocol import HEADER_LENGTH
 from assay.node.payments.pricing import payment_document
-from assay.node.payments.voucher_header import NAME as VOUCHER_NAME
-from assay.node.payments.voucher_header import voucher_parameters
 from assay.node.refusals import Answered, answer_error
 from assay.node.service import Service
 from assay.node.x402.door import Door
-from assay.node.x402.wire import SIGNATURE as X402_SIGNATURE
 
 REMEMBERED_PATHS: Final = 4096
 METHOD_NOT_ALLOWED: Final = 405
 _LENGTH_HEADER: Final = HEADER_LENGTH.encode()
-VOUCHER_HEADER: Final = VOUCHER_NAME.encode()
 
 
 class Server:
@@ -70,23 +67,24 @@ class Server:
         self.connections.remove(peer)
 
     def begin(self, exchange: Exchange, length: int | None) -> int:
-        request = exchange.request
-        model = self._model_path(request.path)
-        if model is None:
-            route, request.parts = self.routes.find(request.method, request.path)
-            exchange.target = route.handler
-            return route.max_body
+        if type(exchange.target) is not InferenceHead:
+            request = exchange.request
+            model = self._model_path(request.path)
+            if model is None:
+                route, request.parts = self.routes.find(request.method, request.path)
+                exchange.target = route.handler
+                return route.max_body
+            exchange.target = InferenceHead(model)
         try:
             self._reserve(exchange, length)
         except RequestError as error:
-            self._failed(exchange, model, error.status, error.code, str(error))
+            self._failed(exchange, exchange.target.route, error.status, error.code, str(error))
             raise
-        exchange.target = model
         return self.limits.max_body
 
     def serve(self, exchange: Exchange) -> None:
         target = exchange.target
-        if isinstance(target, ModelRoute):
+        if type(target) is InferenceHead:
             self._admission.start(exchange.request.peer, exchange.reserved)
             exchange.is_started = True
             self._metrics.concurrent.inc()
@@ -100,7 +98,7 @@ class Server:
         task.add_done_callback(self._tasks.discard)
 
     def end(self, exchange: Exchange) -> None:
-        if not isinstance(exchange.target, ModelRoute):
+        if type(exchange.target) is not InferenceHead:
             return
         if exchange.is_started:
             self._admission.finish(exchange.reserved)
@@ -109,7 +107,8 @@ class Server:
         self._admission.forget(exchange.request.peer, exchange.reserved)
         if exchange.refusal is not None:  # amid its body
             said = orjson.loads(exchange.refusal.body)
-            self._failed(exchange, exchange.target, exchange.refusal.status, said["code"], said["error"])
+            status = exchange.refusal.status
+            self._failed(exchange, exchange.target.route, status, said["code"], said["error"])
 
     def refuse(self, error: Exception, request: Request | None) -> Reply:
         return error_reply(answer_error(error, "" if request is None else _path(request)))
@@ -125,14 +124,18 @@ class Server:
 
     # Inference
 
-    def _serve_now(self, exchange: Exchange, route: ModelRoute) -> bool:
+    def _serve_now(self, exchange: Exchange, head: InferenceHead) -> bool:
         """By the hot path, if it is for there."""
         request = exchange.request
-        if self._door is not None and X402_SIGNATURE in request.headers:
-            return False
         try:
-            voucher = voucher_parameters(request.headers.get(VOUCHER_HEADER))
-            return self._hot_path.take(exchange, route, self._json_length(request), voucher)
+            if not head.is_read:
+                head.read(request, sells_by_x402=self._door is not None)
+            if (head.json_length or len(request.body)) > self.limits.max_json:
+                raise TooLarge(
+                    f"the JSON part has more than {self.limits.max_json} bytes; send tensors with the binary "
+                    f"extension"
+                )
+            return not head.by_x402 and self._hot_path.take(exchange, head)
         except Exception as error:
             self._refuse(exchange, error)
             return True
@@ -142,12 +145,13 @@ class Server:
         answered = answer_error(error, _path(request))
         reply = error_reply(answered)
         if reply.status == 402:
-            reply = self._tell_price(reply, error, exchange.target)
+            route = exchange.target.route
+            reply = self._tell_price(reply, error, route)
             if self._door is not None:
-                told = self._door.told(error, request, exchange.target)
+                told = self._door.told(error, request, route)
                 reply = replace(reply, headers=reply.headers + told)
         exchange.reply(reply)
-        self._failed(exchange, exchange.target, answered.status, answered.code, str(error))
+        self._failed(exchange, exchange.target.route, answered.status, answered.code, str(error))
 
     def _tell_price(self, reply: Reply, error: Exception, route: ModelRoute) -> Reply:
         """The refusal with what would pay for the request."""
@@ -207,15 +211,16 @@ class Server:
         self._admission.expect(exchange.request.peer, length)
         exchange.reserved = length
 
-    async def _infer(self, exchange: Exchange, route: ModelRoute) -> None:
-        request = exchange.request
-        if self._door is not None and X402_SIGNATURE in request.headers:
-            reply = await self._sell(self._door, exchange, route)
+    async def _infer(self, exchange: Exchange, head: InferenceHead) -> None:
+        """What is not for the hot path."""
+        route = head.route
+        if self._door is not None and head.by_x402:
+            reply = await self._sell(self._door, exchange, head)
             exchange.reply(reply)
             self._note(route, time.perf_counter() - exchange.started, ok=reply.status == 200)
             return
         try:
-            reply = await self._inference(request, route)
+            reply = await self._inference(exchange.request, head)
         except Exception as error:
             self._refuse(exchange, error)
             return
@@ -223,50 +228,31 @@ class Server:
         self._note(route, time.perf_counter() - exchange.started, ok=True)
         self._ended(exchange, reply.status, "")
 
-    async def _sell(self, door: Door, exchange: Exchange, route: ModelRoute) -> Reply:
+    async def _sell(self, door: Door, exchange: Exchange, head: InferenceHead) -> Reply:
         """A request that is paid for by x402: it waits for the chain, and is not counted with the others."""
         request = exchange.request
         try:
-            return await door.pay_and_answer(request, route, self._json_length(request))
+            return await door.pay_and_answer(request, head.route, head.json_length)
         except Exception as error:
             answered = answer_error(error, _path(request))
             seconds = time.perf_counter() - exchange.started
             self._log(request, answered.status, answered.code, str(error), seconds)
             reply = error_reply(answered)
-            return replace(reply, headers=reply.headers + door.told(error, request, route))
+            return replace(reply, headers=reply.headers + door.told(error, request, head.route))
 
-    def _json_length(self, request: Request) -> int | None:
-        """Raises InputError, TooLarge."""
-        length = json_length(request)
-        if (length or len(request.body)) > self.limits.max_json:
-            raise TooLarge(
-                f"the JSON part has more than {self.limits.max_json} bytes; send tensors with the binary "
-                f"extension"
-            )
-        return length
-
-    async def _inference(self, request: Request, route: ModelRoute) -> Reply:
-        length = self._json_length(request)
-        served = self._service.catalog.find(route)
-        voucher = voucher_parameters(request.headers.get(VOUCHER_HEADER))
+    async def _inference(self, request: Request, head: InferenceHead) -> Reply:
+        served = self._service.catalog.find(head.route)
         response = await self._service.infer(
-            served, route.name, request.body, length, voucher=voucher, peer=request.peer
+            served,
+            head.route.name,
+            request.body,
+            head.json_length,
+            voucher=head.voucher,
+            peer=request.peer,
         )
         if response.json_length is None:
             return Reply(200, response.body)
         return Reply(200, response.body, BINARY, ((_LENGTH_HEADER, b"%d" % response.json_length),))
-
-
-def json_length(request: Request) -> int | None:
-    """`Inference-Header-Content-Length`. Raises InputError `input_header`."""
-    value = request.headers.get(_LENGTH_HEADER)
-    if value is None:
-        return None
-    if not value.isdigit() or len(value) > 12:
-        raise InputError(
-            "Inference-Header-Content-Length must be a decimal number of bytes", code="input_header"
-        )
-    return int(value)
 
 
 def _path(request: Request) -> str:

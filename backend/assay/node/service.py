@@ -37,7 +37,7 @@ SMALL_BODY: Final = 65_536
 """Bodies up to this many bytes are parsed in the event loop."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Admitted:
     """A version that may be run now, and its price."""
 
@@ -283,7 +283,7 @@ class Service:
 
 def check_repeated(logged: LoggedReceipt, result: Result) -> None:
     """Raises NotReproducible if the stored receipt does not fit what the model gave now."""
-    if logged.signed.receipt.output_hash != result.output_hash:
+    if logged.issued.output_hash != result.output_hash:
         raise NotReproducible(
             f"the inputs of receipt 0x{logged.digest.hex()} gave another output this time, so the "
             f"stored receipt does "

@@ -16,7 +16,7 @@ from assay.types import Address, Hash32, TensorSpec
 _ALONE: Final = Batching(1, "this engine runs one request at a time")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Result:
     """All outputs of one request in signature order, and their hash."""
 

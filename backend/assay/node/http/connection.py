@@ -102,6 +102,7 @@ class Connection(asyncio.Protocol):
             return False
         request = Request("POST", known.path, known.query, known.headers, self.peer)
         exchange = Exchange(request, self, perf_counter())
+        exchange.target = known.target
         try:
             exchange.max_body = self._app.begin(exchange, known.length)
             exchange.is_admitted = True

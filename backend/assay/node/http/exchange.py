@@ -81,7 +81,7 @@ class Exchange:
         self.is_admitted = False
         self.is_http_1_0 = False
         self.target: Any = None
-        """What the application keeps of it between `begin` and `end`."""
+        """What the application keeps of it between `begin` and `end`; of a known head what it kept before."""
         self.reserved = 0
         self.is_started = False
         """The application counts it among those that are being answered: until its reply, also when the
@@ -103,6 +103,8 @@ class KnownHead:
     query: bytes
     headers: Mapping[bytes, bytes]
     length: int
+    target: Any
+    """What the application kept of the first request that had it."""
 
 
 class Peer(Protocol):

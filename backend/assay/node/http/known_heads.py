@@ -23,4 +23,5 @@ def remember(heads: dict[bytes, KnownHead], raw: bytes, exchange: Exchange) -> N
         return
     if len(heads) >= KNOWN_HEADS:
         heads.clear()
-    heads[raw] = KnownHead(exchange.request.path, exchange.request.query, headers, exchange.size)
+    request = exchange.request
+    heads[raw] = KnownHead(request.path, request.query, headers, exchange.size, exchange.target)

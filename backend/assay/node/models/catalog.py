@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
 from assay.node.engines.engine import Engine, ExecutorStatistics
@@ -18,6 +18,7 @@ from assay.types import Address, Assurance, Hash32, TensorSpec
 _PUBLISHER: Final = re.compile(r"0x[0-9a-fA-F]{40}", re.ASCII)
 _ACTIONS: Final = ("infer", "ready")
 LOADING: Final = "still loading"
+REMEMBERED_ROUTES: Final = 4096
 LOAD_OUTCOMES: Final = ("loaded", "no_room", "failed", "refused")
 
 
@@ -102,8 +103,7 @@ class Served:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(NamedTuple):
     """What a `/v2/models/…` path asks for: `action` is empty for the metadata."""
 
     name: str
@@ -142,10 +142,13 @@ class Catalog:
         self._by_id: dict[Hash32, Served] = {}
         self._by_name: dict[str, dict[int, Served]] = {}
         self._publishers: dict[str, set[Address]] = {}
+        self._found: dict[Route, Served] = {}
+        """What routes name, of those that were asked for of late."""
         for served in versions:
             self.add(served)
 
     def add(self, served: Served) -> None:
+        self._found.clear()
         self._by_id[served.version_id] = served
         self._by_name.setdefault(served.full_name.lower(), {})[served.number] = served
         self._publishers.setdefault(served.name, set()).add(served.publisher)
@@ -188,6 +191,10 @@ class Catalog:
     def find(self, route: Route) -> Served:
         """The version that a route names, the greatest served number without one. Raises NotFound
         `model_unknown`."""
+        found = self._found.get(route)
+        return self._look(route) if found is None else found
+
+    def _look(self, route: Route) -> Served:
         versions = self.versions(route.name)
         number = max(versions) if route.number is None else route.number
         if number not in versions:
@@ -196,4 +203,7 @@ class Catalog:
                 + ", ".join(map(str, sorted(versions))),
                 code="model_unknown",
             )
+        if len(self._found) >= REMEMBERED_ROUTES:
+            self._found.clear()
+        self._found[route] = versions[number]
         return versions[number]

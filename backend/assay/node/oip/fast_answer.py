@@ -82,14 +82,14 @@ class AnswerWriter:
 
 def _receipt_text(logged: LoggedReceipt) -> bytes:
     """The receipt object as `receipt_to_json` has it: hexadecimal digits and decimals need no escaping."""
-    receipt = logged.signed.receipt
+    receipt, key = logged.issued, logged.key
     public = b',"public":true' if logged.public else b""
     return (
         (
-            f'{{"node":"{receipt.node}","consumer":"{receipt.consumer}","version_id":"0x{receipt.version_id.hex()}",'
+            f'{{"node":"{logged.node}","consumer":"{key.consumer}","version_id":"0x{key.version_id.hex()}",'
             f'"input_hash":"0x{receipt.input_hash.hex()}","output_hash":"0x{receipt.output_hash.hex()}",'
             f'"price":"{receipt.price}","sequence":{receipt.sequence},"executed_at":{receipt.executed_at},'
-            f'"signature":"0x{logged.signed.signature.hex()}","digest":"0x{logged.digest.hex()}"'
+            f'"signature":"0x{receipt.signature.hex()}","digest":"0x{receipt.digest.hex()}"'
         ).encode()
         + public
         + b"}"

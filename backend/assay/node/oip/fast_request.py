@@ -19,7 +19,7 @@ from assay.errors import RequestError
 from assay.node.oip import protocol as oip
 from assay.node.oip.protocol import Array, InferRequest, RequestedOutput
 from assay.node.payments import voucher_slip
-from assay.node.payments.voucher_slip import Slip
+from assay.node.receipts.entries import HeldVoucher
 from assay.types import Address, Hash32, TensorSpec
 
 REMEMBERED: Final = 4096
@@ -56,13 +56,13 @@ class Head:
 
 @dataclass(slots=True)
 class Found:
-    """A request that was read, the commitment of its inputs, and its voucher's consumer and values, if they
-    are not among its parameters."""
+    """A request that was read, the commitment of its inputs, and its voucher and consumer, if they are not
+    among its parameters."""
 
     request: InferRequest
     input_hash: Hash32
     consumer: Address | None
-    slip: Slip | None
+    voucher: HeldVoucher | None
 
 
 class FastReader:
@@ -82,18 +82,18 @@ class FastReader:
         if json_length is None or not 0 < json_length <= len(body):
             return None
         raw = body[:json_length]
-        slip = None
+        voucher = None
         head = self._heads.get(raw)
         if head is None:
             cut = voucher_slip.cut(raw)
             if cut is not None:
-                head, slip = self._heads.get(cut[0]), cut[1]
+                head, voucher = self._heads.get(cut[0]), cut[1]
             if head is None:
                 head = self._read_head(raw, cut)
             if head is None:
                 return None
             if head.consumer is None:
-                slip = None
+                voucher = None
         elif head.consumer is not None:  # the gap itself was sent
             return None
         if json_length + head.size != len(body):
@@ -108,9 +108,9 @@ class FastReader:
             arrays.append(flat.reshape(part.shape))
             commitments.append(sha256(part.head + tensor_root(data)).digest())
         request = InferRequest(tuple(arrays), head.outputs, head.binary_default, head.id, head.parameters)
-        return Found(request, hash_commitments(commitments), head.consumer, slip)
+        return Found(request, hash_commitments(commitments), head.consumer, voucher)
 
-    def _read_head(self, raw: bytes, cut: tuple[bytes, Slip] | None) -> Head | None:
+    def _read_head(self, raw: bytes, cut: tuple[bytes, HeldVoucher] | None) -> Head | None:
         try:
             header = orjson.loads(raw)
             head = self._understand(header)

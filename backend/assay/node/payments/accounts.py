@@ -12,10 +12,15 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from typing import Final
 
 from assay.node.errors import PaymentError
 from assay.node.receipts.entries import ChannelKey, ChannelState, HeldVoucher, LoggedReceipt
 from assay.types import Hash32, Voucher
+
+Counts = Voucher | HeldVoucher
+"""What has a voucher's amount and count."""
+NOTHING: Final = HeldVoucher(0, 0, b"")
 
 
 @dataclass(slots=True)
@@ -92,8 +97,9 @@ class Channel:
         return self.settled is not None and self.settled > self.held_amount
 
 
-def check_counts(channel: Channel, voucher: Voucher, max_unacknowledged: int) -> None:
+def check_counts(channel: Channel, voucher: Counts, max_unacknowledged: int) -> None:
     """SPEC.md §7 (3), the counts. Raises PaymentError `voucher_stale`, `unacknowledged`."""
+    held = channel.held or NOTHING
     if voucher.count > channel.issued:
         raise PaymentError(
             f"voucher counts {voucher.count} inferences, this node issued {channel.issued} receipts on the "
@@ -101,13 +107,13 @@ def check_counts(channel: Channel, voucher: Voucher, max_unacknowledged: int) ->
             "count only receipts that you have",
             code="voucher_stale",
         )
-    if voucher.amount > channel.held_amount and voucher.count < channel.held_count:
+    if voucher.amount > held.amount and voucher.count < held.count:
         raise PaymentError(
-            f"voucher's count fell to {voucher.count}, this node holds one for {channel.held_count}; "
+            f"voucher's count fell to {voucher.count}, this node holds one for {held.count}; "
             "ask GET /v1/channels for the state and sign again",
             code="voucher_stale",
         )
-    behind = channel.issued - channel.unpaid - max(voucher.count, channel.held_count)
+    behind = channel.issued - channel.unpaid - max(voucher.count, held.count)
     if behind > max_unacknowledged:
         raise PaymentError(
             f"{behind} receipts are not acknowledged, this node allows {max_unacknowledged}; "
@@ -116,10 +122,10 @@ def check_counts(channel: Channel, voucher: Voucher, max_unacknowledged: int) ->
         )
 
 
-def check_coverage(channel: Channel, voucher: Voucher, price: int) -> None:
+def check_coverage(channel: Channel, voucher: Counts, price: int) -> None:
     """SPEC.md §7 (3), the amount. Raises PaymentError `voucher_short`, `voucher_stale`."""
     needed = channel.charged + price
-    if max(voucher.amount, channel.held_amount) >= needed:
+    if voucher.amount >= needed or channel.held_amount >= needed:
         return
     stale = voucher.amount <= channel.held_amount
     raise PaymentError(
@@ -130,7 +136,7 @@ def check_coverage(channel: Channel, voucher: Voucher, price: int) -> None:
     )
 
 
-def check_acknowledgement(channel: Channel, voucher: Voucher) -> None:
+def check_acknowledgement(channel: Channel, voucher: Counts) -> None:
     """A voucher without a request: neither number may fall. Raises PaymentError `voucher_stale`."""
     check_counts(channel, voucher, max_unacknowledged=channel.issued)
     if voucher.amount < channel.held_amount or voucher.count < channel.held_count:
@@ -141,12 +147,13 @@ def check_acknowledgement(channel: Channel, voucher: Voucher) -> None:
         )
 
 
-def raises_held(channel: Channel, voucher: Voucher) -> bool:
+def raises_held(channel: Channel, voucher: Counts) -> bool:
     """Whether the voucher takes the place of the one held."""
+    held = channel.held
     return (
-        channel.held is None
-        or (voucher.amount > channel.held_amount and voucher.count >= channel.held_count)
-        or (voucher.amount == channel.held_amount and voucher.count > channel.held_count)
+        held is None
+        or (voucher.amount > held.amount and voucher.count >= held.count)
+        or (voucher.amount == held.amount and voucher.count > held.count)
     )
 
 
@@ -167,7 +174,7 @@ def release(channel: Channel, price: int) -> None:
 def commit(channel: Channel, receipt: LoggedReceipt, voucher: HeldVoucher | None, paid: bool) -> None:
     """The receipt is on disk. Receipts of one channel may be reported out of order."""
     channel.pending -= 1
-    channel.issued = max(channel.issued, receipt.signed.receipt.sequence)
+    channel.issued = max(channel.issued, receipt.issued.sequence)
     channel.unpaid += not paid
     store(channel, voucher)
 

@@ -107,14 +107,20 @@ class Gate:
         channel.in_flight[payment] = InFlight(input_hash)
         return Ticket(channel, price, kept, payment, risk=risk)
 
-    def admit_now(self, terms: Terms, version_id: Hash32, price: int, input_hash: Hash32) -> Ticket | None:
+    def admit_now(
+        self,
+        consumer: Address,
+        voucher: HeldVoucher | None,
+        version_id: Hash32,
+        price: int,
+        input_hash: Hash32,
+    ) -> Ticket | None:
         """`admit` for who is known and covered and comes for the first time: what it does then, without
         waiting for anything. None: ask `admit`. Raises PaymentError, Unavailable."""
-        account = self._follower.known(terms.consumer)
+        account = self._follower.known(consumer)
         channel = account.channels.get(version_id) if account is not None else None
         if account is None or channel is None or self._log.is_shared:
             return None
-        voucher = terms.voucher
         if voucher is None:
             self._follower.touch(account)
             accounts.reserve(channel, None, 0)
@@ -122,24 +128,24 @@ class Gate:
         payment = self._digest(channel, voucher)
         if payment in channel.in_flight or channel.might_have_paid(voucher.amount) or not price:
             return None
-        if not is_signed_by(payment, terms.signature, voucher.consumer):
+        if not is_signed_by(payment, voucher.signature, consumer):
             return None
         accounts.check_counts(channel, voucher, self._max_unacknowledged)
         accounts.check_coverage(channel, voucher, price)
         if channel.is_behind_chain or not self._follower.stays_covered(account, channel, voucher.amount):
             return None
         risk = self._take_risk(price)
-        held = HeldVoucher(voucher.amount, voucher.count, terms.signature)
-        kept = held if accounts.raises_held(channel, voucher) else channel.unsaved
+        kept = voucher if accounts.raises_held(channel, voucher) else channel.unsaved
         self._follower.touch(account)
         accounts.reserve(channel, kept, price)
         channel.in_flight[payment] = InFlight(input_hash)
         return Ticket(channel, price, kept, payment, risk=risk)
 
-    def _digest(self, channel: Channel, voucher: Voucher) -> Hash32:
+    def _digest(self, channel: Channel, voucher: HeldVoucher) -> Hash32:
         """`voucher_digest`; what is the same for all vouchers of a channel is put together once."""
         if not channel.words:
-            channel.words = voucher_words(voucher)
+            key = channel.key
+            channel.words = voucher_words(Voucher(key.consumer, self._log.node, key.version_id, 0, 0))
         return digest_of_words(self._separator, channel.words, voucher.amount, voucher.count)
 
     async def admit_prepaid(self, consumer: Address, version_id: Hash32, price: int) -> Ticket:
@@ -284,7 +290,7 @@ class Gate:
         if not channel.might_have_paid(amount):
             return None
         logged = await self._ask(self._log.receipt_paid_by, payment)
-        if logged is not None and logged.signed.receipt.input_hash != input_hash:
+        if logged is not None and logged.issued.input_hash != input_hash:
             raise _used(logged)
         return logged
 

@@ -87,7 +87,7 @@ class Locked:
         """Raises AlreadyIssued; PaymentError `voucher_stale`, `voucher_short`, `escrow_short`."""
         found = self.paid.get(item.payment) if item.payment else None
         if found is not None:
-            if found.signed.receipt.input_hash == item.input_hash:
+            if found.issued.input_hash == item.input_hash:
                 raise AlreadyIssued(found)
             raise PaymentError(
                 f"voucher has paid for receipt 0x{found.digest.hex()} with other inputs; sign a new one "

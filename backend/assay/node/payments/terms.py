@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from assay.commitments.parsing import UINT64_MAX, FieldError, parse_address, parse_decimal, parse_hex
 from assay.node.errors import PaymentError
-from assay.node.payments.voucher_slip import Slip
+from assay.node.receipts.entries import HeldVoucher
 from assay.types import ZERO_ADDRESS, Address, Hash32, Voucher
 
 MAX_SIGNATURE: Final = 1024
@@ -25,6 +25,15 @@ class Terms:
     voucher: Voucher | None = None
     signature: bytes = b""
 
+    @property
+    def held(self) -> HeldVoucher | None:
+        """The voucher as the log holds it, signed by an account."""
+        voucher = self.voucher
+        return None if voucher is None else HeldVoucher(voucher.amount, voucher.count, self.signature)
+
+
+_UNPAID: Final = Terms(ZERO_ADDRESS)
+
 
 def parse_terms(parameters: Mapping[str, Any], price: int, node: Address, version_id: Hash32) -> Terms:
     """Raises PaymentError `voucher_missing`, FieldError `input_voucher` for a malformed field.
@@ -37,13 +46,8 @@ def parse_terms(parameters: Mapping[str, Any], price: int, node: Address, versio
                 f"this version costs {price} an inference; send {', '.join(_FIELDS)} in parameters",
                 code="voucher_missing",
             )
-        return Terms(ZERO_ADDRESS)
+        return _UNPAID
     return parse_voucher(parameters, _FIELDS, node, version_id)
-
-
-def terms_of(consumer: Address, slip: Slip, node: Address, version_id: Hash32) -> Terms:
-    """As `parse_voucher` has them, of values that were read already."""
-    return Terms(consumer, Voucher(consumer, node, version_id, slip.amount, slip.count), slip.signature)
 
 
 def parse_voucher(

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from assay.commitments.parsing import FieldError, parse_address
+from assay.node.receipts.entries import HeldVoucher
 from assay.types import Address
 
 _VALUES: Final = re.compile(
@@ -25,32 +25,23 @@ CONSUMER: Final = "voucher_consumer"
 NAMES: Final = ("voucher_amount", "voucher_count", "voucher_signature")
 
 
-@dataclass(slots=True)
-class Slip:
-    """Amount in base units, inferences acknowledged, and 65 bytes r ‖ s ‖ v."""
-
-    amount: int
-    count: int
-    signature: bytes
-
-
-def cut(raw: bytes) -> tuple[bytes, Slip] | None:
+def cut(raw: bytes) -> tuple[bytes, HeldVoucher] | None:
     """(the JSON without a voucher's values, the values), if they stand there as clients write them."""
     found = _VALUES.search(raw)
     if found is None:
         return None
     amount, count, signature = found.groups()
-    slip = Slip(int(amount), int(count), bytes.fromhex(signature.decode()))
-    return raw[: found.start()] + _GAP + raw[found.end() :], slip
+    voucher = HeldVoucher(int(amount), int(count), bytes.fromhex(signature.decode()))
+    return raw[: found.start()] + _GAP + raw[found.end() :], voucher
 
 
-def consumer_of(raw: bytes, slip: Slip, parameters: Mapping[str, Any]) -> Address | None:
+def consumer_of(raw: bytes, voucher: HeldVoucher, parameters: Mapping[str, Any]) -> Address | None:
     """The consumer whom JSON names that was cut, `parameters` being what it parses to; None if the values cut
     out are not, in every JSON that leaves the same, those of its voucher: nothing is to be remembered."""
     if b"\\" in raw or raw.count(b"voucher_") != 4:
         return None
     told = [parameters.get(name) for name in NAMES]
-    if told != [str(slip.amount), str(slip.count), "0x" + slip.signature.hex()]:
+    if told != [str(voucher.amount), str(voucher.count), "0x" + voucher.signature.hex()]:
         return None
     try:
         return parse_address(parameters.get(CONSUMER), CONSUMER)

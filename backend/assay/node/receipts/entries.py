@@ -1,23 +1,26 @@
-"""What goes into the receipts log and comes out of it: values, no I/O."""
+"""What goes into the receipts log and comes out of it: values, no I/O.
+
+Nobody changes one that was made; frozen ones would take four times as long to make, for every request.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from assay.commitments.receipts import receipt_to_json
-from assay.types import Address, Domain, Hash32, SignedReceipt, SignedVoucher, Voucher
+from assay.types import Address, Domain, Hash32, Receipt, SignedReceipt, SignedVoucher, Voucher
 
 
-@dataclass(frozen=True, slots=True)
-class ChannelKey:
+class ChannelKey(NamedTuple):
     version_id: Hash32
     consumer: Address
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class HeldVoucher:
-    """The highest voucher that the node accepted for a channel."""
+    """What a voucher says beside its channel, as the node accepted it. `signature`: 65 bytes r ‖ s ‖ v, or a
+    `wallet`'s."""
 
     amount: int
     count: int
@@ -25,7 +28,7 @@ class HeldVoucher:
     wallet: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Issue:
     """A receipt to be: everything but its sequence. `payment` is the digest of the voucher that pays for it
     alone, or, if it is `prepaid`, the name of the payment outside of the vouchers that bought it: then
@@ -50,7 +53,7 @@ class Issue:
         return self.payment is not None and not self.prepaid
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Acknowledge:
     """A voucher that came without a request; `ceiling` as an `Issue`'s."""
 
@@ -59,11 +62,60 @@ class Acknowledge:
     ceiling: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
+class IssuedReceipt:
+    """A signed receipt, without what its channel says."""
+
+    input_hash: bytes
+    output_hash: bytes
+    digest: bytes
+    price: int
+    sequence: int
+    executed_at: int
+    signature: bytes
+
+
+@dataclass(slots=True)
 class LoggedReceipt:
-    signed: SignedReceipt
-    digest: Hash32
+    """A receipt that is on disk."""
+
+    node: Address
+    key: ChannelKey
+    issued: IssuedReceipt
     public: bool = False
+
+    @classmethod
+    def of(cls, signed: SignedReceipt, digest: Hash32, public: bool = False) -> LoggedReceipt:
+        receipt = signed.receipt
+        issued = IssuedReceipt(
+            receipt.input_hash,
+            receipt.output_hash,
+            digest,
+            receipt.price,
+            receipt.sequence,
+            receipt.executed_at,
+            signed.signature,
+        )
+        return cls(receipt.node, ChannelKey(receipt.version_id, receipt.consumer), issued, public)
+
+    @property
+    def digest(self) -> Hash32:
+        return Hash32(self.issued.digest)
+
+    @property
+    def signed(self) -> SignedReceipt:
+        issued, (version_id, consumer) = self.issued, self.key
+        receipt = Receipt(
+            self.node,
+            consumer,
+            version_id,
+            Hash32(issued.input_hash),
+            Hash32(issued.output_hash),
+            issued.price,
+            issued.sequence,
+            issued.executed_at,
+        )
+        return SignedReceipt(receipt, issued.signature)
 
     def to_json(self, domain: Domain) -> dict[str, Any]:
         """The receipt object of SPEC.md §7, with §11's `public`."""

@@ -13,8 +13,8 @@ from itertools import chain, islice
 from typing import Any, Final
 
 from assay.errors import FatalError
-from assay.node.receipts.entries import ChannelKey
-from assay.node.receipts.journal_entries import Entry, IssuedReceipt
+from assay.node.receipts.entries import ChannelKey, IssuedReceipt
+from assay.node.receipts.journal_entries import Entry
 from assay.node.receipts.journal_mark import Mark, write_mark
 from assay.node.receipts.pending import Row
 from assay.node.receipts.rows import CHANNEL, channel_state

@@ -110,7 +110,7 @@ class LocalIssuer:
             self._add_prepaid(channel, item.price)
         if item.voucher is not None:
             self._keep_voucher(channel, item.voucher)
-        return LoggedReceipt(SignedReceipt(receipt, signature), digest, item.public)
+        return LoggedReceipt.of(SignedReceipt(receipt, signature), digest, item.public)
 
     def _add_prepaid(self, channel: int, price: int) -> None:
         ((before,),) = self._write.execute("SELECT prepaid FROM channels WHERE id = ?", (channel,))

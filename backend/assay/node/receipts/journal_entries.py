@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from assay.commitments.identifiers import checksum_address
 from assay.errors import FatalError
-from assay.node.receipts.entries import ChannelKey, HeldVoucher
+from assay.node.receipts.entries import ChannelKey, HeldVoucher, IssuedReceipt
 from assay.types import Hash32
 
 RECEIPT: Final = 1
@@ -31,19 +31,6 @@ _KEY: Final = Struct(">B32s20s")
 _RECEIPT: Final = Struct(">32s32s32s16sQQ65s")
 _VOUCHER: Final = Struct(">16sQH")
 _LENGTH: Final = Struct(">I")
-
-
-@dataclass(slots=True)
-class IssuedReceipt:
-    """A signed receipt, without what its channel says."""
-
-    input_hash: bytes
-    output_hash: bytes
-    digest: bytes
-    price: int
-    sequence: int
-    executed_at: int
-    signature: bytes
 
 
 @dataclass(slots=True)

@@ -25,14 +25,14 @@ from assay.errors import FatalError
 from assay.node.errors import Unavailable
 from assay.node.observability.counting import Distribution
 from assay.node.receipts.database import SqliteDatabase
-from assay.node.receipts.entries import Acknowledge, ChannelKey, Issue, LoggedReceipt
+from assay.node.receipts.entries import Acknowledge, ChannelKey, Issue, IssuedReceipt, LoggedReceipt
 from assay.node.receipts.importing import Importer, apply
 from assay.node.receipts.imports import IMPORT_ENTRIES, Imports
 from assay.node.receipts.journal import Journal
-from assay.node.receipts.journal_entries import Entry, IssuedReceipt, decode, encode
+from assay.node.receipts.journal_entries import Entry, decode, encode
 from assay.node.receipts.journal_mark import Mark, write_mark
 from assay.node.receipts.log import ReceiptLog
-from assay.node.receipts.pending import Pending, Row, logged_receipt
+from assay.node.receipts.pending import Pending, Row
 from assay.node.receipts.writer import Done
 
 MAX_PENDING_BYTES: Final = 256 << 20
@@ -275,7 +275,8 @@ class JournalWriter:
             self._groups.observe(len(group))
 
     def _outcome(self, entry: Entry) -> LoggedReceipt | None:
-        return None if entry.receipt is None else logged_receipt(self._log.node, entry, entry.receipt)
+        receipt = entry.receipt
+        return None if receipt is None else LoggedReceipt(self._log.node, entry.key, receipt, entry.public)
 
     def _imported(self, number: int, entries: list[Entry]) -> None:
         self._imports.imported(entries)

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from assay.node.receipts.entries import ChannelKey, ChannelState, HeldVoucher, LoggedReceipt
-from assay.node.receipts.journal_entries import Entry, IssuedReceipt
-from assay.types import Address, Hash32, Receipt, SignedReceipt
+from assay.node.receipts.journal_entries import Entry
+from assay.types import Address
 
 KEPT_ROWS = 20_000
 
@@ -90,23 +90,8 @@ class Pending:
         """None also while it is not on disk: its signature must not leave before."""
         if entry is None or entry.receipt is None or not entry.is_durable:
             return None
-        return logged_receipt(self.node, entry, entry.receipt)
+        return LoggedReceipt(self.node, entry.key, entry.receipt, entry.public)
 
     def channels_of(self, consumer: Address) -> list[ChannelState]:
         """Those that the tables do not have as they are."""
         return [row.state for key, row in self.rows.items() if row.pending and key.consumer == consumer]
-
-
-def logged_receipt(node: Address, entry: Entry, issued: IssuedReceipt) -> LoggedReceipt:
-    key = entry.key
-    receipt = Receipt(
-        node,
-        key.consumer,
-        key.version_id,
-        Hash32(issued.input_hash),
-        Hash32(issued.output_hash),
-        issued.price,
-        issued.sequence,
-        issued.executed_at,
-    )
-    return LoggedReceipt(SignedReceipt(receipt, issued.signature), Hash32(issued.digest), entry.public)

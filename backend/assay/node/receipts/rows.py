@@ -59,7 +59,7 @@ def receipt_of_row(node: Address, row: Sequence[object]) -> LoggedReceipt:
         sequence=_int(sequence),
         executed_at=_int(executed_at),
     )
-    return LoggedReceipt(SignedReceipt(receipt, _bytes(signature)), Hash32(_bytes(digest)), public == [1])
+    return LoggedReceipt.of(SignedReceipt(receipt, _bytes(signature)), Hash32(_bytes(digest)), public == [1])
 
 
 def _bytes(value: object) -> bytes:

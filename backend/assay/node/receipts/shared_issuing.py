@@ -229,7 +229,7 @@ class SharedIssuer:
             executed_at=int(self._clock()),
         )
         digest = receipt_digest(self.domain, receipt)
-        return LoggedReceipt(SignedReceipt(receipt, key.sign(digest)), digest, item.public)
+        return LoggedReceipt.of(SignedReceipt(receipt, key.sign(digest)), digest, item.public)
 
     def _store(self, raw: Raw, fresh: Sequence[Fresh], channels: Iterable[LockedChannel]) -> None:
         if fresh:
@@ -242,17 +242,17 @@ class SharedIssuer:
 
 
 def _receipt_row(channel: int, item: Issue, logged: LoggedReceipt) -> tuple[object, ...]:
-    receipt = logged.signed.receipt
+    receipt = logged.issued
     return (
         channel,
         receipt.sequence,
-        receipt.version_id,
-        logged.digest,
+        logged.key.version_id,
+        receipt.digest,
         receipt.input_hash,
         receipt.output_hash,
         to_blob(receipt.price),
         receipt.executed_at,
-        logged.signed.signature,
+        receipt.signature,
         item.payment,
         int(item.public),
     )

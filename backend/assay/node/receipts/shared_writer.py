@@ -47,11 +47,13 @@ class SharedWriter(Writer):
             return _fitting(item, found.receipt)
 
     def _limited(self, item: Item) -> Item:
-        return replace(item, ceiling=self._gate.ceiling(item.key.consumer)) if item.voucher else item
+        if item.voucher is None:
+            return item
+        return replace(item, ceiling=self._gate.ceiling(item.key.consumer))
 
 
 def _fitting(item: Item, receipt: LoggedReceipt) -> LoggedReceipt:
-    if isinstance(item, Issue) and item.output_hash != receipt.signed.receipt.output_hash:
+    if isinstance(item, Issue) and item.output_hash != receipt.issued.output_hash:
         raise NotReproducible(
             f"the inputs of receipt 0x{receipt.digest.hex()} gave another output this time, so the "
             "stored receipt does not fit it; nothing was charged again. GET /v1/receipts has the receipt"

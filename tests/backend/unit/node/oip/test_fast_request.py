@@ -11,7 +11,8 @@ from assay.commitments.tensors import OIP_TO_NUMPY, commit_tensors
 from assay.errors import RequestError
 from assay.node.oip import protocol as oip
 from assay.node.oip.fast_request import FastReader
-from assay.node.payments.terms import parse_terms, terms_of
+from assay.node.payments.terms import parse_terms
+from assay.node.receipts.entries import HeldVoucher
 from assay.types import Address, Hash32, TensorSpec
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -74,7 +75,7 @@ def check(head: bytes, raw: bytes) -> bool:
         if found is None:
             continue
         assert isinstance(slow, oip.InferRequest), slow
-        assert found.slip is None and found.consumer is None
+        assert found.voucher is None and found.consumer is None
         fast, digest = found.request, found.input_hash
         for left, right in zip(fast.inputs, slow.inputs, strict=True):
             assert (left.dtype, left.shape) == (right.dtype, right.shape)
@@ -239,11 +240,11 @@ def test_read__vouchers__are_as_terms_reads_them(
         head = json.dumps(document, separators=(",", ":") if compact else None).encode()
         found, slow = both(reader, head, tensors())
         assert found is not None and isinstance(slow, oip.InferRequest)
-        if found.slip is None:
+        if found.voucher is None:
             assert found.request.parameters == slow.parameters
             continue
-        fast = terms_of(found.consumer, found.slip, NODE, VERSION)
-        assert fast == parse_terms(slow.parameters, 1, NODE, VERSION)
+        terms = parse_terms(slow.parameters, 1, NODE, VERSION)
+        assert (found.consumer, found.voucher) == (terms.consumer, terms.held)
         others = {name: value for name, value in slow.parameters.items() if name not in values}
         assert found.request.parameters == others
 
@@ -256,7 +257,7 @@ def test_read__voucher_named_twice__is_not_cut_out() -> None:
         '"parameters": 0', f'"parameters":{parameters}'
     )
     found = FastReader(INPUTS, OUTPUTS, MOST).read(head.encode() + tensors(), len(head))
-    assert found is not None and found.slip is None
+    assert found is not None and found.voucher is None
 
 
 def test_read__usual_voucher__is_cut_out_and_remembered() -> None:
@@ -270,8 +271,8 @@ def test_read__usual_voucher__is_cut_out_and_remembered() -> None:
         }
         head = request((("parameters",), voucher))
         found = reader.read(head + tensors(), len(head))
-        assert found is not None and found.slip is not None
-        assert (found.slip.amount, found.slip.count, found.slip.signature) == (int(amount), 1, b"\xcd" * 65)
+        assert found is not None and found.voucher is not None
+        assert found.voucher == HeldVoucher(int(amount), 1, b"\xcd" * 65)
     assert len(reader._heads) == 1
     (gap,) = reader._heads
     assert reader.read(gap + tensors(), len(gap)) is None  # what is remembered is no JSON

@@ -111,6 +111,10 @@ class Desk:
         terms = self.terms(amount, count, **options)
         return await self.gate.admit(terms, VERSION, PRICE, input_hash)
 
+    def admit_now(self, amount: int, count: int, input_hash: Hash32) -> Ticket | None:
+        terms = self.terms(amount, count)
+        return self.gate.admit_now(terms.consumer, terms.held, VERSION, PRICE, input_hash)
+
     def terms(self, amount: int, count: int, **options: object) -> Terms:
         voucher = Voucher(CONSUMER.address, NODE, VERSION, amount, count)
         signature = options.get("signature") or CONSUMER.sign(voucher_digest(DOMAIN, voucher))
@@ -350,7 +354,7 @@ def test_admit_now__more_at_risk_than_the_stake__is_refused_and_reserves_nothing
         ticket = await desk.serve(PRICE)
         desk.gate.cover, cover.limit = cover, 0
         with pytest.raises(Unavailable):
-            desk.gate.admit_now(desk.terms(2 * PRICE, 1), VERSION, PRICE, OTHER_INPUT)
+            desk.admit_now(2 * PRICE, 1, OTHER_INPUT)
         assert (ticket.channel.charged, ticket.channel.held_amount, ticket.channel.pending) == (
             PRICE,
             PRICE,
@@ -372,7 +376,7 @@ def test_give_up__request_had_a_share_of_the_cover__gives_it_back(desk: Desk) ->
         assert again.repeated is not None
         desk.gate.give_up(again)
         desk.gate.give_up(await desk.admit(2 * PRICE, 1, OTHER_INPUT))
-        now = desk.gate.admit_now(desk.terms(2 * PRICE, 1), VERSION, PRICE, Hash32(b"\x04" * 32))
+        now = desk.admit_now(2 * PRICE, 1, Hash32(b"\x04" * 32))
         assert now is not None
         desk.gate.give_up(now)
         desk.gate.give_up(await desk.gate.admit_prepaid(CONSUMER.address, VERSION, PRICE))

@@ -57,7 +57,7 @@ class Process:
         self, amount: int, count: int = 0, input_hash: Hash32 = INPUT, version: Hash32 = VERSION
     ) -> Ticket:
         terms = signed(amount, count, version)
-        assert self.gate.admit_now(terms, version, PRICE, input_hash) is None
+        assert self.gate.admit_now(terms.consumer, terms.held, version, PRICE, input_hash) is None
         return await self.gate.admit(terms, version, PRICE, input_hash)
 
     async def issue(

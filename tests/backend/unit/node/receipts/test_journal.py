@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from assay.commitments.signing import SigningKey
 from assay.errors import FatalError
-from assay.node.receipts.entries import ChannelKey, HeldVoucher
+from assay.node.receipts.entries import ChannelKey, HeldVoucher, IssuedReceipt
 from assay.node.receipts.journal import Journal
-from assay.node.receipts.journal_entries import Entry, IssuedReceipt, decode, encode
+from assay.node.receipts.journal_entries import Entry, decode, encode
 from assay.types import Hash32
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from assay.commitments.signing import SigningKey
 from assay.node.receipts.database import SqliteDatabase
-from assay.node.receipts.entries import ChannelKey, HeldVoucher, Issue
+from assay.node.receipts.entries import ChannelKey, HeldVoucher, Issue, IssuedReceipt
 from assay.node.receipts.importing import Importer
-from assay.node.receipts.journal_entries import Entry, IssuedReceipt, decode, encode
+from assay.node.receipts.journal_entries import Entry, decode, encode
 from assay.node.receipts.log import ReceiptLog
 from assay.types import Address, Domain, Hash32
 
