@@ -91,7 +91,10 @@ def voucher_words(voucher: Voucher) -> bytes:
 def digest_of_words(prefix: bytes, words: bytes, *numbers: int) -> Hash32:
     """The EIP-712 digest of a struct that ends in `numbers`, each within its type. `prefix`: 0x1901 and the
     domain's separator."""
-    return keccak(prefix + keccak(words + b"".join([number.to_bytes(32, "big") for number in numbers])))
+    packed = 0
+    for number in numbers:
+        packed = packed << 256 | number
+    return keccak(prefix + keccak(words + packed.to_bytes(32 * len(numbers), "big")))
 
 
 def receipts_tree(digests: Iterable[bytes]) -> MerkleTree:

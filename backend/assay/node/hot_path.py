@@ -196,7 +196,7 @@ class Flight:
         service = path.service
         service.places.free(self.consumer)
         service.gate.finish(self.ticket, outcome)
-        service.metrics.receipts.inc()
+        service.metrics.receipts.value += 1
         self._end_stage(path.log_seconds)
         seconds = self.moved - exchange.started
         self.served.requests.record(seconds, ok=True)
@@ -205,7 +205,7 @@ class Flight:
             consumer = outcome.key.consumer
             notes.answered(self.request.id, self.served.full_name, outcome.digest, consumer, seconds)
         answer = self.writer.render(self.name, self.served.number, self.request, self.result.outputs, outcome)
-        exchange.reply_raw(*answer)
+        exchange.connection.send_raw(exchange, *answer)
         path.ended(exchange, 200, "")
 
     def _end_stage(self, seconds: Distribution) -> None:

@@ -87,7 +87,7 @@ class Server:
         if type(target) is InferenceHead:
             self._admission.start(exchange.request.peer, exchange.reserved)
             exchange.is_started = True
-            self._metrics.concurrent.inc()
+            self._metrics.concurrent.value += 1
             if self._serve_now(exchange, target):
                 return
             work = self._infer(exchange, target)
@@ -102,7 +102,7 @@ class Server:
             return
         if exchange.is_started:
             self._admission.finish(exchange.reserved)
-            self._metrics.concurrent.dec()
+            self._metrics.concurrent.value -= 1
             return
         self._admission.forget(exchange.request.peer, exchange.reserved)
         if exchange.refusal is not None:  # amid its body

@@ -33,21 +33,18 @@ class Admission:
 
     def start(self, host: str, size: int) -> None:
         """It is whole and in its turn; it goes to `finish`."""
-        self._arrived(host, size)
-
-    def forget(self, host: str, size: int) -> None:
-        """It was not started."""
-        self._arrived(host, size)
-        self.bytes -= size
-
-    def finish(self, size: int) -> None:
-        """It was started, and is answered or given up."""
-        self.bytes -= size
-
-    def _arrived(self, host: str, size: int) -> None:
         if size:
             left = self._coming[host] - size
             if left:
                 self._coming[host] = left
             else:
                 del self._coming[host]
+
+    def forget(self, host: str, size: int) -> None:
+        """It was not started."""
+        self.start(host, size)
+        self.bytes -= size
+
+    def finish(self, size: int) -> None:
+        """It was started, and is answered or given up."""
+        self.bytes -= size

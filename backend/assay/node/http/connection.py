@@ -296,8 +296,12 @@ class Connection(asyncio.Protocol):
         """`head`: status line and headers, without the empty line at their end."""
         if not self._is_wanted(exchange):
             return
-        kept = b"connection: keep-alive\r\n\r\n" if exchange.is_http_1_0 else b"\r\n"
-        self._transport.write(head + (b"connection: close\r\n\r\n" if exchange.close else kept) + body)
+        end = b"\r\n"
+        if exchange.close:
+            end = b"connection: close\r\n\r\n"
+        elif exchange.is_http_1_0:
+            end = b"connection: keep-alive\r\n\r\n"
+        self._transport.write(b"".join((head, end, body)))
         self._complete(exchange)
 
     async def _send_stream(self, exchange: Exchange, reply: Reply) -> None:
@@ -316,10 +320,12 @@ class Connection(asyncio.Protocol):
 
     def _complete(self, exchange: Exchange) -> None:
         self._current = None
-        self._release(exchange)
+        if exchange.is_admitted:
+            exchange.is_admitted = False
+            self._app.end(exchange)
         if exchange.close:
             self._close()
-        else:
+        elif not self._is_stepping:
             self._step()
 
     def _release(self, exchange: Exchange | None) -> None:

@@ -130,7 +130,7 @@ class Metrics:
         self.in_deadline += status < 500 and seconds <= self.deadline_seconds
         self._seconds.observe(seconds)
         if status == 200:
-            self._ok.inc()
+            self._ok.value += 1
             return
         self._requests.labels(status).inc()
         self._failures.labels(code).inc()

@@ -32,7 +32,7 @@ class RequestedOutput:
     binary: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class InferRequest:
     """`inputs` in signature order; `outputs` None means all of them, in signature order, binary as
     `binary_default` says."""

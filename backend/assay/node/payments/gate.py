@@ -68,6 +68,7 @@ class Gate:
         self._domain = domain
         self._separator = b"\x19\x01" + domain_separator(domain)
         self._log = log
+        self._is_shared = log.is_shared
         self._follower = follower
         self._ledger = ledger
         self._max_unacknowledged = max_unacknowledged
@@ -119,7 +120,7 @@ class Gate:
         waiting for anything. None: ask `admit`. Raises PaymentError, Unavailable."""
         account = self._follower.known(consumer)
         channel = account.channels.get(version_id) if account is not None else None
-        if account is None or channel is None or self._log.is_shared:
+        if account is None or channel is None or self._is_shared:
             return None
         if voucher is None:
             self._follower.touch(account)
@@ -132,9 +133,9 @@ class Gate:
             return None
         accounts.check_counts(channel, voucher, self._max_unacknowledged)
         accounts.check_coverage(channel, voucher, price)
-        if channel.is_behind_chain or not self._follower.stays_covered(account, channel, voucher.amount):
+        if not self._follower.stays_covered(account, channel, voucher.amount):
             return None
-        risk = self._take_risk(price)
+        risk = self._take_risk(price) if self.cover is not None else 0
         kept = voucher if accounts.raises_held(channel, voucher) else channel.unsaved
         self._follower.touch(account)
         accounts.reserve(channel, kept, price)
@@ -208,10 +209,10 @@ class Gate:
         """The ticket's receipt is on disk."""
         if self.cover is not None:
             self.cover.finish(ticket.risk)
-        paid = ticket.payment is not None
-        accounts.commit(ticket.channel, receipt, ticket.voucher, paid)
-        if ticket.payment is not None and (waiting := ticket.channel.in_flight.pop(ticket.payment, None)):
-            waiting.end(receipt)
+        payment, channel = ticket.payment, ticket.channel
+        accounts.commit(channel, receipt, ticket.voucher, payment is not None)
+        if payment is not None and (first := channel.in_flight.pop(payment, None)) and first.waiting:
+            first.end(receipt)
 
     def give_up(self, ticket: Ticket, error: BaseException | None = None) -> None:
         """The request failed, or was a repetition: nothing is charged."""

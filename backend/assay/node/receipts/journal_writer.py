@@ -198,7 +198,7 @@ class JournalWriter:
 
     def _issue(self, item: Issue, row: Row) -> Entry:
         payment = item.payment
-        if payment is not None and (payment in self._pending.by_payment or self._is_used(item, payment)):
+        if payment is not None and (payment in self._pending.by_payment or self._is_used(item, payment, row)):
             raise sqlite3.IntegrityError(f"payment 0x{payment.hex()} has bought a receipt already")
         sequence, executed_at, price = row.sequence + 1, int(self._clock()), item.price
         words = (price << 512 | sequence << 256 | executed_at).to_bytes(96, "big")
@@ -208,14 +208,10 @@ class JournalWriter:
         )
         return Entry(row.key, receipt, item.voucher, payment, item.data, item.public, item.prepaid)
 
-    def _is_used(self, item: Issue, payment: bytes) -> bool:
+    def _is_used(self, item: Issue, payment: bytes, row: Row) -> bool:
         """By the tables. A voucher above all that the channel ever held cannot have been used."""
-        held = self._pending.rows[item.key].voucher
-        if (
-            not item.prepaid
-            and item.voucher is not None
-            and (held is None or item.voucher.amount > held.amount)
-        ):
+        held, voucher = row.voucher, item.voucher
+        if not item.prepaid and voucher is not None and (held is None or voucher.amount > held.amount):
             return False
         return self._log.receipt_paid_by(payment) is not None
 
@@ -263,9 +259,14 @@ class JournalWriter:
             for entry, _ in group:
                 entry.is_durable = True
             self._imports.add(mark, [entry for entry, _ in group])
+        node = self._log.node
         for entry, done in group:
+            receipt = entry.receipt
             try:
-                done(failure or self._outcome(entry))
+                if failure is not None or receipt is None:
+                    done(failure)
+                else:
+                    done(LoggedReceipt(node, entry.key, receipt, entry.public))
             except Exception as error:  # the others of the group wait, too
                 _log.error("a receipt's request failed", exc_info=error)
         if not self._is_writing and not self._group:
@@ -273,10 +274,6 @@ class JournalWriter:
             self._idle.set()
         if self._groups is not None:
             self._groups.observe(len(group))
-
-    def _outcome(self, entry: Entry) -> LoggedReceipt | None:
-        receipt = entry.receipt
-        return None if receipt is None else LoggedReceipt(self._log.node, entry.key, receipt, entry.public)
 
     def _imported(self, number: int, entries: list[Entry]) -> None:
         self._imports.imported(entries)
