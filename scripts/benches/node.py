@@ -2,8 +2,9 @@
 
 A real node process on a real chain (Anvil), its receipts on disk, pinned to one core; the load comes from a
 process on another core, one row a request, over 16 connections and over 64. The references are `session.run`
-of one row in a loop, the least that a server in Python can do, and other servers of the same model, each
-alone on the node's core. All are measured in turn, round after round, and each is given its best round.
+of one row in a loop, what any server needs for such answers by the same libraries (`required`), the least
+that a server in Python can do, and other servers of the same model, each alone on the node's core. All are
+measured in turn, round after round, and each is given its best round.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 
 from assay.commitments.signing import SigningKey
 
-from scripts.benches import least, peers
+from scripts.benches import least, peers, required
 from scripts.benches.load.cores import on_cores
 from scripts.benches.load.drive import drive, responding
 from scripts.benches.load.plan import Load, Plan
@@ -123,6 +124,12 @@ def start_least(stack: contextlib.ExitStack, stage: Stage, node: Answering) -> A
     return Answering(free, paid, image, "least_", tuple(others))
 
 
+def request_bytes(stage: Stage, offer: Offer) -> int:
+    """Of one for the offer, with its voucher if it has a price."""
+    parameters = stage.payment(offer).sign(SigningKey.generate(), 1_000) if offer.price else {}
+    return sum(map(len, offer.infer.render(parameters)))
+
+
 def run(options: Options) -> list[dict[str, Any]]:
     """Raises `peers.Missing` if another server cannot be installed, unless `options` leave them out."""
     chosen = peers.install_all(options.progress) if options.peers else []
@@ -142,16 +149,19 @@ def run(options: Options) -> list[dict[str, Any]]:
         running = [stack.enter_context(peers.started(peer, network, stage.cores.server)) for peer in chosen]
         node = Answering(*pairs[0], exact)
         lean = start_least(stack, stage, node)
+        free, paid, large = (request_bytes(stage, offer) for offer in (node.free, node.paid, node.image))
         for i in range(options.rounds):
             here = f"round {i + 1} of {options.rounds}"
             options.progress(f"{here}: what the generator reaches")
             measure_ceiling(stage, pairs[0][0], found)
             options.progress(f"{here}: the float32 network")
             raw = measure_reference(stage, network, found)
+            required.measure_mlp(network, PRICE, (free, paid), stage.cores, found)
             for server in (node, lean):
                 measure_mlp(stage, server, raw, found)
             options.progress(f"{here}: the int8 network")
             raw = measure_reference(stage, image, found)
+            required.measure_cnn(image, PRICE, large, stage.cores, found)
             for server in (node, lean):
                 measure_cnn(stage, server, raw, found)
             options.progress(f"{here}: the digits")

@@ -18,12 +18,21 @@ HEADROOM = 3.0
 """How much more than it measures the generator must be able to do, or its figures say nothing."""
 
 
+@dataclass(frozen=True)
+class Beside:
+    """What is required, and raw, measured in turn with it: requests and rows a second, or milliseconds."""
+
+    value: float
+    raw: float
+
+
 @dataclass
 class Measured:
     """All rounds, by name; `_1`, `_64` at the end of a name: over so many connections instead of 16."""
 
     loads: dict[str, list[Load]] = field(default_factory=lambda: defaultdict(list))
     raws: dict[str, list[Raw]] = field(default_factory=lambda: defaultdict(list))
+    required: dict[str, list[Beside]] = field(default_factory=lambda: defaultdict(list))
     cores: Cores = field(default_factory=lambda: Cores((), ()))
 
     def add(self, name: str, load: Load) -> None:
@@ -31,6 +40,9 @@ class Measured:
 
     def add_raw(self, name: str, raw: Raw) -> None:
         self.raws[name].append(raw)
+
+    def add_required(self, name: str, beside: Beside) -> None:
+        self.required[name].append(beside)
 
     def rate(self, name: str) -> float:
         """The best round's."""
@@ -69,7 +81,7 @@ def _round(value: float) -> float:
 def build_rows(found: Measured) -> list[Row]:
     rounds = len(found.loads["mlp_paid"])
     best = f"best of {rounds} rounds"
-    rows = [*_mlp_rows(found, best), *_least_rows(found), *_other_rows(found, best)]
+    rows = [*_mlp_rows(found, best), *_least_rows(found), *_required_rows(found), *_other_rows(found, best)]
     for name in PEERS:
         if name in found.loads:
             rows += _peer_rows(found, name, best)
@@ -126,6 +138,31 @@ def _least_rows(found: Measured) -> list[Row]:
         ),
         build_row("least_mlp_half_load_p99_ms", half_p99, f"ms, {what}; reference: p50", half_p50),
         build_row("least_cnn_paid_over_raw", cnn, f"requests/s, {what}; reference: raw rows/s", raw),
+    ]
+
+
+def _required_rows(found: Measured) -> list[Row]:
+    """What any server needs that calls the same libraries; each row is of the round that asks for least."""
+    needs = found.required
+    whose, raw = "for any server with these libraries", "reference: raw, in turn"
+    rows = []
+    for name in ("paid", "signed"):
+        best = max(needs[f"mlp_{name}"], key=lambda each: each.value)
+        unit = f"requests/s, at most, {whose}{', price 0' if name == 'signed' else ''}; {raw}"
+        rows.append(build_row(f"required_mlp_{name}_rps", best.value, unit, best.raw))
+    cnn = max(needs["cnn_paid"], key=lambda each: each.value / each.raw)
+    alone = min(needs["mlp_alone"], key=lambda each: each.value - each.raw)
+    rested = min(needs["mlp_rested"], key=lambda each: each.value - each.raw)
+    return [
+        *rows,
+        build_row("required_cnn_paid_over_raw", cnn.value, f"requests/s, at most, {whose}; {raw}", cnn.raw),
+        build_row(
+            "required_p50_overhead_ms",
+            alone.value - alone.raw,
+            f"ms above raw, paid, at least, {whose}; {raw}",
+            alone.raw,
+        ),
+        build_row("raw_rested_p50_ms", rested.value, f"ms, raw after a rest of 0.3 ms; {raw}", rested.raw),
     ]
 
 

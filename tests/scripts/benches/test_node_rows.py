@@ -6,7 +6,7 @@ import pytest
 from scripts.benches.__main__ import check_rows
 from scripts.benches.load.cores import Cores
 from scripts.benches.load.plan import Load
-from scripts.benches.node_rows import Measured, Row, build_row, build_rows
+from scripts.benches.node_rows import Beside, Measured, Row, build_row, build_rows
 from scripts.benches.workloads import Raw
 
 
@@ -29,6 +29,10 @@ def measured(*, peers: bool = True, ceiling: float = 60_000.0) -> Measured:
             found.add(f"{prefix}mlp_paid_1", load(1_500 * factor, 0.5 / factor / more))
             found.add(f"{prefix}mlp_half", load(3_000, *[0.8] * 98, 2.0 / factor, 2.0 / factor))
             found.add(f"{prefix}cnn_paid", load(570 * factor))
+        for name, rate in (("mlp_paid", 4_800), ("mlp_signed", 7_000), ("cnn_paid", 594)):
+            found.add_required(name, Beside(rate * factor, (600 if name == "cnn_paid" else 4_000) * factor))
+        found.add_required("mlp_alone", Beside(1.0 / factor, 0.25))
+        found.add_required("mlp_rested", Beside(0.35 / factor, 0.25))
         found.add("digits_signed", load(10_000 * factor))
         found.add("digits_paid", load(7_000 * factor, busy=0.31))
         found.add("generator", load(ceiling * factor))
@@ -68,8 +72,25 @@ def test_build_rows__two_rounds__give_each_its_best() -> None:
     assert rows["least_p50_overhead_ms"]["value"] == pytest.approx(0.25 - 0.25)
     assert rows["least_mlp_half_load_p99_ms"]["ratio"] == 2.5
     assert rows["least_cnn_paid_over_raw"]["ratio"] == 0.95
+    assert rows["required_mlp_paid_rps"]["value"] == 4_800 and rows["required_mlp_paid_rps"]["ratio"] == 1.2
+    assert rows["required_mlp_signed_rps"]["ratio"] == 1.75
+    assert rows["required_cnn_paid_over_raw"]["ratio"] == 0.99
+    assert rows["required_p50_overhead_ms"]["value"] == pytest.approx(1 - 0.25)
+    assert rows["raw_rested_p50_ms"]["value"] == 0.35 and rows["raw_rested_p50_ms"]["reference"] == 0.25
     assert rows["node_over_raw"]["ratio"] == 0.5 and rows["node_paid_over_raw"]["ratio"] == 0.35
     assert rows["mosec_mlp_rps"]["ratio"] == 3 and rows["mlserver_mlp_p50_ms"]["value"] == 1.1
+
+
+def test_build_rows__required__takes_each_from_the_round_that_asks_for_least() -> None:
+    found = measured()
+    found.add_required("cnn_paid", Beside(500, 400))
+    found.add_required("mlp_paid", Beside(3_000, 1_000))
+    found.add_required("mlp_alone", Beside(1.2, 0.5))
+    rows = by_name(build_rows(found))
+    assert rows["required_cnn_paid_over_raw"]["ratio"] == 1.25
+    assert rows["required_mlp_paid_rps"]["value"] == 4_800
+    overhead = rows["required_p50_overhead_ms"]
+    assert overhead["value"] == pytest.approx(0.7) and overhead["reference"] == 0.5
 
 
 def test_build_rows__no_peers__have_none_of_theirs() -> None:
