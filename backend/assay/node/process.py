@@ -44,6 +44,7 @@ from assay.node.payments.follower import Follower
 from assay.node.payments.gate import Gate
 from assay.node.places import Places
 from assay.node.receipts.database import SqliteDatabase
+from assay.node.receipts.import_process import ImportProcess
 from assay.node.receipts.journal_mark import open_journal
 from assay.node.receipts.journal_writer import JournalWriter
 from assay.node.receipts.log import ReceiptLog
@@ -319,7 +320,8 @@ class NodeProcess:
             gate = Gate(domain, log, follower, ledger, max_unacknowledged=most)
             assert isinstance(log.database, SqliteDatabase)
             journal = open_journal(log.database, self.folder)
-            return gate, JournalWriter(log, journal, signer, self._fail, groups=groups)
+            tables = ImportProcess(log.database.path)
+            return gate, JournalWriter(log, journal, signer, self._fail, groups=groups, tables=tables)
         from assay.node.payments.shared_gate import SharedGate
         from assay.node.receipts.shared_writer import SharedWriter
 

@@ -17,7 +17,7 @@ import httptools
 from assay.node.http import exchange as limits_of
 from assay.node.http.exchange import MAX_HEAD, Application, Exchange
 from assay.node.http.known_heads import KNOWN_BYTES, remember
-from assay.node.http.messages import Reply, Request, render_head
+from assay.node.http.messages import CLOSE, KEEP_ALIVE, Reply, Request, render_head
 from assay.node.http.streaming import write_stream
 
 
@@ -101,8 +101,7 @@ class Connection(asyncio.Protocol):
         if len(data) != end + known.length:
             return False
         request = Request("POST", known.path, known.query, known.headers, self.peer)
-        exchange = Exchange(request, self, perf_counter())
-        exchange.target = known.target
+        exchange = Exchange(request, self, perf_counter(), known.target)
         try:
             exchange.max_body = self._app.begin(exchange, known.length)
             exchange.is_admitted = True
@@ -296,12 +295,8 @@ class Connection(asyncio.Protocol):
         """`head`: status line and headers, without the empty line at their end."""
         if not self._is_wanted(exchange):
             return
-        end = b"\r\n"
-        if exchange.close:
-            end = b"connection: close\r\n\r\n"
-        elif exchange.is_http_1_0:
-            end = b"connection: keep-alive\r\n\r\n"
-        self._transport.write(b"".join((head, end, body)))
+        end = CLOSE if exchange.close else KEEP_ALIVE if exchange.is_http_1_0 else b""
+        self._transport.write(b"".join((head, end, b"\r\n", body)))
         self._complete(exchange)
 
     async def _send_stream(self, exchange: Exchange, reply: Reply) -> None:
@@ -320,9 +315,7 @@ class Connection(asyncio.Protocol):
 
     def _complete(self, exchange: Exchange) -> None:
         self._current = None
-        if exchange.is_admitted:
-            exchange.is_admitted = False
-            self._app.end(exchange)
+        self._release(exchange)
         if exchange.close:
             self._close()
         elif not self._is_stepping:

@@ -68,7 +68,7 @@ class Exchange:
         "target",
     )
 
-    def __init__(self, request: Request, connection: Way, started: float) -> None:
+    def __init__(self, request: Request, connection: Way, started: float, target: Any = None) -> None:
         self.request = request
         self.connection = connection
         self.started = started
@@ -80,7 +80,7 @@ class Exchange:
         self.close = False
         self.is_admitted = False
         self.is_http_1_0 = False
-        self.target: Any = None
+        self.target = target
         """What the application keeps of it between `begin` and `end`; of a known head what it kept before."""
         self.reserved = 0
         self.is_started = False

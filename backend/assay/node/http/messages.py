@@ -13,6 +13,8 @@ JSON: Final = b"application/json"
 BINARY: Final = b"application/octet-stream"
 NDJSON: Final = b"application/x-ndjson"
 TEXT: Final = b"text/plain; charset=utf-8"
+CLOSE: Final = b"connection: close\r\n"
+KEEP_ALIVE: Final = b"connection: keep-alive\r\n"
 Headers = tuple[tuple[bytes, bytes], ...]
 
 
@@ -59,9 +61,9 @@ def render_head(reply: Reply, *, keep_alive: bool, http_1_0: bool = False) -> by
         lines.append(b"transfer-encoding: chunked\r\n")
     lines += [b"%b: %b\r\n" % header for header in reply.headers]
     if not keep_alive:
-        lines.append(b"connection: close\r\n")
+        lines.append(CLOSE)
     elif http_1_0:
-        lines.append(b"connection: keep-alive\r\n")
+        lines.append(KEEP_ALIVE)
     lines.append(b"\r\n")
     return b"".join(lines)
 

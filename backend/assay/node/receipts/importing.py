@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from assay.errors import FatalError
 from assay.node.receipts.entries import ChannelKey, IssuedReceipt
-from assay.node.receipts.journal_entries import Entry
+from assay.node.receipts.journal_entries import Entry, decode
 from assay.node.receipts.journal_mark import Mark, write_mark
 from assay.node.receipts.pending import Row
 from assay.node.receipts.rows import CHANNEL, channel_state
@@ -113,6 +113,31 @@ class Importer:
             while count >= size:
                 self._db.execute(sql, list(chain.from_iterable(islice(left, size))))
                 count -= size
+
+
+class LocalTables:
+    """`Tables` that are filled in this process."""
+
+    def __init__(self, importer: Importer) -> None:
+        self._importer = importer
+
+    def open(self) -> None:
+        """They are."""
+
+    def take(self, payload: bytes, mark: Mark, *, hurried: bool) -> None:
+        """Raises sqlite3.Error, FatalError."""
+        del hurried
+        entries = list(decode(payload))
+        while True:
+            try:
+                self._importer.write(entries, mark)
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                    raise
+
+    def close(self) -> None:
+        """The connection is the importer's owner's."""
 
 
 def apply(row: Row, entry: Entry) -> bool:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
-from assay.node.receipts.importing import Importer
 from assay.node.receipts.journal_entries import Entry
 from assay.node.receipts.journal_mark import Mark
 
@@ -16,6 +14,24 @@ IMPORT_SECONDS: Final = 0.1
 """How long entries are gathered for a transaction of the log."""
 IMPORT_ENTRIES: Final = 512
 """In a transaction, which the event loop hears of at once; so many gathered do not wait any longer."""
+EASY_ENTRIES: Final = 128
+"""In a transaction that may wait for the processor, while it keeps others from writing to the log."""
+IMPORT_BYTES: Final = 16 << 20
+"""In a transaction that has more than one frame."""
+HURRIED_ENTRIES: Final = 2048
+"""When so many wait, they go into the tables beside the requests and not after them."""
+
+
+class Tables(Protocol):
+    """Belong to one thread."""
+
+    def open(self) -> None: ...
+
+    def take(self, payload: bytes, mark: Mark, *, hurried: bool) -> None:
+        """The entries, and the last one's frame, in one transaction, durable when it returns. Unless
+        `hurried` it may wait until the processor has nothing better to do."""
+
+    def close(self) -> None: ...
 
 
 class Imports:
@@ -24,14 +40,14 @@ class Imports:
 
     def __init__(
         self,
-        importer: Importer,
+        tables: Tables,
         on_imported: Callable[[int, list[Entry]], None],
         on_failure: Callable[[Exception], None],
     ) -> None:
-        self._importer = importer
+        self._tables = tables
         self._on_imported = on_imported
         self._on_failure = on_failure
-        self._groups: deque[tuple[Mark, list[Entry]]] = deque()
+        self._groups: deque[tuple[Mark, bytes, list[Entry]]] = deque()
         self._gathered = 0
         self.taken = 0
         """The last frame that the tables have."""
@@ -42,9 +58,9 @@ class Imports:
     def start(self) -> None:
         self._thread.start()
 
-    def add(self, mark: Mark, entries: list[Entry]) -> None:
-        """A frame that is on disk, in the journal's order."""
-        self._groups.append((mark, entries))
+    def add(self, mark: Mark, payload: bytes, entries: list[Entry]) -> None:
+        """A frame that is on disk, in the journal's order: its entries, encoded and not."""
+        self._groups.append((mark, payload, entries))
         self._gathered += len(entries)
         if not self._work.is_set():
             self._work.set()
@@ -67,30 +83,31 @@ class Imports:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._has_all or self._groups:
-            self._work.wait()
-            self._hurry.wait(IMPORT_SECONDS)
-            self._work.clear()
-            self._hurry.clear()
-            try:
+        try:
+            self._tables.open()
+            while not self._has_all or self._groups:
+                self._work.wait()
+                self._hurry.wait(IMPORT_SECONDS)
+                self._work.clear()
+                self._hurry.clear()
                 while self._groups:
                     self._take_some()
-            except Exception as error:
-                self._on_failure(error)
-                return
+        except Exception as error:
+            self._on_failure(error)
+        finally:
+            self._tables.close()
 
     def _take_some(self) -> None:
         entries: list[Entry] = []
-        mark = Mark(0, 0)
-        while self._groups and len(entries) < IMPORT_ENTRIES:
-            mark, group = self._groups.popleft()
+        payloads: list[bytes] = []
+        mark, size = Mark(0, 0), 0
+        hurried = self._has_all or self._gathered >= HURRIED_ENTRIES
+        most = IMPORT_ENTRIES if hurried else EASY_ENTRIES
+        while self._groups and len(entries) < most and size < IMPORT_BYTES:
+            mark, payload, group = self._groups.popleft()
             entries += group
-        while True:
-            try:
-                self._importer.write(entries, mark)
-                break
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
-                    raise
+            payloads.append(payload)
+            size += len(payload)
+        self._tables.take(b"".join(payloads), mark, hurried=hurried)
         self.taken = mark.number
         self._on_imported(mark.number, entries)

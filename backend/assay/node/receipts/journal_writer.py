@@ -26,8 +26,8 @@ from assay.node.errors import Unavailable
 from assay.node.observability.counting import Distribution
 from assay.node.receipts.database import SqliteDatabase
 from assay.node.receipts.entries import Acknowledge, ChannelKey, Issue, IssuedReceipt, LoggedReceipt
-from assay.node.receipts.importing import Importer, apply
-from assay.node.receipts.imports import IMPORT_ENTRIES, Imports
+from assay.node.receipts.importing import Importer, LocalTables, apply
+from assay.node.receipts.imports import IMPORT_ENTRIES, Imports, Tables
 from assay.node.receipts.journal import Journal
 from assay.node.receipts.journal_entries import Entry, decode, encode
 from assay.node.receipts.journal_mark import Mark, write_mark
@@ -59,9 +59,10 @@ class JournalWriter:
         *,
         clock: Callable[[], float] = time.time,
         groups: Distribution | None = None,
+        tables: Tables | None = None,
     ) -> None:
-        """Takes into the log what the journal, which `open_journal` found, holds of before. Raises
-        FatalError."""
+        """Takes into the log what the journal, which `open_journal` found, holds of before; what comes later
+        goes into `tables`, by default in this process. Raises FatalError."""
         assert isinstance(log.database, SqliteDatabase)
         self._log = log
         self._journal = journal
@@ -74,7 +75,8 @@ class JournalWriter:
         self._node_word = RECEIPT_TYPEHASH + address_word(log.node)
         self._connection = log.database.open_file()
         self._importer = Importer(self._connection)
-        self._imports = Imports(self._importer, self._tell_imported, self._tell_failed)
+        tables = tables or LocalTables(self._importer)
+        self._imports = Imports(tables, self._tell_imported, self._tell_failed)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._failure: FatalError | None = None
         self._stopped = False
@@ -232,7 +234,7 @@ class JournalWriter:
         group, self._group = self._group, []
         payload, self._buffer = b"".join(self._buffer), []
         if self._is_fast:
-            self._written(group, *self._append(payload))
+            self._written(group, payload, *self._append(payload))
         else:
             self._writes.put((payload, group))
 
@@ -247,7 +249,9 @@ class JournalWriter:
         self._write_seconds += _SHARE * (time.perf_counter() - started - self._write_seconds)
         return mark, None
 
-    def _written(self, group: list[tuple[Entry, Done]], mark: Mark, failure: FatalError | None) -> None:
+    def _written(
+        self, group: list[tuple[Entry, Done]], payload: bytes, mark: Mark, failure: FatalError | None
+    ) -> None:
         if self._group and failure is None:
             self._write_next()
         else:
@@ -258,7 +262,7 @@ class JournalWriter:
         else:
             for entry, _ in group:
                 entry.is_durable = True
-            self._imports.add(mark, [entry for entry, _ in group])
+            self._imports.add(mark, payload, [entry for entry, _ in group])
         node = self._log.node
         for entry, done in group:
             receipt = entry.receipt
@@ -291,7 +295,7 @@ class JournalWriter:
     def _run_writes(self) -> None:
         while (work := self._writes.get()) is not None:
             payload, group = work
-            self._tell(self._written, group, *self._append(payload))
+            self._tell(self._written, group, payload, *self._append(payload))
 
     def _tell_imported(self, number: int, entries: list[Entry]) -> None:
         self._tell(self._imported, number, entries)

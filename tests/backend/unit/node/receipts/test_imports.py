@@ -5,12 +5,9 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Sequence
-from typing import cast
 
 import pytest
 from assay.node.receipts.entries import ChannelKey
-from assay.node.receipts.importing import Importer
 from assay.node.receipts.imports import IMPORT_ENTRIES, Imports
 from assay.node.receipts.journal_entries import Entry
 from assay.node.receipts.journal_mark import Mark
@@ -18,33 +15,40 @@ from assay.types import ZERO_ADDRESS, ZERO_HASH
 
 KEY = ChannelKey(ZERO_HASH, ZERO_ADDRESS)
 WAIT = 20.0
+WIDTH = 4
+"""Bytes of an entry here."""
 
 
 class Tables:
     """Keeps what it is given, unless it is told to fail."""
 
     def __init__(self) -> None:
-        self.entries: list[Entry] = []
+        self.payload = b""
         self.marks: list[int] = []
-        self.busy = 0
+        self.hurried: list[bool] = []
         self.error: Exception | None = None
+        self.is_open = False
         self._inside = threading.Lock()
 
-    def write(self, entries: Sequence[Entry], mark: Mark | None = None) -> None:
+    def open(self) -> None:
+        assert not self.is_open
+        self.is_open = True
+
+    def take(self, payload: bytes, mark: Mark, *, hurried: bool) -> None:
+        assert self.is_open
         assert self._inside.acquire(blocking=False), "two transactions at a time"
         try:
             if self.error is not None:
                 raise self.error
-            if self.busy:
-                self.busy -= 1
-                error = sqlite3.OperationalError("locked")
-                error.sqlite_errorcode = sqlite3.SQLITE_BUSY
-                raise error
-            assert mark is not None and len(entries) < IMPORT_ENTRIES + 100
-            self.entries += entries
+            assert len(payload) < WIDTH * (IMPORT_ENTRIES + 100)
+            self.payload += payload
             self.marks.append(mark.number)
+            self.hurried.append(hurried)
         finally:
             self._inside.release()
+
+    def close(self) -> None:
+        self.is_open = False
 
 
 class Desk:
@@ -52,20 +56,25 @@ class Desk:
         self.tables = Tables()
         self.told: list[int] = []
         self.failures: list[Exception] = []
-        self.given: list[Entry] = []
+        self.given = b""
+        self.heard: list[Entry] = []
+        self.entries: list[Entry] = []
         self.frames = 0
-        self.imports = Imports(cast(Importer, self.tables), self._hear, self.failures.append)
+        self.imports = Imports(self.tables, self._hear, self.failures.append)
 
     def _hear(self, number: int, entries: list[Entry]) -> None:
         self.told.append(number)
+        self.heard += entries
         self.imports.imported(entries)
 
     def add(self, *sizes: int) -> None:
         for size in sizes:
             group = [Entry(KEY) for _ in range(size)]
-            self.given += group
+            self.entries += group
             self.frames += 1
-            self.imports.add(Mark(1, self.frames), group)
+            payload = self.frames.to_bytes(WIDTH, "big") * size
+            self.given += payload
+            self.imports.add(Mark(1, self.frames), payload, group)
 
     def finish(self) -> None:
         ending = threading.Thread(target=self.imports.finish)
@@ -74,7 +83,8 @@ class Desk:
         assert not ending.is_alive()
 
     def check(self) -> None:
-        assert [id(entry) for entry in self.tables.entries] == [id(entry) for entry in self.given]
+        assert self.tables.payload == self.given and not self.tables.is_open
+        assert list(map(id, self.heard)) == list(map(id, self.entries))
         assert self.tables.marks == self.told == sorted(self.told)
         assert self.imports.taken == self.frames and not self.failures
 
@@ -86,13 +96,22 @@ def test_add__few_entries__are_taken_soon() -> None:
     deadline = time.monotonic() + WAIT
     while desk.imports.taken < 3 and time.monotonic() < deadline:
         time.sleep(0.01)
-    desk.check()
     desk.finish()
+    desk.check()
+    assert not desk.tables.hurried[0]
 
 
-def test_finish__while_more_comes_and_tables_are_busy__takes_everything_once_and_in_order() -> None:
+def test_add__more_than_may_wait__is_taken_in_a_hurry() -> None:
     desk = Desk()
-    desk.tables.busy = 3
+    desk.add(*[IMPORT_ENTRIES] * 5)
+    desk.imports.start()
+    desk.finish()
+    desk.check()
+    assert desk.tables.hurried[0]
+
+
+def test_finish__while_more_comes__takes_everything_once_and_in_order() -> None:
+    desk = Desk()
     desk.imports.start()
     for _ in range(50):
         desk.add(1, 90, 7)

@@ -1,0 +1,76 @@
+"""Fills the tables of a node's log beside the node: `python -m assay.node.receipts.import_child FILE PARENT`.
+
+in:   epoch:u64 ‖ number:u64 ‖ hurried:u8 ‖ length:u32 ‖ entries (`journal_entries`)
+out:  length:u32 ‖ what went wrong; nothing: the entries are in the tables, and on disk
+
+One answer for each message, in order. It ends with its input; nobody else tells it to: whoever stops a node
+stops it in order, and its last receipts are to get into the tables.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from struct import Struct
+from typing import BinaryIO, Final
+
+from assay.node.receipts.database import SqliteDatabase
+from assay.node.receipts.importing import Importer, LocalTables
+from assay.node.receipts.journal_mark import Mark
+
+MESSAGE: Final = Struct(">QQ?I")
+ANSWER: Final = Struct(">I")
+MAX_PROBLEM: Final = 4096
+_PR_SET_PDEATHSIG: Final = 1
+
+
+def serve(tables: LocalTables, messages: BinaryIO, answers: BinaryIO) -> None:
+    """Until `messages` end. What is not `hurried` is done while the processor has nothing else to do, by a
+    thread that stays like this: nobody may raise his own priority."""
+    with ThreadPoolExecutor(1, initializer=_stand_back) as at_ease:
+        while len(head := messages.read(MESSAGE.size)) == MESSAGE.size:
+            epoch, number, hurried, length = MESSAGE.unpack(head)
+            payload, mark = messages.read(length), Mark(epoch, number)
+            if len(payload) != length:
+                return
+            problem = b""
+            try:
+                if hurried:
+                    tables.take(payload, mark, hurried=True)
+                else:
+                    at_ease.submit(tables.take, payload, mark, hurried=False).result()
+            except Exception as error:
+                problem = (str(error) or repr(error)).encode()[:MAX_PROBLEM]
+            answers.write(ANSWER.pack(len(problem)) + problem)
+            answers.flush()
+
+
+def _stand_back() -> None:
+    if sys.platform == "linux":  # where it is said of a thread
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
+
+def _end_with(parent: int) -> bool:
+    """Be killed when the node is, however that ends: the next one must find nobody at its tables. Whether
+    the node is there."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    return os.getppid() == parent
+
+
+def main(file: str, parent: str) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    if not _end_with(int(parent)):
+        return
+    connection = SqliteDatabase(Path(file)).open_file()
+    serve(LocalTables(Importer(connection)), sys.stdin.buffer, sys.stdout.buffer)
+    connection.close()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

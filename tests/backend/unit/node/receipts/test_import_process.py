@@ -1,0 +1,154 @@
+"""The tables filled by a real process beside this one: it is killed, told to end, given what does not fit."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from assay.errors import FatalError
+from assay.node.receipts.database import SqliteDatabase
+from assay.node.receipts.entries import ChannelKey, HeldVoucher, IssuedReceipt
+from assay.node.receipts.import_process import ImportProcess
+from assay.node.receipts.importing import Importer, LocalTables
+from assay.node.receipts.journal_entries import Entry, encode
+from assay.node.receipts.journal_mark import Mark, read_mark
+from assay.node.receipts.log import ReceiptLog
+from assay.types import Address, Domain, Hash32
+
+NODE = Address("0x" + "11" * 20)
+KEY = ChannelKey(Hash32(b"\x01" * 32), Address("0x" + "22" * 20))
+WAIT = 20.0
+
+
+def entry(number: int) -> Entry:
+    unique = number.to_bytes(32, "big")
+    receipt = IssuedReceipt(unique, unique, unique, 5, number, 1_700_000_000, b"\x02" * 65)
+    return Entry(KEY, receipt, HeldVoucher(5 * number, number - 1, b"\x03" * 65), unique)
+
+
+def payload(*numbers: int) -> bytes:
+    return b"".join(encode(entry(number)) for number in numbers)
+
+
+def make_log(path: Path) -> Path:
+    ReceiptLog(SqliteDatabase(path), Domain(31337, NODE), NODE).close()
+    return path
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return make_log(tmp_path / "log.sqlite3")
+
+
+@pytest.fixture
+def tables(file: Path) -> Iterator[ImportProcess]:
+    made = ImportProcess(file)
+    yield made
+    made.close()
+
+
+def rows(file: Path) -> list[tuple[object, ...]]:
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        receipts = connection.execute("SELECT * FROM receipts ORDER BY id").fetchall()
+        return receipts + connection.execute("SELECT * FROM channels ORDER BY id").fetchall()
+
+
+def is_there(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+def test_take__hurried_or_not__leaves_what_filling_them_here_leaves(
+    file: Path, tables: ImportProcess, tmp_path: Path
+) -> None:
+    tables.take(payload(1, 2), Mark(7, 1), hurried=False)
+    tables.take(payload(3), Mark(7, 2), hurried=True)
+    tables.take(payload(2, 3, 4), Mark(7, 3), hurried=False)  # some of it again, as after a crash
+    other = make_log(tmp_path / "other.sqlite3")
+    with contextlib.closing(SqliteDatabase(other).open_file()) as here:
+        LocalTables(Importer(here)).take(payload(1, 2, 3, 4), Mark(7, 3), hurried=True)
+        assert read_mark(here) == Mark(7, 3)
+    with contextlib.closing(SqliteDatabase(file).open_file()) as connection:
+        assert read_mark(connection) == Mark(7, 3)
+    assert rows(file) == rows(other) and len(rows(file)) == 5
+
+
+def test_take__child_was_killed__another_goes_on(file: Path, tables: ImportProcess) -> None:
+    tables.take(payload(1), Mark(7, 1), hurried=False)
+    for number in (2, 3):
+        killed = tables.pid
+        assert killed is not None
+        os.kill(killed, signal.SIGKILL)
+        tables.take(payload(number), Mark(7, number), hurried=number == 3)
+        assert tables.pid != killed
+    assert len(rows(file)) == 4
+
+
+def test_take__child_never_comes_up__is_fatal_and_says_so(
+    tables: ImportProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(FatalError, match="ended 3 times, at last with status 1"):
+        tables.take(payload(1), Mark(7, 1), hurried=False)
+
+
+def test_take__receipt_is_missing__says_what_the_importer_says(file: Path, tables: ImportProcess) -> None:
+    tables.take(payload(1), Mark(7, 1), hurried=False)
+    with pytest.raises(FatalError, match=r"goes on with sequence 3 .* the log ends at 1"):
+        tables.take(payload(3), Mark(7, 2), hurried=False)
+    tables.take(payload(2), Mark(7, 3), hurried=False)
+    assert len(rows(file)) == 3
+
+
+def test_take__somebody_else_writes__waits_for_the_lock(file: Path, tables: ImportProcess) -> None:
+    with contextlib.closing(SqliteDatabase(file).open_file()) as other:
+        other.execute("BEGIN IMMEDIATE")
+        ending = threading.Timer(0.3, lambda: other.execute("ROLLBACK"))
+        ending.start()
+        tables.take(payload(1), Mark(7, 1), hurried=True)
+        ending.join()
+    assert len(rows(file)) == 2
+
+
+def test_close__after_signals_that_are_for_the_node__it_has_done_its_work(
+    file: Path, tables: ImportProcess
+) -> None:
+    tables.take(payload(1), Mark(7, 1), hurried=False)
+    child = tables.pid
+    assert child is not None
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        os.kill(child, number)
+    tables.take(payload(2), Mark(7, 2), hurried=False)
+    assert tables.pid == child
+    tables.close()
+    assert not is_there(child) and len(rows(file)) == 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prctl(2)")
+def test_open__whoever_started_it_is_killed__it_ends_as_well(file: Path) -> None:
+    program = (
+        "import sys, time; from pathlib import Path\n"
+        "from assay.node.receipts.import_process import ImportProcess\n"
+        "tables = ImportProcess(Path(sys.argv[1])); tables.open()\n"
+        "print(tables.pid, flush=True); time.sleep(60)"
+    )
+    node = subprocess.Popen([sys.executable, "-c", program, str(file)], stdout=subprocess.PIPE, text=True)
+    assert node.stdout is not None
+    child = int(node.stdout.readline())
+    assert is_there(child)
+    node.kill()
+    node.communicate()
+    deadline = time.monotonic() + WAIT
+    while is_there(child):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
