@@ -29,6 +29,8 @@ def measured(*, peers: bool = True, ceiling: float = 60_000.0) -> Measured:
             found.add(f"{prefix}mlp_paid_1", load(1_500 * factor, 0.5 / factor / more))
             found.add(f"{prefix}mlp_half", load(3_000, *[0.8] * 98, 2.0 / factor, 2.0 / factor))
             found.add(f"{prefix}cnn_paid", load(570 * factor))
+            for ratio in (1.2, 0.95) if factor == 1 else (0.5, 0.96):
+                found.add_in_turn(f"{prefix}cnn_paid", Beside(600 * ratio, 600))
         for name, rate in (("mlp_paid", 4_800), ("mlp_signed", 7_000), ("cnn_paid", 594)):
             found.add_required(name, Beside(rate * factor, (600 if name == "cnn_paid" else 4_000) * factor))
         found.add_required("mlp_alone", Beside(1.0 / factor, 0.25))
