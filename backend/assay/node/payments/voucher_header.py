@@ -32,4 +32,6 @@ def voucher_parameters(text: str | bytes | None) -> dict[str, Any]:
             f"Assay-Voucher has a field {unknown[0][:40]!r}; it takes {', '.join(FIELDS)}",
             code="input_voucher",
         )
+    if nested := [name for name, value in fields.items() if isinstance(value, list | dict)]:
+        raise InputError(f"Assay-Voucher has no string in {nested[0]!r}", code="input_voucher")
     return {f"voucher_{name}": str(value) if type(value) is int else value for name, value in fields.items()}

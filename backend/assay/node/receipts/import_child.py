@@ -9,10 +9,12 @@ stops it in order, and its last receipts are to get into the tables.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from struct import Struct
@@ -25,6 +27,7 @@ from assay.node.receipts.journal_mark import Mark
 MESSAGE: Final = Struct(">QQ?I")
 ANSWER: Final = Struct(">I")
 MAX_PROBLEM: Final = 4096
+LOWEST: Final = 19
 _PR_SET_PDEATHSIG: Final = 1
 
 
@@ -44,14 +47,18 @@ def serve(tables: LocalTables, messages: BinaryIO, answers: BinaryIO) -> None:
                 else:
                     at_ease.submit(tables.take, payload, mark, hurried=False).result()
             except Exception as error:
-                problem = (str(error) or repr(error)).encode()[:MAX_PROBLEM]
+                problem = (str(error) or repr(error)).encode("utf-8", "replace")[:MAX_PROBLEM]
             answers.write(ANSWER.pack(len(problem)) + problem)
             answers.flush()
 
 
 def _stand_back() -> None:
-    if sys.platform == "linux":  # where it is said of a thread
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    """Of this thread alone, which is so on Linux; where the system does not let it, it works as others do."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST)
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 def _end_with(parent: int) -> bool:
@@ -67,9 +74,13 @@ def main(file: str, parent: str) -> None:
         signal.signal(number, signal.SIG_IGN)
     if not _end_with(int(parent)):
         return
-    connection = SqliteDatabase(Path(file)).open_file()
-    serve(LocalTables(Importer(connection)), sys.stdin.buffer, sys.stdout.buffer)
-    connection.close()
+    answers = os.dup(sys.stdout.fileno())
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what anything prints is no answer
+    with (
+        os.fdopen(answers, "wb") as out,
+        contextlib.closing(SqliteDatabase(Path(file)).open_file()) as connection,
+    ):
+        serve(LocalTables(Importer(connection)), sys.stdin.buffer, out)
 
 
 if __name__ == "__main__":

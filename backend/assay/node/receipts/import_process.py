@@ -18,9 +18,10 @@ from typing import Final
 import structlog
 
 from assay.errors import FatalError
-from assay.node.receipts.import_child import ANSWER, MESSAGE
+from assay.node.receipts.import_child import ANSWER, MAX_PROBLEM, MESSAGE
 from assay.node.receipts.journal_mark import Mark
 
+_MODULE: Final = "assay.node.receipts.import_child"
 ATTEMPTS: Final = 3
 END_SECONDS: Final = 30.0
 _KEPT: Final = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "PYTHONDONTWRITEBYTECODE", "LANG", "LC_ALL", "TZ")
@@ -71,7 +72,7 @@ class ImportProcess:
 
     def _start(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen(  # noqa: S603 - a module of this package
-            [sys.executable, "-m", "assay.node.receipts.import_child", str(self._file), str(os.getpid())],
+            [sys.executable, "-P", "-m", _MODULE, str(self._file), str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={name: os.environ[name] for name in _KEPT if name in os.environ},
@@ -107,5 +108,7 @@ def _ask(child: subprocess.Popen[bytes], message: bytes) -> str | None:
     if len(head) != ANSWER.size:
         return None
     (length,) = ANSWER.unpack(head)
+    if length > MAX_PROBLEM:
+        return None
     problem = child.stdout.read(length)
-    return problem.decode() if len(problem) == length else None
+    return problem.decode("utf-8", "replace") if len(problem) == length else None

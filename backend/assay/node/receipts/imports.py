@@ -15,10 +15,13 @@ IMPORT_SECONDS: Final = 0.1
 IMPORT_ENTRIES: Final = 512
 """In a transaction, which the event loop hears of at once; so many gathered do not wait any longer."""
 EASY_ENTRIES: Final = 128
-"""In a transaction that may wait for the processor, while it keeps others from writing to the log."""
+EASY_BYTES: Final = 256 << 10
+"""In a transaction that may wait for the processor while it keeps others from writing to the log; bytes, as
+above, in one of more than one frame."""
 IMPORT_BYTES: Final = 16 << 20
 """In a transaction that has more than one frame."""
 HURRIED_ENTRIES: Final = 2048
+HURRIED_BYTES: Final = 64 << 20
 """When so many wait, they go into the tables beside the requests and not after them."""
 
 
@@ -49,6 +52,9 @@ class Imports:
         self._on_failure = on_failure
         self._groups: deque[tuple[Mark, bytes, list[Entry]]] = deque()
         self._gathered = 0
+        self._added_bytes = self._taken_bytes = 0
+        """Of payloads; the first is the event loop's, the second the thread's."""
+        self._is_wanted = False
         self.taken = 0
         """The last frame that the tables have."""
         self._has_all = False
@@ -62,6 +68,7 @@ class Imports:
         """A frame that is on disk, in the journal's order: its entries, encoded and not."""
         self._groups.append((mark, payload, entries))
         self._gathered += len(entries)
+        self._added_bytes += len(payload)
         if not self._work.is_set():
             self._work.set()
         if self._gathered >= IMPORT_ENTRIES and not self._hurry.is_set():
@@ -73,6 +80,7 @@ class Imports:
 
     def hurry(self) -> None:
         """What waits is wanted in the tables."""
+        self._is_wanted = True
         self._hurry.set()
 
     def finish(self) -> None:
@@ -92,6 +100,7 @@ class Imports:
                 self._hurry.clear()
                 while self._groups:
                     self._take_some()
+                self._is_wanted = False
         except Exception as error:
             self._on_failure(error)
         finally:
@@ -101,13 +110,19 @@ class Imports:
         entries: list[Entry] = []
         payloads: list[bytes] = []
         mark, size = Mark(0, 0), 0
-        hurried = self._has_all or self._gathered >= HURRIED_ENTRIES
-        most = IMPORT_ENTRIES if hurried else EASY_ENTRIES
-        while self._groups and len(entries) < most and size < IMPORT_BYTES:
+        hurried = self._is_hurried
+        most, most_bytes = (IMPORT_ENTRIES, IMPORT_BYTES) if hurried else (EASY_ENTRIES, EASY_BYTES)
+        while self._groups and len(entries) < most and size < most_bytes:
             mark, payload, group = self._groups.popleft()
             entries += group
             payloads.append(payload)
             size += len(payload)
         self._tables.take(b"".join(payloads), mark, hurried=hurried)
+        self._taken_bytes += size
         self.taken = mark.number
         self._on_imported(mark.number, entries)
+
+    @property
+    def _is_hurried(self) -> bool:
+        waiting = self._added_bytes - self._taken_bytes
+        return self._is_wanted or self._gathered >= HURRIED_ENTRIES or waiting >= HURRIED_BYTES

@@ -65,6 +65,16 @@ def test_find__no_version_named__is_the_greatest_number() -> None:
     assert CATALOG.find(Route("digits", None, "")).number == 3
 
 
+def test_find__version_or_publisher_comes_later__is_seen() -> None:
+    catalog = Catalog([served(ANNA, "digits", 1)])
+    assert catalog.find(Route("digits", None, "")).number == 1
+    catalog.add(served(ANNA, "digits", 2))
+    assert catalog.find(Route("digits", None, "")).number == 2
+    catalog.add(served(BOB, "digits", 1))
+    with pytest.raises(NotFound, match="several publishers"):
+        catalog.find(Route("digits", None, ""))
+
+
 def test_find__publisher_in_any_case__is_found() -> None:
     assert CATALOG.find(Route(f"{ANNA.lower()}/x", 1, "")).publisher == ANNA
     assert CATALOG.find(Route(f"{BOB}/x", 1, "")).publisher == BOB

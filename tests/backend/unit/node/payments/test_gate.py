@@ -224,6 +224,17 @@ def test_admit__log_behind_the_chain__refuses_to_sign(desk: Desk) -> None:
     assert asyncio.run(refused(desk, 60)) == "not_ready"
 
 
+def test_admit_now__log_behind_the_chain__is_left_to_admit(desk: Desk) -> None:
+    async def scenario() -> None:
+        ticket = await desk.serve(PRICE)
+        ticket.channel.settled = PRICE
+        assert desk.admit_now(2 * PRICE, 1, OTHER_INPUT) is not None
+        ticket.channel.settled = 2 * PRICE + 1
+        assert desk.admit_now(3 * PRICE, 1, Hash32(b"\x05" * 32)) is None
+
+    asyncio.run(scenario())
+
+
 def test_admit__same_voucher_and_input_in_flight__waits_for_the_first(desk: Desk) -> None:
     async def scenario() -> None:
         first = await desk.admit(PRICE)

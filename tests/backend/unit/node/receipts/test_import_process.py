@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import signal
 import sqlite3
@@ -17,6 +18,7 @@ import pytest
 from assay.errors import FatalError
 from assay.node.receipts.database import SqliteDatabase
 from assay.node.receipts.entries import ChannelKey, HeldVoucher, IssuedReceipt
+from assay.node.receipts.import_child import ANSWER, MESSAGE, serve
 from assay.node.receipts.import_process import ImportProcess
 from assay.node.receipts.importing import Importer, LocalTables
 from assay.node.receipts.journal_entries import Entry, encode
@@ -66,6 +68,18 @@ def is_there(pid: int) -> bool:
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return False
+
+
+def has_open(pid: int, file: Path) -> bool:
+    found = []
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found.append(link.readlink())
+    return file in found
+
+
+def policies(pid: int) -> list[int]:
+    return [os.sched_getscheduler(int(task.name)) for task in Path(f"/proc/{pid}/task").iterdir()]
 
 
 def test_take__hurried_or_not__leaves_what_filling_them_here_leaves(
@@ -139,16 +153,61 @@ def test_open__whoever_started_it_is_killed__it_ends_as_well(file: Path) -> None
     program = (
         "import sys, time; from pathlib import Path\n"
         "from assay.node.receipts.import_process import ImportProcess\n"
+        "from assay.node.receipts.journal_mark import Mark\n"
         "tables = ImportProcess(Path(sys.argv[1])); tables.open()\n"
-        "print(tables.pid, flush=True); time.sleep(60)"
+        "print(tables.pid, flush=True)\n"
+        "tables.take(bytes.fromhex(sys.argv[2]), Mark(7, 1), hurried=True)"
     )
-    node = subprocess.Popen([sys.executable, "-c", program, str(file)], stdout=subprocess.PIPE, text=True)
-    assert node.stdout is not None
-    child = int(node.stdout.readline())
-    assert is_there(child)
-    node.kill()
-    node.communicate()
-    deadline = time.monotonic() + WAIT
-    while is_there(child):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    command = [sys.executable, "-c", program, str(file), payload(1).hex()]
+    with contextlib.closing(SqliteDatabase(file).open_file()) as other:
+        other.execute("BEGIN IMMEDIATE")  # the child waits for it, and does not see its input end
+        node = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert node.stdout is not None
+        child = int(node.stdout.readline())
+        deadline = time.monotonic() + WAIT
+        while not has_open(child, file):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        node.kill()
+        node.communicate()
+        while is_there(child):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        other.execute("ROLLBACK")
+    assert not rows(file)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="priorities of threads")
+def test_take__not_hurried__is_done_by_a_thread_that_stands_back(tables: ImportProcess) -> None:
+    tables.take(payload(1), Mark(7, 1), hurried=True)
+    assert tables.pid is not None
+    assert policies(tables.pid) == [os.SCHED_OTHER]
+    tables.take(payload(2), Mark(7, 2), hurried=False)
+    assert sorted(policies(tables.pid)) == [os.SCHED_OTHER, os.SCHED_IDLE]
+
+
+@pytest.mark.parametrize("error", [None, OSError("not here")])
+def test_serve__system_does_not_let_it_stand_back__works_all_the_same(
+    file: Path, monkeypatch: pytest.MonkeyPatch, error: OSError | None
+) -> None:
+    def refuse(*_: object) -> None:
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(os, "sched_setscheduler", refuse)
+    monkeypatch.setattr(os, "setpriority", refuse)
+    answers = io.BytesIO()
+    message = MESSAGE.pack(7, 1, False, len(payload(1))) + payload(1)
+    with contextlib.closing(SqliteDatabase(file).open_file()) as connection:
+        serve(LocalTables(Importer(connection)), io.BytesIO(message), answers)
+    assert answers.getvalue() == ANSWER.pack(0) and len(rows(file)) == 2
+
+
+def test_open__modules_of_the_same_names_in_the_working_directory__are_not_run(
+    file: Path, tables: ImportProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ctypes", "sqlite3", "signal"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(9)")
+    monkeypatch.chdir(tmp_path)
+    tables.take(payload(1), Mark(7, 1), hurried=False)
+    assert len(rows(file)) == 2

@@ -7,8 +7,9 @@ import threading
 import time
 
 import pytest
+from assay.node.receipts import imports
 from assay.node.receipts.entries import ChannelKey
-from assay.node.receipts.imports import IMPORT_ENTRIES, Imports
+from assay.node.receipts.imports import EASY_ENTRIES, IMPORT_ENTRIES, Imports
 from assay.node.receipts.journal_entries import Entry
 from assay.node.receipts.journal_mark import Mark
 from assay.types import ZERO_ADDRESS, ZERO_HASH
@@ -76,6 +77,12 @@ class Desk:
             self.given += payload
             self.imports.add(Mark(1, self.frames), payload, group)
 
+    def wait(self, frame: int) -> None:
+        deadline = time.monotonic() + WAIT
+        while self.imports.taken < frame:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
     def finish(self) -> None:
         ending = threading.Thread(target=self.imports.finish)
         ending.start()
@@ -93,9 +100,7 @@ def test_add__few_entries__are_taken_soon() -> None:
     desk = Desk()
     desk.imports.start()
     desk.add(1, 2, 3)
-    deadline = time.monotonic() + WAIT
-    while desk.imports.taken < 3 and time.monotonic() < deadline:
-        time.sleep(0.01)
+    desk.wait(3)
     desk.finish()
     desk.check()
     assert not desk.tables.hurried[0]
@@ -105,9 +110,35 @@ def test_add__more_than_may_wait__is_taken_in_a_hurry() -> None:
     desk = Desk()
     desk.add(*[IMPORT_ENTRIES] * 5)
     desk.imports.start()
+    desk.wait(5)
     desk.finish()
     desk.check()
-    assert desk.tables.hurried[0]
+    assert desk.tables.hurried == [True, True, False, False, False]
+
+
+def test_add__many_bytes_or_wanted__is_taken_in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    for limit, wanted in ((WIDTH * 7, False), (1 << 30, True)):
+        monkeypatch.setattr(imports, "HURRIED_BYTES", limit)
+        desk = Desk()
+        desk.add(4, 4)
+        if wanted:
+            desk.imports.hurry()
+        desk.imports.start()
+        desk.wait(2)
+        desk.finish()
+        assert desk.tables.hurried[0]
+
+
+def test_add__what_may_wait__is_taken_in_small_transactions(monkeypatch: pytest.MonkeyPatch) -> None:
+    for size in (EASY_ENTRIES, 2):
+        monkeypatch.setattr(imports, "EASY_BYTES", WIDTH * 100)
+        desk = Desk()
+        desk.add(*[size] * 6)
+        desk.imports.start()
+        desk.wait(6)
+        desk.finish()
+        assert desk.tables.marks == ([1, 2, 3, 4, 5, 6] if size > 2 else [6])
+        assert not any(desk.tables.hurried)
 
 
 def test_finish__while_more_comes__takes_everything_once_and_in_order() -> None:
