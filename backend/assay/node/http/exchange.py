@@ -45,7 +45,8 @@ class Way(Protocol):
 
     def send(self, exchange: Exchange, reply: Reply) -> None: ...
 
-    def send_raw(self, exchange: Exchange, head: bytes, body: bytes) -> None: ...
+    def send_raw(self, exchange: Exchange, head: bytes, body: bytes) -> None:
+        """As `send`, for a head that is written already, but for how the connection goes on and its end."""
 
 
 class Exchange:
@@ -89,10 +90,6 @@ class Exchange:
 
     def reply(self, reply: Reply) -> None:
         self.connection.send(self, reply)
-
-    def reply_raw(self, head: bytes, body: bytes) -> None:
-        """As `reply`, for a head that is written already, but for how the connection goes on and its end."""
-        self.connection.send_raw(self, head, body)
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,15 +184,14 @@ class Follower:
     def stays_covered(self, account: Account, channel: Channel, amount: int) -> bool:
         """Whether the escrow, as last seen, covers all that is owed once the channel owes `amount`, and the
         chain paid no more than the log knows of. What is owed is summed over the channels only if what was
-        added to the last sum does not suffice. For who has asked for `view` just now."""
+        added to the last sum does not suffice. Raises Unavailable."""
         if channel.settled is None or account.fetched_at is None:
             return False
         if self._clock() - account.fetched_at > self._max_age:
             return False
-        held, view = channel.held_amount, self._view
-        if channel.settled > held or view is None:
+        if channel.is_behind_chain:
             return False
-        more, safe = max(amount - held, 0), safe_balance(account.escrow, view.timestamp + self._thaw_margin)
+        more, safe = max(amount - channel.held_amount, 0), self.safe_balance(account)
         if account.promised is None or account.promised + more > safe:
             if not account.is_known:
                 return False
