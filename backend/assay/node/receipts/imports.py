@@ -125,4 +125,5 @@ class Imports:
     @property
     def _is_hurried(self) -> bool:
         waiting = self._added_bytes - self._taken_bytes
-        return self._is_wanted or self._gathered >= HURRIED_ENTRIES or waiting >= HURRIED_BYTES
+        is_wanted = self._is_wanted or self._has_all
+        return is_wanted or self._gathered >= HURRIED_ENTRIES or waiting >= HURRIED_BYTES
