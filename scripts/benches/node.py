@@ -25,6 +25,7 @@ from scripts.benches.load.drive import drive, responding
 from scripts.benches.load.plan import Load, Plan
 from scripts.benches.node_rows import Beside, Measured, build_rows
 from scripts.benches.options import Options
+from scripts.benches.required import ANSWER_BYTES
 from scripts.benches.stage import PRICE, WARMUP, Offer, Other, Stage, build_stage
 from scripts.benches.workloads import Workload, cnn, digits, measure_raw, mlp
 
@@ -35,8 +36,6 @@ OPEN_CONNECTIONS = 64
 SECONDS = 2.5
 RAW_SECONDS = 1.0
 TURNS = 2
-ANSWER_BYTES = 900
-"""Of the responder's answers; a node's have as many."""
 
 
 def measure_ceiling(stage: Stage, offer: Offer, found: Measured) -> None:

@@ -36,6 +36,7 @@ from assay.commitments.tensors import OIP_TO_ONNX, hash_commitments, tensor_head
 from assay.node.receipts.journal import Journal
 from assay.types import ZERO_ADDRESS, Domain, Hash32, Voucher
 
+from scripts.benches.least import ENTRY_BYTES
 from scripts.benches.load.cores import Cores, on_cores
 from scripts.benches.load.drive import ROOT, responding
 from scripts.benches.node_rows import Beside, Measured
@@ -53,8 +54,6 @@ SECONDS: Final = 0.1
 SOCKET_SECONDS: Final = 0.2
 REST_SECONDS: Final = 0.0003
 """Before a request that comes alone: as long as its client needs for the one before."""
-RECEIPT_BYTES: Final = 420
-"""Of a paid receipt in the node's journal."""
 ANSWER_BYTES: Final = 900
 """As a node's have."""
 CONNECTIONS: Final = 16
@@ -151,7 +150,7 @@ class Work:
             numbers = (self.price << 512 | self._sequence << 256 | now).to_bytes(96, "big")
             content = input_hash + output_hash + numbers
             digest = keccak(self.prefix + keccak(self.receipt_words + content))
-            receipts.append((content + self.key.sign(digest)).ljust(RECEIPT_BYTES, b"\0"))
+            receipts.append((content + self.key.sign(digest)).ljust(ENTRY_BYTES, b"\0"))
         return receipts
 
 

@@ -17,7 +17,7 @@ from assay.types import Hash32, Receipt
 
 from scripts.benches import required
 from scripts.benches.load.cores import Cores
-from scripts.benches.required import DOMAIN, PARTS, POOL, RECEIPT_BYTES, Work
+from scripts.benches.required import DOMAIN, PARTS, POOL, ENTRY_BYTES, Work
 from scripts.benches.workloads import Raw, Workload, cnn, mlp
 
 PRICE = 5
@@ -53,10 +53,10 @@ def test_answer__batch__signs_a_receipt_for_each_and_journals_them(
     work = Work(network, price, journal)
     spent = work.answer(3, 4)
     (payload,) = payloads(journal)
-    assert len(payload) == 4 * RECEIPT_BYTES
+    assert len(payload) == 4 * ENTRY_BYTES
     outputs = network.run(work.rows[3:7])
     for i in range(4):
-        receipt, signature = read_receipt(payload[i * RECEIPT_BYTES :], work)
+        receipt, signature = read_receipt(payload[i * ENTRY_BYTES :], work)
         verify_signer(receipt_digest(DOMAIN, receipt), signature, work.key.address)
         assert receipt.input_hash == commit_tensors([work.rows[3 + i : 4 + i]])
         assert receipt.output_hash == commit_tensors([outputs[i : i + 1]])
@@ -70,11 +70,11 @@ def test_answer__exact_version__journals_what_a_dispute_is_answered_from(journal
     work.answer(0, 2)
     (payload,) = payloads(journal)
     outputs = image.run(work.rows[:2])
-    size = RECEIPT_BYTES + work.rows[0].nbytes + outputs[0].nbytes
+    size = ENTRY_BYTES + work.rows[0].nbytes + outputs[0].nbytes
     assert len(payload) == 2 * size
     for i in range(2):
         assert (
-            payload[i * size + RECEIPT_BYTES : (i + 1) * size]
+            payload[i * size + ENTRY_BYTES : (i + 1) * size]
             == work.rows[i].tobytes() + outputs[i].tobytes()
         )
 
@@ -130,7 +130,7 @@ def test_measure_alone__one_after_another__is_above_the_model_alone(
     alone, rested = required.measure_alone(Work(network, PRICE, journal), turns=2, seconds=0.05)
     assert 0 < rested.value < alone.value < 100
     assert alone.raw == rested.raw > 0
-    assert journal.number > 2 and {len(payload) for payload in payloads(journal)} == {RECEIPT_BYTES}
+    assert journal.number > 2 and {len(payload) for payload in payloads(journal)} == {ENTRY_BYTES}
 
 
 def test_opened__after_it__collects_garbage_again_and_leaves_no_folder(network: Workload) -> None:

@@ -135,7 +135,7 @@ class Gate:
         accounts.check_coverage(channel, voucher, price)
         if not self._follower.stays_covered(account, channel, voucher.amount):
             return None
-        risk = self._take_risk(price) if self.cover is not None else 0
+        risk = self._take_risk(price)
         kept = voucher if accounts.raises_held(channel, voucher) else channel.unsaved
         self._follower.touch(account)
         accounts.reserve(channel, kept, price)
