@@ -16,8 +16,9 @@ from assay.node.receipts.journal import Journal
 from assay.types import Hash32, Receipt
 
 from scripts.benches import required
+from scripts.benches.least import ENTRY_BYTES
 from scripts.benches.load.cores import Cores
-from scripts.benches.required import DOMAIN, PARTS, POOL, ENTRY_BYTES, Work
+from scripts.benches.required import DOMAIN, PARTS, POOL, Work
 from scripts.benches.workloads import Raw, Workload, cnn, mlp
 
 PRICE = 5
@@ -74,8 +75,7 @@ def test_answer__exact_version__journals_what_a_dispute_is_answered_from(journal
     assert len(payload) == 2 * size
     for i in range(2):
         assert (
-            payload[i * size + ENTRY_BYTES : (i + 1) * size]
-            == work.rows[i].tobytes() + outputs[i].tobytes()
+            payload[i * size + ENTRY_BYTES : (i + 1) * size] == work.rows[i].tobytes() + outputs[i].tobytes()
         )
 
 
