@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import math
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
@@ -30,6 +30,8 @@ MAX_ACCOUNTS: Final = 20_000
 REFRESHED_PER_POLL: Final = 256
 RECENT_SECONDS: Final = 300.0
 MIN_REFRESH_SECONDS: Final = 0.5
+READS_AT_ONCE: Final = 2
+"""Of accounts that requests wait for: one under way, and one for those that came since."""
 
 _log = structlog.get_logger(__name__)
 
@@ -43,7 +45,7 @@ class Account:
     escrow: Escrow = NO_ESCROW
     fetched_at: float | None = None
     used_at: float = 0.0
-    refreshing: asyncio.Task[None] | None = None
+    refreshing: asyncio.Future[None] | None = None
     promised: int | None = None
     """At least what is owed, as of the last sum and what was added to it since; None: to be summed anew."""
 
@@ -86,6 +88,9 @@ class Follower:
         self._view: NodeView | None = None
         self._viewed_at = 0.0
         self._task: asyncio.Task[None] | None = None
+        self._wanted: deque[Account] = deque()
+        """To be read again for requests that wait; `refreshing` tells them."""
+        self._reads: set[asyncio.Task[None]] = set()
         self._error = ""
 
     async def start(self) -> None:
@@ -235,14 +240,15 @@ class Follower:
         return safe_balance(account.escrow, self.view.timestamp + self._thaw_margin)
 
     async def refresh(self, account: Account) -> None:
-        """Read one account again, unless that was just done. Raises Unavailable if the chain cannot be
-        read."""
+        """Read one account again, unless that was just done; those that are wanted meanwhile are read
+        together. Raises Unavailable if the chain cannot be read."""
         if account.is_known and self._clock() - (account.fetched_at or 0.0) < MIN_REFRESH_SECONDS:
             return
         while True:
             if account.refreshing is None:
-                account.refreshing = asyncio.create_task(self._fetch([account]))
-                account.refreshing.add_done_callback(lambda _: setattr(account, "refreshing", None))
+                account.refreshing = asyncio.get_running_loop().create_future()
+                self._wanted.append(account)
+                self._read_wanted()
             try:
                 await asyncio.shield(account.refreshing)
             except RetryableError as error:
@@ -251,6 +257,38 @@ class Follower:
                 ) from None
             if account.is_known:  # else a channel was opened meanwhile
                 return
+
+    def _read_wanted(self, ended: asyncio.Task[None] | None = None) -> None:
+        if ended is not None:
+            self._reads.discard(ended)
+        while self._wanted and len(self._reads) < READS_AT_ONCE:
+            count = min(len(self._wanted), REFRESHED_PER_POLL)
+            self._start_read([self._wanted.popleft() for _ in range(count)])
+
+    def _start_read(self, accounts: list[Account]) -> None:
+        task = asyncio.create_task(self._read(accounts))
+        self._reads.add(task)
+        task.add_done_callback(self._read_wanted)
+
+    async def _read(self, accounts: list[Account]) -> None:
+        """For whoever waits for one of them, who also hears what went wrong."""
+        failure: BaseException | None = None
+        try:
+            await self._fetch(accounts)
+        except BaseException as error:
+            failure = error
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            for account in accounts:
+                waiting, account.refreshing = account.refreshing, None
+                assert waiting is not None
+                if failure is None:
+                    waiting.set_result(None)
+                elif isinstance(failure, Exception):
+                    waiting.set_exception(failure)
+                else:
+                    waiting.cancel()
 
     async def _fetch(self, accounts: list[Account], at: tuple[int, float] | None = None) -> None:
         """`at`: a block, and the clock's time when it was the newest; None: the newest block now."""

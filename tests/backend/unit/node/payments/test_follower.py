@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pytest
-from assay.node.payments.follower import REFRESHED_PER_POLL, Follower
+from assay.chain.errors import RpcUnavailable
+from assay.node.errors import Unavailable
+from assay.node.payments.follower import READS_AT_ONCE, REFRESHED_PER_POLL, Account, Follower
 from assay.node.payments.ledger import AccountView, NodeView
 from assay.node.receipts.database import SqliteDatabase
 from assay.node.receipts.log import ReceiptLog
@@ -23,6 +27,11 @@ class Asked:
 
     def __init__(self) -> None:
         self.polls: list[Counter[Address]] = []
+        self.reads: list[int] = []
+        """Accounts, by request."""
+        self.is_down = False
+        self.held = threading.Event()
+        self.held.set()
 
     def node_view(self, versions: Iterable[Hash32]) -> NodeView:
         self.polls.append(Counter())
@@ -31,7 +40,11 @@ class Asked:
     def account_views(
         self, channels: Mapping[Address, Iterable[Hash32]], block: int | None = None
     ) -> Mapping[Address, AccountView]:
+        assert self.held.wait(10)
         self.polls[-1].update(list(channels))
+        self.reads.append(len(channels))
+        if self.is_down:
+            raise RpcUnavailable("no answer")
         return {consumer: AccountView(settled=dict.fromkeys(ids, 0)) for consumer, ids in channels.items()}
 
     def wallet_accepts(self, consumer: Address, digest: bytes, signature: bytes) -> bool:
@@ -65,3 +78,79 @@ def test_poll__accounts_in_use__are_read_again_in_equal_parts_before_they_are_to
     read = [sum(poll.values()) for poll in ledger.polls]
     assert max(read) - min(read) <= 1 and max(read) <= max(REFRESHED_PER_POLL, 1)
     assert sum(read) <= 2 * count + len(read)
+
+
+def opened(follower: Follower, count: int) -> list[Account]:
+    accounts = [follower.account(Address(f"0x{number:040x}")) for number in range(count)]
+    for account in accounts:
+        follower.channel(account, VERSION)
+    return accounts
+
+
+async def refresh_all(follower: Follower, ledger: Asked, accounts: list[Account]) -> list[object]:
+    """What each of them hears, all asked before the first read ends; then who is waited for."""
+    ledger.held.clear()
+    asked = [asyncio.create_task(follower.refresh(account)) for account in accounts]
+    await asyncio.sleep(0.05)
+    ledger.held.set()
+    return list(await asyncio.gather(*asked, return_exceptions=True))
+
+
+@pytest.mark.parametrize("count", [1, 2, 64, REFRESHED_PER_POLL + 10])
+def test_refresh__many_consumers_at_once__are_read_together(tmp_path: Path, count: int) -> None:
+    ledger = Asked()
+    log = ReceiptLog(SqliteDatabase(tmp_path / "log.sqlite3"), Domain(1, SETTLEMENT), NODE)
+    follower = Follower(ledger, log, lambda: (VERSION,))
+
+    async def scenario() -> None:
+        await follower.poll()
+        accounts = opened(follower, count)
+        assert await refresh_all(follower, ledger, accounts) == [None] * count
+        assert all(account.is_known and not account.busy for account in accounts)
+
+    asyncio.run(scenario())
+    assert sum(ledger.reads) == count
+    assert len(ledger.reads) <= READS_AT_ONCE + math.ceil(count / REFRESHED_PER_POLL)
+    assert max(ledger.reads) <= REFRESHED_PER_POLL
+
+
+def test_refresh__chain_down__each_hears_so_and_may_ask_again(tmp_path: Path) -> None:
+    ledger = Asked()
+    log = ReceiptLog(SqliteDatabase(tmp_path / "log.sqlite3"), Domain(1, SETTLEMENT), NODE)
+    follower = Follower(ledger, log, lambda: (VERSION,))
+
+    async def scenario() -> None:
+        await follower.poll()
+        accounts = opened(follower, 5)
+        ledger.is_down = True
+        outcomes = await refresh_all(follower, ledger, accounts)
+        assert all(isinstance(outcome, Unavailable) for outcome in outcomes)
+        assert not any(account.busy for account in accounts)
+        ledger.is_down = False
+        assert await refresh_all(follower, ledger, accounts) == [None] * 5
+
+    asyncio.run(scenario())
+
+
+def test_refresh__who_asked_first_is_gone__the_others_get_theirs(tmp_path: Path) -> None:
+    ledger = Asked()
+    log = ReceiptLog(SqliteDatabase(tmp_path / "log.sqlite3"), Domain(1, SETTLEMENT), NODE)
+    follower = Follower(ledger, log, lambda: (VERSION,))
+
+    async def scenario() -> None:
+        await follower.poll()
+        accounts = opened(follower, 4)
+        ledger.held.clear()
+        asked = [asyncio.create_task(follower.refresh(account)) for account in [*accounts, accounts[0]]]
+        await asyncio.sleep(0.02)
+        asked[0].cancel()
+        asked[2].cancel()
+        await asyncio.sleep(0.02)
+        ledger.held.set()
+        outcomes = await asyncio.gather(*asked, return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [
+            asyncio.CancelledError, type(None), asyncio.CancelledError, type(None), type(None),
+        ]  # fmt: skip
+        assert all(account.is_known and not account.busy for account in accounts)
+
+    asyncio.run(scenario())
