@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, islice
 from typing import Any, Final
 
@@ -121,8 +121,9 @@ class LocalTables:
     def __init__(self, importer: Importer) -> None:
         self._importer = importer
 
-    def open(self) -> None:
+    def open(self, is_hurried: Callable[[], bool]) -> None:
         """They are."""
+        del is_hurried
 
     def take(self, payload: bytes, mark: Mark, *, hurried: bool) -> None:
         """Raises sqlite3.Error, FatalError."""

@@ -28,7 +28,8 @@ HURRIED_BYTES: Final = 64 << 20
 class Tables(Protocol):
     """Belong to one thread."""
 
-    def open(self) -> None: ...
+    def open(self, is_hurried: Callable[[], bool]) -> None:
+        """`is_hurried` tells, while they take something, whether it is wanted soon by now."""
 
     def take(self, payload: bytes, mark: Mark, *, hurried: bool) -> None:
         """The entries, and the last one's frame, in one transaction, durable when it returns. Unless
@@ -92,7 +93,7 @@ class Imports:
 
     def _run(self) -> None:
         try:
-            self._tables.open()
+            self._tables.open(self._is_hurried)
             while not self._has_all or self._groups:
                 self._work.wait()
                 self._hurry.wait(IMPORT_SECONDS)
@@ -110,7 +111,7 @@ class Imports:
         entries: list[Entry] = []
         payloads: list[bytes] = []
         mark, size = Mark(0, 0), 0
-        hurried = self._is_hurried
+        hurried = self._is_hurried()
         most, most_bytes = (IMPORT_ENTRIES, IMPORT_BYTES) if hurried else (EASY_ENTRIES, EASY_BYTES)
         while self._groups and len(entries) < most and size < most_bytes:
             mark, payload, group = self._groups.popleft()
@@ -122,7 +123,6 @@ class Imports:
         self.taken = mark.number
         self._on_imported(mark.number, entries)
 
-    @property
     def _is_hurried(self) -> bool:
         waiting = self._added_bytes - self._taken_bytes
         is_wanted = self._is_wanted or self._has_all

@@ -16,15 +16,18 @@ from pathlib import Path
 
 import pytest
 from assay.errors import FatalError
+from assay.node.receipts import import_process
 from assay.node.receipts.database import SqliteDatabase
 from assay.node.receipts.entries import ChannelKey, HeldVoucher, IssuedReceipt
 from assay.node.receipts.import_child import ANSWER, MESSAGE, serve
 from assay.node.receipts.import_process import ImportProcess
 from assay.node.receipts.importing import Importer, LocalTables
+from assay.node.receipts.imports import Imports
 from assay.node.receipts.journal_entries import Entry, encode
 from assay.node.receipts.journal_mark import Mark, read_mark
 from assay.node.receipts.log import ReceiptLog
 from assay.types import Address, Domain, Hash32
+from structlog.testing import capture_logs
 
 NODE = Address("0x" + "11" * 20)
 KEY = ChannelKey(Hash32(b"\x01" * 32), Address("0x" + "22" * 20))
@@ -78,6 +81,15 @@ def has_open(pid: int, file: Path) -> bool:
     return file in found
 
 
+def stop(tables: ImportProcess) -> int:
+    """Its child takes nothing and answers nothing from here on."""
+    if tables.pid is None:
+        tables.open(lambda: False)
+    assert tables.pid is not None
+    os.kill(tables.pid, signal.SIGSTOP)
+    return tables.pid
+
+
 def policies(pid: int) -> list[int]:
     return [os.sched_getscheduler(int(task.name)) for task in Path(f"/proc/{pid}/task").iterdir()]
 
@@ -112,8 +124,95 @@ def test_take__child_never_comes_up__is_fatal_and_says_so(
     tables: ImportProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(FatalError, match="ended 3 times, at last with status 1"):
+    with pytest.raises(FatalError, match="failed 3 times: at last it ended with status 1"):
         tables.take(payload(1), Mark(7, 1), hurried=False)
+
+
+@pytest.mark.parametrize("size", [1, 2000])
+def test_take__child_hangs__is_killed_and_another_goes_on(
+    file: Path, tables: ImportProcess, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(import_process, "HURRIED_SECONDS", 0.3)
+    stop(tables)
+    hung = tables.pid
+    many = payload(*range(1, size + 1))
+    assert size == 1 or len(many) > 1 << 17  # more than a pipe takes
+    with capture_logs() as lines:
+        tables.take(many, Mark(7, 1), hurried=True)
+    assert tables.pid != hung and hung is not None and not is_there(hung)
+    assert len(rows(file)) == size + 1
+    (line,) = lines
+    assert line["log_level"] == "warning" and "did not answer within 0.3 s" in line["event"]
+
+
+def test_take__at_ease__may_take_long_until_it_is_wanted(
+    file: Path, tables: ImportProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(import_process, "HURRIED_SECONDS", 0.3)
+    monkeypatch.setattr(import_process, "SLICE_SECONDS", 0.05)
+    wanted = threading.Event()
+    tables.open(wanted.is_set)
+    hung = stop(tables)
+    taking = threading.Thread(target=tables.take, args=(payload(1), Mark(7, 1)), kwargs={"hurried": False})
+    taking.start()
+    taking.join(1.0)
+    assert taking.is_alive() and is_there(hung) and tables.pid == hung
+    wanted.set()
+    taking.join(WAIT)
+    assert not taking.is_alive() and not is_there(hung) and len(rows(file)) == 2
+
+
+def test_take__at_ease_for_too_long__another_is_told_to_hurry(
+    file: Path, tables: ImportProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(import_process, "EASY_SECONDS", 0.3)
+    hung = stop(tables)
+    tables.take(payload(1), Mark(7, 1), hurried=False)
+    assert not is_there(hung) and len(rows(file)) == 2
+    assert tables.pid is not None and os.SCHED_IDLE not in policies(tables.pid)
+
+
+def test_take__each_child_hangs__is_fatal_and_says_so(
+    file: Path, tables: ImportProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(import_process, "HURRIED_SECONDS", 0.2)
+    with contextlib.closing(SqliteDatabase(file).open_file()) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(FatalError, match=r"failed 3 times: at last it did not answer within 0\.2 s"):
+            tables.take(payload(1), Mark(7, 1), hurried=True)
+        assert tables.pid is None
+        other.execute("ROLLBACK")
+    assert not rows(file)
+
+
+def test_close__child_hangs__it_is_killed(tables: ImportProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(import_process, "END_SECONDS", 0.3)
+    hung = stop(tables)
+    tables.close()
+    assert not is_there(hung)
+
+
+@pytest.mark.parametrize("at_ease", [False, True])
+def test_finish__child_hangs__everything_gets_into_the_tables(
+    file: Path, tables: ImportProcess, monkeypatch: pytest.MonkeyPatch, at_ease: bool
+) -> None:
+    """A node that stops: what the child had not answered is given to another."""
+    monkeypatch.setattr(import_process, "HURRIED_SECONDS", 0.3)
+    monkeypatch.setattr(import_process, "SLICE_SECONDS", 0.05)
+    taken: list[int] = []
+    failures: list[Exception] = []
+    importing = Imports(tables, lambda number, _: taken.append(number), failures.append)
+    stop(tables)
+    importing.start()
+    importing.add(Mark(7, 1), payload(1, 2), [entry(1), entry(2)])
+    if at_ease:
+        time.sleep(0.5)
+    importing.add(Mark(7, 2), payload(3), [entry(3)])
+    ending = threading.Thread(target=importing.finish)
+    ending.start()
+    ending.join(WAIT)
+    assert not ending.is_alive() and not failures
+    assert len(rows(file)) == 4 and taken[-1] == 2 and tables.pid is None
 
 
 def test_take__receipt_is_missing__says_what_the_importer_says(file: Path, tables: ImportProcess) -> None:
@@ -154,7 +253,7 @@ def test_open__whoever_started_it_is_killed__it_ends_as_well(file: Path) -> None
         "import sys, time; from pathlib import Path\n"
         "from assay.node.receipts.import_process import ImportProcess\n"
         "from assay.node.receipts.journal_mark import Mark\n"
-        "tables = ImportProcess(Path(sys.argv[1])); tables.open()\n"
+        "tables = ImportProcess(Path(sys.argv[1])); tables.open(bool)\n"
         "print(tables.pid, flush=True)\n"
         "tables.take(bytes.fromhex(sys.argv[2]), Mark(7, 1), hurried=True)"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 from assay.node.receipts import imports
@@ -29,10 +30,13 @@ class Tables:
         self.hurried: list[bool] = []
         self.error: Exception | None = None
         self.is_open = False
+        self.is_hurried: Callable[[], bool] = bool
+        self.while_taking: Callable[[], None] | None = None
         self._inside = threading.Lock()
 
-    def open(self) -> None:
+    def open(self, is_hurried: Callable[[], bool]) -> None:
         assert not self.is_open
+        self.is_hurried = is_hurried
         self.is_open = True
 
     def take(self, payload: bytes, mark: Mark, *, hurried: bool) -> None:
@@ -41,6 +45,8 @@ class Tables:
         try:
             if self.error is not None:
                 raise self.error
+            if self.while_taking is not None:
+                self.while_taking()
             assert len(payload) < WIDTH * (IMPORT_ENTRIES + 100)
             self.payload += payload
             self.marks.append(mark.number)
@@ -149,6 +155,36 @@ def test_finish__while_more_comes__takes_everything_once_and_in_order() -> None:
         desk.imports.hurry()
     desk.finish()
     desk.check()
+
+
+@pytest.mark.parametrize("how", ["many", "wanted", "stopping"])
+def test_add__while_some_is_taken__the_tables_are_told_to_hurry(how: str) -> None:
+    desk = Desk()
+    seen: list[bool] = []
+    ending = threading.Thread(target=desk.imports.finish)
+
+    def more() -> None:
+        desk.tables.while_taking = None
+        seen.append(desk.tables.is_hurried())
+        if how == "many":
+            desk.add(*[IMPORT_ENTRIES] * (imports.HURRIED_ENTRIES // IMPORT_ENTRIES))
+        elif how == "wanted":
+            desk.imports.hurry()
+        else:
+            ending.start()
+            while not desk.tables.is_hurried():
+                time.sleep(0.001)
+        seen.append(desk.tables.is_hurried())
+
+    desk.tables.while_taking = more
+    desk.imports.start()
+    desk.add(1)
+    desk.wait(1)
+    if how == "stopping":
+        ending.join(WAIT)
+    else:
+        desk.finish()
+    assert seen == [False, True]
 
 
 @pytest.mark.parametrize("size", [1, 2 * IMPORT_ENTRIES])
