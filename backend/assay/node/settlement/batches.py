@@ -254,7 +254,7 @@ class BatchStore:
         tx_hash = None if receipt is None else "0x" + receipt.transaction_hash.hex()
         with self._db.transaction():
             self._db.execute(
-                "UPDATE batches SET state = ?, posted_at = ?, amount = ?, tx_hash = coalesce(?, tx_hash),"
+                "UPDATE batches SET state = ?, posted_at = ?, amount = ?, tx_hash = ?,"
                 " error = NULL WHERE id = ?",
                 (BatchState.POSTED, posted_at, to_blob(amount), tx_hash, batch.id),
             )
@@ -269,10 +269,13 @@ class BatchStore:
     def mark_vanished(self, batch: Batch) -> None:
         """A reorg undid the posting; it is to be posted again."""
         with self._db.transaction():
+            row = self._db.execute("SELECT tx_hash FROM batches WHERE id = ?", (batch.id,)).fetchone()
             self._db.execute(
-                "UPDATE batches SET state = ?, posted_at = NULL WHERE id = ?", (BatchState.CLOSED, batch.id)
+                "UPDATE batches SET state = ?, posted_at = NULL, tx_hash = NULL WHERE id = ?",
+                (BatchState.CLOSED, batch.id),
             )
-            spending.forget(self._db, batch.id, Kind.POST)
+            if row is not None and row[0] is not None:
+                spending.forget(self._db, row[0])
 
     def mark_collected(
         self, batches: Sequence[tuple[Batch, Shares]], receipt: TxReceipt | None = None

@@ -65,22 +65,15 @@ def record(
         )
 
 
-def forget(connection: Connection, batch: int, kind: Kind) -> None:
-    """A reorg took a batch's transaction away; it will be mined again. Belongs into a transaction of the
-    log."""
+def forget(connection: Connection, tx_hash: str) -> None:
+    """A reorg took a transaction away: what it costs where it is mined again is recorded then. Those that
+    were mined before it, and reverted, have cost what they did. Belongs into a transaction of the log."""
     rows = connection.execute(
-        "DELETE FROM spending WHERE batch = ? AND kind = ? RETURNING tx_hash, gas, wei", (batch, str(kind))
+        "DELETE FROM spending WHERE tx_hash = ? RETURNING kind, gas, wei", (tx_hash,)
     ).fetchall()
-    gone = 0
-    for tx_hash in {row[0] for row in rows}:
-        left = connection.execute("SELECT 1 FROM spending WHERE tx_hash = ? LIMIT 1", (tx_hash,)).fetchone()
-        gone += left is None
     if rows:
-        _add(
-            connection,
-            kind,
-            Total(-gone, -sum(row[1] for row in rows), -sum(from_blob(row[2]) for row in rows)),
-        )
+        gas, wei = sum(row[1] for row in rows), sum(from_blob(row[2]) for row in rows)
+        _add(connection, Kind(rows[0][0]), Total(-1, -gas, -wei))
 
 
 def _add(connection: Connection, kind: Kind, more: Total) -> None:

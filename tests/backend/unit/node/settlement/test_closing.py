@@ -20,7 +20,7 @@ from assay.node.receipts.unbatched import Exposure, Range, choose_ranges, count_
 from assay.node.settlement import closing as closing_module
 from assay.node.settlement.batches import Batch, BatchStore, Shares
 from assay.node.settlement.profit import VersionProfit, read_profit
-from assay.node.settlement.spending import Kind
+from assay.node.settlement.spending import Kind, Total, totals
 from assay.types import ZERO_ADDRESS, ZERO_HASH, Address, Domain, Hash32
 
 DOMAIN = Domain(31337, Address("0x" + "11" * 20))
@@ -206,6 +206,32 @@ def test_mark_vanished__posting_undone__forgets_what_it_cost(desk: Desk) -> None
     desk.store.mark_vanished(batch)
     assert desk.db.execute("SELECT count(*) FROM spending").fetchone() == (0,)
     assert desk.store.has_closed(VERSION)
+    desk.store.mark_posted(batch, 1_200, PRICE, tx(1, price=30), [])  # mined again, at another price
+    assert totals(desk.db) == {"post": Total(1, 100, 3_000)}
+
+
+def test_mark_vanished__an_attempt_before_was_mined_and_reverted__its_cost_stays(desk: Desk) -> None:
+    desk.issue(ALICE)
+    batch = desk.close_batch(desk.all_open())
+    desk.store.note_failure([batch], "settlement: no", receipt=tx(1, gas=40))
+    desk.store.mark_posted(batch, 1_100, PRICE, tx(2), [])
+    desk.store.mark_vanished(batch)
+    assert totals(desk.db) == {"post": Total(1, 40, 400)}
+    desk.store.mark_posted(batch, 1_200, PRICE, tx(3), [])
+    assert totals(desk.db) == {"post": Total(2, 140, 1_400)}
+    (row,) = read_profit(desk.db, 0, {})
+    assert row.gas[Kind.POST] == 1_400
+
+
+def test_mark_vanished__another_hand_posted_it_at_last__what_reverted_stays(desk: Desk) -> None:
+    desk.issue(ALICE)
+    batch = desk.close_batch(desk.all_open())
+    desk.store.mark_posted(batch, 1_100, PRICE, tx(1), [])
+    desk.store.mark_vanished(batch)
+    desk.store.note_failure([batch], "settlement: batch is posted", receipt=tx(1, gas=40))  # mined again
+    desk.store.mark_posted(batch, 1_200, PRICE, None, [])
+    desk.store.mark_vanished(batch)
+    assert totals(desk.db) == {"post": Total(1, 40, 400)}
 
 
 def test_note_failure__mined_and_reverted__counts_its_gas(desk: Desk) -> None:
