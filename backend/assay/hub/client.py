@@ -16,6 +16,7 @@ from uuid import uuid4
 import httpx
 import stamina
 
+from assay.disk import check_room, room_in
 from assay.errors import RetryableError
 from assay.hub.digests import (
     MAX_ARTIFACT_BYTES,
@@ -96,14 +97,15 @@ class HubClient:
         """Write an artifact to `to`, which appears only whole and checked; returns `to`.
 
         What an earlier call left in `<name>.part` is gone on from. A file that is `to` already and has the
-        digest is kept; one that has another is replaced.
+        digest is kept; one that has another is replaced. Raises DiskFullError, too.
         """
         if to.is_file() and file_digest(to) == digest:
             return to
-        to.parent.mkdir(parents=True, exist_ok=True)
-        with _part_file(to) as (file, part):
-            self._retried(lambda: self._download(digest, file, part, progress))
-            part.replace(to)
+        with room_in(to.parent):
+            to.parent.mkdir(parents=True, exist_ok=True)
+            with _part_file(to) as (file, part):
+                self._retried(lambda: self._download(digest, file, part, progress))
+                part.replace(to)
         return to
 
     def _download(self, digest: Hash32, file: BinaryIO, part: Path, progress: Progress | None) -> None:
@@ -136,6 +138,7 @@ class HubClient:
             if at > total:
                 raise ArtifactTooLargeError(total)
             file.write(piece)
+            check_room(file)
             if progress:
                 progress(at, total)
         file.flush()

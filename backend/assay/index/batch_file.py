@@ -20,6 +20,7 @@ import orjson
 from assay.commitments.merkle import merkle_root
 from assay.commitments.receipts import receipt_digest, receipt_from_json
 from assay.commitments.signing import recover
+from assay.disk import room_in
 from assay.errors import RequestError, VerificationError
 from assay.index.download import Interrupted
 from assay.types import Address, BatchKey, Domain, Hash32, SignedReceipt
@@ -39,10 +40,12 @@ UNLISTED: Final = 0xFFFE
 
 @contextlib.contextmanager
 def spool(folder: Path) -> Iterator[BinaryIO]:
-    """A file without a name on `folder`'s disk: gone with the process, however it ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder, prefix="batch-") as file:
-        yield file
+    """A file without a name on `folder`'s disk: gone with the process, however it ends. Raises DiskFullError
+    where what is done inside does not fit there."""
+    with room_in(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder, prefix="batch-") as file:
+            yield file
 
 
 class BatchFile:

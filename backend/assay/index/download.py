@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 import httpcore
 
+from assay.disk import check_room
 from assay.errors import RetryableError
 
 CHUNK = 1 << 16
@@ -26,6 +27,14 @@ CHUNK = 1 << 16
 
 class Interrupted(RetryableError):  # noqa: N818 - names what happened
     """The process is to stop; what was read is read again another time."""
+
+
+class _NotWritten(Exception):  # noqa: N818 - as above
+    """It is not the URL's fault."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 class Unreachable(RetryableError):  # noqa: N818 - names what happened
@@ -75,7 +84,8 @@ def download(url: str, limits: Limits) -> bytes:
 def download_to(
     file: BinaryIO, url: str, limits: Limits, should_stop: Callable[[], bool] = lambda: False
 ) -> int:
-    """Write the body of a 200 answer into `file`; how many bytes it has. Raises Unreachable, Interrupted."""
+    """Write the body of a 200 answer into `file`; how many bytes it has. Raises Unreachable, Interrupted;
+    OSError if `file` does not take it."""
     check_scheme(url)
     deadline = Deadline(limits)
     backend = _GuardedBackend(deadline, limits.allow_private)
@@ -88,6 +98,8 @@ def download_to(
             if response.status != 200:
                 raise Unreachable(f"{url} answered {response.status}")
             return _copy(response, file, url, limits, should_stop)
+    except _NotWritten as failure:
+        raise failure.error from None
     except (httpcore.TimeoutException, TimeoutError) as error:
         raise Unreachable(f"{url} took longer than {limits.seconds:g} s{_pace(limits)}") from error
     except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.UnsupportedProtocol, OSError) as error:
@@ -136,7 +148,11 @@ def _copy(
         size += len(chunk)
         if size > limits.bytes:
             raise Unreachable(f"{url} is larger than {limits.bytes} bytes")
-        file.write(chunk)
+        try:
+            file.write(chunk)
+            check_room(file)
+        except OSError as error:
+            raise _NotWritten(error) from error
     return size
 
 

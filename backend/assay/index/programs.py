@@ -17,6 +17,7 @@ from sqlalchemy import Engine
 
 from assay.db.engine import read_session, write_transaction
 from assay.db.repositories.programs import PendingProgram, ProgramResult, ProgramStore
+from assay.disk import DiskFullError
 from assay.errors import AssayError, RetryableError, VerificationError
 from assay.hub.client import HubClient
 from assay.hub.digests import ArtifactTooLargeError, ArtifactUnknownError
@@ -68,6 +69,8 @@ class ProgramChecker:
             try:
                 path = self._hub.fetch(digest, Path(folder, "model.onnx"))
             except AssayError as error:
+                if isinstance(error, DiskFullError):
+                    log.error("program not lowered", artifact=program.artifact, error=str(error))
                 return Lowering(ProgramOutcome.UNAVAILABLE, reason=_why(error))
             return lower_bounded(path, self._limits, should_stop)
 
@@ -91,6 +94,8 @@ class ProgramChecker:
 def _why(error: AssayError) -> str:
     """For the public: without the hub's address, which may carry credentials."""
     match error:
+        case DiskFullError():
+            return "the index's disk has no room for it"
         case ArtifactUnknownError():
             return "the index's hub does not have it"
         case ArtifactTooLargeError():

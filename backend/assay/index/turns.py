@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeVar
 
+from assay.disk import DiskFullError
 from assay.index.download import Interrupted
 
 N = TypeVar("N", bound=str)
@@ -38,7 +39,8 @@ class Turns:
         should_stop: Callable[[], bool],
     ) -> int:
         """Check what is `due` of each node, given how many at most, in turns; how many were checked. Ends
-        early when told to, if a check raises Interrupted, and after a batch that ends its node's turn."""
+        early when told to, if a check raises Interrupted, and after a batch that ends its node's turn. Raises
+        DiskFullError; others, who may have smaller ones, go first then."""
         done = 0
         for node in self.order(nodes):
             for batch in due(node, limit - done):
@@ -49,6 +51,9 @@ class Turns:
                     check(batch)
                 except Interrupted:
                     return done
+                except DiskFullError:
+                    self.took(node, 2 * STEP_SECONDS)
+                    raise
                 done += 1
                 if self.took(node, time.monotonic() - started):
                     return done

@@ -6,6 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
+from assay.disk import room_in
 from assay.errors import RetryableError
 from assay.index.download import Limits, Unreachable, download
 from assay.types import Hash32
@@ -21,7 +22,11 @@ class Evidence:
         return self._folder / f"{digest.hex()}.json"
 
     def keep(self, digest: Hash32, body: bytes) -> None:
-        """Durable and whole, or not there."""
+        """Durable and whole, or not there. Raises DiskFullError."""
+        with room_in(self._folder):
+            self._keep(digest, body)
+
+    def _keep(self, digest: Hash32, body: bytes) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=self._folder, prefix=".")
         temporary = Path(name)

@@ -16,6 +16,7 @@ import structlog
 
 from assay.chain.contracts import ModelRegistry
 from assay.chain.views import Version
+from assay.disk import room_in
 from assay.errors import RequestError, RetryableError, VerificationError
 from assay.exact.lowering import lower
 from assay.exact.program import Program
@@ -123,5 +124,6 @@ class Programs:
                 f"0x{version.artifact.hex()} lowers to 0x{tried.root.hex()}: it is not what it claims to be"
             )
         program = lower(path.read_bytes())
-        note.write_text(version.program_root.hex())
+        with room_in(self._folder):
+            note.write_text(version.program_root.hex())
         return program

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from assay.commitments.receipts import receipt_digest
 from assay.db.engine import read_session
 from assay.db.tables import BatchCheck, Receipt
+from assay.disk import DiskFullError
 from assay.index.batches import MAX_GAP_WAITS, NEVER, BatchChecker
 from assay.index.download import Limits
 from assay.types import Hash32, SignedReceipt
@@ -222,6 +226,45 @@ def test_step__node_whose_batches_take_long__lets_others_go_first(
     asked = [path.rpartition("/")[2] for path in setting.server.asked]
     assert asked == [batch.batch_id for batch in (slow[0], *quick, *slow[1:])]
     assert {setting.state(batch)[0] for batch in (*slow, *quick)} == {"available"}
+
+
+def test_step__disk_is_full__is_told_as_such_and_nobody_is_blamed(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = setting.serve(1, 3)
+    setting.index()
+    with monkeypatch.context() as patched:
+        patched.setattr(tempfile, "TemporaryFile", lambda **_: open("/dev/full", "w+b"))  # noqa: PTH123, SIM115
+        with pytest.raises(DiskFullError, match=r"no room in .*; free some"):
+            setting.check()
+    with read_session(setting.engine) as session:
+        assert session.get(BatchCheck, batch.batch_id) is None
+    setting.check()
+    assert setting.state(batch) == ("available", "", 3)
+
+
+def test_step__batch_that_the_disk_has_no_room_for__lets_others_go_first(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = setting.serve(1, 40)
+    setting.node = setting.world.add_node(setting.server.url, {setting.version: 10})
+    small = setting.serve(2, 1)
+    setting.index()
+    checker = BatchChecker(setting.engine, setting.world.deployment.domain, LIMITS, clock=lambda: setting.now)
+
+    def look(file: BinaryIO) -> None:
+        if file.tell() > 4_000:
+            raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr("assay.index.download.check_room", look)
+    with pytest.raises(DiskFullError):
+        checker.step()
+    with pytest.raises(DiskFullError):
+        checker.step()
+    assert setting.state(small) == ("available", "", 1)
+    monkeypatch.undo()
+    checker.step()
+    assert setting.state(large) == ("available", "", 40)
 
 
 Spoil = Callable[[PostedBatch], bytes]

@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 import httpx
 
+from assay.disk import room_in
 from assay.errors import ConfigurationError, RetryableError
 from assay.node.errors import ArtifactRefused
 from assay.types import Hash32
@@ -45,19 +46,23 @@ class ArtifactCache:
         several that ask for it at once, also from several processes, one fetches it.
 
         SYNC: in a thread without an event loop. Raises RetryableError if the hub cannot be reached, is too
-        slow or lacks it, ArtifactRefused `digest` or `too_large`.
+        slow or lacks it, or the disk is full, ArtifactRefused `digest` or `too_large`.
         """
         path = self.path(digest)
         if _is_intact(path, digest):
             return path
-        self._folder.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part")
+        with room_in(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._fetch_alone(digest, path, part, max_bytes)
+        return path
+
+    def _fetch_alone(self, digest: Hash32, path: Path, part: Path, max_bytes: int) -> None:
         with _alone(part):
             if not _is_intact(path, digest):
                 path.unlink(missing_ok=True)
                 self._fetch(digest, part, max_bytes)
                 part.replace(path)
-        return path
 
     def _fetch(self, digest: Hash32, part: Path, max_bytes: int) -> None:
         """Into `part`, which is held."""

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import re
+import tempfile
 import threading
 from dataclasses import replace
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from assay.chain.sender import Sender
 from assay.commitments.signing import SigningKey
+from assay.disk import DiskFullError
 from assay.errors import ConfigurationError
 from assay.watch.setup import Watch
 from assay.watch.store import Store
@@ -70,6 +75,44 @@ def test_watch__batch_withheld__is_shown_and_taken_once_given(world: WatchedWorl
         world.node.publish(identifier, [wrong])
         ask_again(watch)
     assert len(world.disputes()) == 1
+
+
+def test_watch__disk_is_full__is_told_as_such_and_nobody_is_blamed(
+    world: WatchedWorld, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.node.post([world.node.answer(changes={3: 1})])
+    with world.watch(folder, world.watcher_key()) as watch:
+        with monkeypatch.context() as patched:
+            patched.setattr(tempfile, "TemporaryFile", lambda **_: open("/dev/full", "w+b"))  # noqa: PTH123, SIM115
+            with pytest.raises(DiskFullError, match=f"no room in {re.escape(str(folder))}: "):
+                watch.run(once=True)
+        (node,) = watch.summary().nodes
+        assert (node.batches, is_withholding(node)) == ({"unchecked": 1}, False)
+        with monkeypatch.context() as patched:
+            patched.setattr(tempfile, "mkstemp", lambda **_: (os.open("/dev/full", os.O_WRONLY), "none"))
+            with pytest.raises(DiskFullError, match=r"no room in .*evidence"):
+                watch.run(once=True)
+        (node,) = watch.summary().nodes
+        assert node.verdicts == {"unchecked": 1} and node.data == {"unasked": 1}
+        watch.run(once=True)
+    assert len(world.disputes()) == 1
+
+
+def test_watch__no_room_for_the_artifact__is_asked_for_again(
+    world: WatchedWorld, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.node.post([world.node.answer(changes={3: 1})])
+    with world.watch(folder, world.watcher_key()) as watch:
+        with monkeypatch.context() as patched:
+            patched.setattr("assay.hub.client.check_room", no_room)
+            watch.run(once=True)
+        (node,) = watch.summary().nodes
+        assert node.verdicts == {"unchecked": 1} and node.data == {"unasked": 1}
+        assert not is_withholding(node)
+
+
+def no_room(_: BinaryIO) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_watch__batch_with_another_receipt_added__is_inconsistent_but_its_signatures_count(

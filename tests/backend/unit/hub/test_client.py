@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from assay.commitments.identifiers import artifact_digest
+from assay.disk import DiskFullError
 from assay.errors import RequestError, RetryableError, VerificationError
 from assay.hub import remote
 from assay.hub.client import HubClient
@@ -54,6 +55,15 @@ def test_fetch__unknown__raises_and_leaves_nothing(hub: HubClient, tmp_path: Pat
         hub.read(DIGEST)
     assert hub.size(DIGEST) is None
     assert files(target.parent) == []
+
+
+def test_fetch__disk_is_full__is_told_at_once_as_such(hub: HubClient, tmp_path: Path) -> None:
+    hub.put(CONTENT)
+    (tmp_path / "target.part").symlink_to("/dev/full")
+    with pytest.raises(DiskFullError, match=f"no room in {tmp_path}: "):
+        hub.fetch(DIGEST, tmp_path / "target")
+    (tmp_path / "target.part").unlink()
+    assert hub.fetch(DIGEST, tmp_path / "target").read_bytes() == CONTENT
 
 
 def test_fetch__target_there__keeps_a_right_one_and_replaces_a_wrong_one(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from assay.hub.client import HubClient
 from assay.index.programs import DAY, FIRST_WAIT, NEVER, ProgramChecker
 from assay.programs.bounded import DEFAULT_LIMITS, LoweringLimits
 from sqlalchemy import Engine, insert
+from structlog.testing import capture_logs
 
 from tests.support.onnx_models import convolution_model, linear_model
 
@@ -123,3 +125,24 @@ def test_step__told_to_stop__records_nothing(setting: Setting) -> None:
     setting.add(convolution_model())
     checker = ProgramChecker(setting.engine, setting.hub)
     assert checker.step(should_stop=lambda: True) == 0
+
+
+def test_step__no_room_for_the_artifact__is_the_index_s_own_fault_and_tried_again(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest, other = setting.add(convolution_model()), setting.add(linear_model())
+
+    def look(_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    with monkeypatch.context() as patched, capture_logs() as lines:
+        patched.setattr("assay.hub.client.check_room", look)
+        assert setting.step() == 2
+    for artifact in (digest, other):
+        found = setting.check(artifact)
+        assert (found.outcome, found.reason) == ("unavailable", "the index's disk has no room for it")
+    (told, *_) = [line for line in lines if line["log_level"] == "error"]
+    assert "no room in" in told["error"] and "free some" in told["error"]
+    setting.now += FIRST_WAIT
+    assert setting.step() == 2
+    assert setting.check(digest).outcome == "lowered"

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from assay.commitments.identifiers import artifact_digest
+from assay.disk import DiskFullError
 from assay.errors import RetryableError
 from assay.node.errors import ArtifactRefused
 from assay.node.models.artifacts import ArtifactCache
@@ -125,3 +126,12 @@ def test_fetch__hub_that_gives_nothing__leaves_nothing(hub: Hub, tmp_path: Path)
     with pytest.raises(RetryableError):
         ArtifactCache(tmp_path, hub.url, timeout=0.2).fetch(artifact_digest(DATA), len(DATA))
     assert not list(tmp_path.iterdir())
+
+
+def test_fetch__disk_is_full__is_told_as_such_and_fetched_later(hub: Hub, tmp_path: Path) -> None:
+    digest, cache = artifact_digest(DATA), ArtifactCache(tmp_path, hub.url)
+    (tmp_path / f"{digest.hex()}.part").symlink_to("/dev/full")
+    with pytest.raises(DiskFullError, match=f"no room in {tmp_path}: "):
+        cache.fetch(digest, len(DATA))
+    (tmp_path / f"{digest.hex()}.part").unlink(missing_ok=True)
+    assert cache.fetch(digest, len(DATA)).read_bytes() == DATA
