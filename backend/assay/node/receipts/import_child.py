@@ -28,6 +28,8 @@ MESSAGE: Final = Struct(">QQ?I")
 ANSWER: Final = Struct(">I")
 MAX_PROBLEM: Final = 4096
 LOWEST: Final = 19
+HURRIED: Final = 5
+"""Priorities (nice): of a processor that others want it gets a quarter, and needs a tenth."""
 _PR_SET_PDEATHSIG: Final = 1
 
 
@@ -53,12 +55,17 @@ def serve(tables: LocalTables, messages: BinaryIO, answers: BinaryIO) -> None:
 
 
 def _stand_back() -> None:
+    _set_priority(LOWEST)
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
+
+def _set_priority(nice: int) -> None:
     """Of this thread alone, which is so on Linux; where the system does not let it, it works as others do."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST)
-        with contextlib.suppress(OSError):
-            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
 
 
 def _end_with(parent: int) -> bool:
@@ -74,6 +81,7 @@ def main(file: str, parent: str) -> None:
         signal.signal(number, signal.SIG_IGN)
     if not _end_with(int(parent)):
         return
+    _set_priority(HURRIED)
     answers = os.dup(sys.stdout.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what anything prints is no answer
     with (

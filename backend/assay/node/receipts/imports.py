@@ -20,7 +20,7 @@ EASY_BYTES: Final = 256 << 10
 above, in one of more than one frame."""
 IMPORT_BYTES: Final = 16 << 20
 """In a transaction that has more than one frame."""
-HURRIED_ENTRIES: Final = 2048
+HURRIED_ENTRIES: Final = 8192
 HURRIED_BYTES: Final = 64 << 20
 """When so many wait, they go into the tables beside the requests and not after them."""
 

@@ -112,7 +112,8 @@ def test_add__few_entries__are_taken_soon() -> None:
     assert not desk.tables.hurried[0]
 
 
-def test_add__more_than_may_wait__is_taken_in_a_hurry() -> None:
+def test_add__more_than_may_wait__is_taken_in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(imports, "HURRIED_ENTRIES", 4 * IMPORT_ENTRIES)
     desk = Desk()
     desk.add(*[IMPORT_ENTRIES] * 5)
     desk.imports.start()
