@@ -242,7 +242,8 @@ class JournalWriter:
         """In one thread at a time."""
         started = time.perf_counter()
         try:
-            mark = Mark(self._journal.epoch, self._journal.append(payload))
+            number = self._journal.append(payload)  # maybe into the other segment, which has its own epoch
+            mark = Mark(self._journal.epoch, number)
         except Exception as error:
             failure = error if isinstance(error, FatalError) else FatalError(f"receipts journal: {error}")
             return Mark(0, 0), failure

@@ -443,3 +443,27 @@ def test_open_journal__segments_used_again_and_again__finds_its_frame(tmp_path: 
             assert (read_mark(connection) is not None) == crashes
     asyncio.run(serve_some(tmp_path, 1501, 1502, crashes=False))
     assert log_count(tmp_path) == 1501
+
+
+@pytest.mark.usefixtures("place")
+def test_open_journal__tables_end_with_the_first_frame_of_a_segment__finds_it(tmp_path: Path) -> None:
+    async def scenario(log: ReceiptLog) -> int:
+        writer = open_writer(log, tmp_path)
+        writer.start()
+        count, epoch = 0, writer._journal.epoch
+        while writer._journal.epoch == epoch:
+            await writer.submit(issue(count := count + 1))
+        deadline = time.monotonic() + 10
+        while writer._imports.taken < writer._journal.number:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.01)
+        crash(writer)
+        await writer.submit(issue(count := count + 1))
+        await writer.stop()
+        return count
+
+    log = open_log(tmp_path)
+    count = asyncio.run(scenario(log))
+    log.close()
+    asyncio.run(serve_some(tmp_path, count + 1, count + 2, crashes=False))
+    assert log_count(tmp_path) == count + 1
