@@ -295,7 +295,11 @@ class NodeProcess:
         def stake() -> int | None:
             return follower.last_view.stake if follower.last_view else None
 
-        cover = StakeCover(log.database, stake, poll_seconds=self.config.settlement.poll_seconds)
+        def unread() -> int:
+            return log.pending.value if log.pending is not None else 0
+
+        seconds = self.config.settlement.poll_seconds
+        cover = StakeCover(log.database, stake, unread=unread, poll_seconds=seconds)
         gate.cover = cover
         await cover.start()
         return cover

@@ -59,6 +59,11 @@ class Pending:
         """Receipts."""
         return len(self.by_digest)
 
+    @property
+    def value(self) -> int:
+        """The receipts' prices, in base units. Costs by receipts."""
+        return sum(entry.receipt.price for entry in self.by_digest.values() if entry.receipt is not None)
+
     def add(self, entry: Entry, row: Row) -> None:
         row.pending += 1
         self.size += entry.size

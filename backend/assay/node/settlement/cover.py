@@ -27,24 +27,33 @@ class StakeCover:
     """Belongs to the event loop. `start` reads the log, then again every `poll_seconds`; `stake` answers what
     the chain was last seen to have, None while that is not known.
 
-    To what was read are added the requests in work, however long they take, and those that the last reading
-    may have missed, until the next. Other processes that share the log are seen at the next reading alone.
+    To what was read are added the requests in work, however long they take, those that the last reading may
+    have missed, until the next, and what `unread` answered before it: the prices of receipts that this
+    process has and the log's tables have not, however long that takes. Other processes that share the log
+    are seen at the next reading alone.
     """
 
     def __init__(
-        self, database: Database, stake: Callable[[], int | None], *, poll_seconds: float = 2.0
+        self,
+        database: Database,
+        stake: Callable[[], int | None],
+        *,
+        unread: Callable[[], int] = int,
+        poll_seconds: float = 2.0,
     ) -> None:
         self._database = database
         self._stake = stake
+        self._unread = unread
         self._poll_seconds = poll_seconds
         self._task: asyncio.Task[None] | None = None
         self._in_work = 0
         self._finished = [0, 0]
+        self._in_journal = 0
         self.exposure = Exposure()
 
     @property
     def at_risk(self) -> int:
-        return self.exposure.total + self._in_work + sum(self._finished)
+        return self.exposure.total + self._in_journal + self._in_work + sum(self._finished)
 
     def admit(self, price: int) -> None:
         """Count a paid request, until `finish` or `give_up`. Raises Unavailable `stake_exhausted`."""
@@ -80,11 +89,13 @@ class StakeCover:
 
     async def poll(self) -> None:
         (older, _), self._finished = self._finished, [self._finished[1], 0]
+        in_journal = self._unread()  # what gets into the tables from here on may be counted twice, not missed
         try:
             self.exposure = await asyncio.to_thread(self._read)
         except BaseException:
             self._finished[0] += older  # no reading has seen it yet
             raise
+        self._in_journal = in_journal
 
     def _read(self) -> Exposure:
         with self._database.session() as connection:

@@ -13,6 +13,7 @@ from assay.node.errors import Unavailable
 from assay.node.receipts.database import SqliteConnection, SqliteDatabase
 from assay.node.settlement.cover import StakeCover
 
+from tests.backend.unit.node.receipts.test_journal_writer import issue, open_log, open_writer
 from tests.backend.unit.node.settlement.test_closing import ALICE, PRICE, Desk
 
 
@@ -143,3 +144,32 @@ def test_give_up__flood_of_failed_requests__leaves_room_for_others(tmp_path: Pat
 
     asyncio.run(play())
     desk.close()
+
+
+def test_poll__tables_stay_behind_the_journal__counts_what_is_in_the_journal_alone(tmp_path: Path) -> None:
+    log = open_log(tmp_path)
+    assert isinstance(log.database, SqliteDatabase)
+    pending = (writer := open_writer(log, tmp_path))._pending
+
+    async def play() -> None:
+        cover = StakeCover(log.database, lambda: 3, unread=lambda: pending.value)
+        await cover.poll()
+        writer.start()
+        with contextlib.closing(SqliteDatabase(tmp_path / "log.sqlite3").open_file()) as other:
+            other.execute("BEGIN IMMEDIATE")  # nothing gets into the tables
+            for number in range(1, 4):
+                cover.admit(1)
+                await writer.submit(issue(number, amount=number))
+                cover.finish(1)
+            for _ in range(4):
+                await cover.poll()
+                with pytest.raises(Unavailable, match="its stake of 3 does not cover 1 more"):
+                    cover.admit(1)
+            assert (cover.exposure.total, cover.at_risk) == (0, 3)
+            other.execute("ROLLBACK")
+        await writer.stop()
+        await cover.poll()
+        assert (cover.exposure.total, cover.at_risk) == (3, 3)
+
+    asyncio.run(play())
+    log.close()
