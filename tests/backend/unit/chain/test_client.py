@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-import httpx
 import pytest
 from assay.chain.client import ChainClient
 from assay.chain.endpoint import redact_url
@@ -26,13 +25,14 @@ class Node:
         self.status = 200
         self.requests: list[str] = []
 
-    def handle(self, request: httpx.Request) -> httpx.Response:
-        payload = json.loads(request.content)
+    def post(self, body: bytes, timeout: float) -> tuple[int, bytes]:
+        """As `Transport.post`."""
+        payload = json.loads(body)
         if self.status != 200:
-            return httpx.Response(self.status, text="no")
+            return self.status, b"no"
         items = payload if isinstance(payload, list) else [payload]
         replies = [{"jsonrpc": "2.0", "id": item["id"], **self.reply(item["method"])} for item in items]
-        return httpx.Response(200, json=replies if isinstance(payload, list) else replies[0])
+        return 200, json.dumps(replies if isinstance(payload, list) else replies[0]).encode()
 
     def reply(self, method: str) -> dict[str, Any]:
         self.requests.append(method)
@@ -63,7 +63,7 @@ def connect() -> Connect:
         client = ChainClient(URLS[: len(nodes)], clock=clock, sleep=clock.sleep, **options)
         for endpoint, node in zip(client.endpoints, nodes, strict=True):
             endpoint.http.close()
-            endpoint.http = httpx.Client(transport=httpx.MockTransport(node.handle))
+            endpoint.http = node  # type: ignore[assignment]
         return client, clock
 
     return build
@@ -185,10 +185,10 @@ def test_batch__more_than_one_request_holds__in_order(connect: Connect) -> None:
     "body", ["<html>", "[]", '{"jsonrpc": "2.0", "id": 1}', "null", '{"id": 99, "result": 1}']
 )
 def test_request__malformed_answer__retryable(connect: Connect, body: str) -> None:
-    client, _ = connect(Node(), chain_id=1, attempts=1)
+    node = Node()
+    client, _ = connect(node, chain_id=1, attempts=1)
     client.endpoints[0].is_checked = True
-    reply = httpx.Response(200, text=body)
-    client.endpoints[0].http = httpx.Client(transport=httpx.MockTransport(lambda request: reply))
+    node.post = lambda *_: (200, body.encode())  # type: ignore[method-assign]
     with pytest.raises(RpcUnavailable):
         client.request("eth_gasPrice")
 
