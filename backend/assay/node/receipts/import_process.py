@@ -87,16 +87,24 @@ class ImportProcess:
         self._end()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        child = subprocess.Popen(  # noqa: S603 - a module of this package
-            [sys.executable, "-P", "-m", _MODULE, str(self._file), str(os.getpid())],
-            bufsize=0,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={name: os.environ[name] for name in _KEPT if name in os.environ},
-            # A terminal's Ctrl-C is for the node. No session of its own: Linux shares the processor among
-            # sessions first (autogroup), so that the child's low priority would count for nothing.
-            process_group=0,
-        )
+        """Raises FatalError."""
+        command = [sys.executable, "-P", "-m", _MODULE, str(self._file), str(os.getpid())]
+        try:
+            child = subprocess.Popen(  # noqa: S603 - a module of this package
+                command,
+                bufsize=0,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env={name: os.environ[name] for name in _KEPT if name in os.environ},
+                # A terminal's Ctrl-C is for the node. No session of its own: Linux shares the processor among
+                # sessions first (autogroup), so that the child's low priority would count for nothing.
+                process_group=0,
+            )
+        except OSError as error:
+            raise FatalError(
+                f"the process that fills its tables cannot be started: {error}; see whether memory, "
+                "processes or open files ran out, then start the node again: the journal has everything"
+            ) from None
         for pipe in _pipes(child):
             os.set_blocking(pipe.fileno(), False)  # this end of it
         return child

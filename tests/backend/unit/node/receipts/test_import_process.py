@@ -128,6 +128,17 @@ def test_take__child_never_comes_up__is_fatal_and_says_so(
         tables.take(payload(1), Mark(7, 1), hurried=False)
 
 
+def test_take__child_cannot_be_started__is_fatal_and_says_so(
+    file: Path, tables: ImportProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables.take(payload(1), Mark(7, 1), hurried=False)
+    assert tables.pid is not None
+    os.kill(tables.pid, signal.SIGKILL)
+    monkeypatch.setattr(sys, "executable", str(file.parent / "none"))
+    with pytest.raises(FatalError, match=r"cannot be started: .* the journal has everything"):
+        tables.take(payload(2), Mark(7, 2), hurried=False)
+
+
 @pytest.mark.parametrize("size", [1, 2000])
 def test_take__child_hangs__is_killed_and_another_goes_on(
     file: Path, tables: ImportProcess, monkeypatch: pytest.MonkeyPatch, size: int
