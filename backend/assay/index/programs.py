@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 
 from assay.db.engine import read_session, write_transaction
 from assay.db.repositories.programs import PendingProgram, ProgramResult, ProgramStore
-from assay.disk import DiskFullError
+from assay.disk import DiskFullError, room_in
 from assay.errors import AssayError, RetryableError, VerificationError
 from assay.hub.client import HubClient
 from assay.hub.digests import ArtifactTooLargeError, ArtifactUnknownError
@@ -64,8 +64,10 @@ class ProgramChecker:
         return done
 
     def _lower(self, program: PendingProgram, should_stop: Callable[[], bool]) -> Lowering:
+        """Raises DiskFullError if there is not even room for a folder."""
         digest = Hash32(bytes.fromhex(program.artifact[2:]))
-        with tempfile.TemporaryDirectory(prefix="assay-program-") as folder:
+        place = Path(tempfile.gettempdir())
+        with room_in(place), tempfile.TemporaryDirectory(prefix="assay-program-", dir=place) as folder:
             try:
                 path = self._hub.fetch(digest, Path(folder, "model.onnx"))
             except AssayError as error:

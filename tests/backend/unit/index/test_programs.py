@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import re
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 from assay.db.engine import open_engine, read_session, upgrade, write_transaction
 from assay.db.tables import ProgramCheck, Version
+from assay.disk import DiskFullError
 from assay.exact.lowering import lower
 from assay.hub.client import HubClient
 from assay.index.programs import DAY, FIRST_WAIT, NEVER, ProgramChecker
@@ -145,4 +148,20 @@ def test_step__no_room_for_the_artifact__is_the_index_s_own_fault_and_tried_agai
     assert "no room in" in told["error"] and "free some" in told["error"]
     setting.now += FIRST_WAIT
     assert setting.step() == 2
+    assert setting.check(digest).outcome == "lowered"
+
+
+def test_step__no_room_for_a_folder__is_told_as_such_and_tried_again(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = setting.add(convolution_model())
+
+    def full(*_: object, **__: object) -> str:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tempfile, "mkdtemp", full)
+        with pytest.raises(DiskFullError, match=f"no room in {re.escape(tempfile.gettempdir())}: "):
+            setting.step()
+    assert setting.step() == 1
     assert setting.check(digest).outcome == "lowered"
