@@ -31,15 +31,23 @@ class BatchServer:
         self.answers["/v1/node"] = body_of(json.dumps(node).encode())
 
 
-def body_of(body: bytes, status: int = 200) -> Answer:
-    def answer(handler: BaseHTTPRequestHandler) -> None:
-        handler.send_response(status)
-        handler.send_header("content-length", str(len(body)))
+@dataclass(frozen=True)
+class Whole:
+    """An answer at once."""
+
+    body: bytes
+    status: int = 200
+
+    def __call__(self, handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(self.status)
+        handler.send_header("content-length", str(len(self.body)))
         handler.end_headers()
         with contextlib.suppress(OSError):
-            handler.wfile.write(body)
+            handler.wfile.write(self.body)
 
-    return answer
+
+def body_of(body: bytes, status: int = 200) -> Answer:
+    return Whole(body, status)
 
 
 def dripping(seconds: float, chunk: bytes = b"{") -> Answer:
@@ -71,6 +79,52 @@ def paced(body: bytes, seconds: float, steps: int = 20) -> Answer:
                 handler.wfile.write(body[start : start + size])
                 handler.wfile.flush()
                 time.sleep(seconds / steps)
+
+    return answer
+
+
+@dataclass
+class Held:
+    """An answer a byte at a time, until it is let go."""
+
+    body: bytes
+    asked: threading.Event = field(default_factory=threading.Event)
+    let: threading.Event = field(default_factory=threading.Event)
+
+    def __call__(self, handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("content-length", str(len(self.body)))
+        handler.end_headers()
+        self.asked.set()
+        sent = 0
+        with contextlib.suppress(OSError):
+            while sent < len(self.body) - 1 and not self.let.wait(0.02):
+                handler.wfile.write(self.body[sent : sent + 1])
+                handler.wfile.flush()
+                sent += 1
+            self.let.wait(60)
+            handler.wfile.write(self.body[sent:])
+
+
+def silent(released: threading.Event) -> Answer:
+    """Not a byte."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        released.wait(60)
+
+    return answer
+
+
+def cut_off(body: bytes) -> Answer:
+    """Half of it, and the connection is gone."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("content-length", str(len(body)))
+        handler.end_headers()
+        with contextlib.suppress(OSError):
+            handler.wfile.write(body[: len(body) // 2])
+            handler.wfile.flush()
 
     return answer
 

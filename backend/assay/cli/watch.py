@@ -67,14 +67,14 @@ if TYPE_CHECKING:
     type=click.IntRange(1, 4096),
     default=64,
     show_default=True,
-    help="of one receipt's data",
+    help="of one receipt's data; four at once",
 )
 @click.option(
     "--max-batch-mib",
     type=click.IntRange(1, 65_536),
     default=2048,
     show_default=True,
-    help="of one batch, which is read from disk",
+    help="of one batch, which is read from disk; four at once",
 )
 @click.option(
     "--allow-private", is_flag=True, help="nodes on loopback and private addresses; implied on local chains"

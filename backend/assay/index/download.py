@@ -1,20 +1,25 @@
 """Reads a URL that a stranger put on the chain: capped in bytes and time, no redirects, no private addresses.
 
 The address is checked after name resolution and connected to as resolved, so a name that changes between
-look-ups gains nothing. The deadline covers everything, a header sent byte by byte included.
+look-ups gains nothing. The deadline covers everything, the look-up and a header sent byte by byte included;
+whoever is told to stop leaves any of it within a moment.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import ipaddress
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import wait as wait_for
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final
 from urllib.parse import urlsplit
 
 import httpcore
@@ -23,6 +28,14 @@ from assay.disk import check_room
 from assay.errors import RetryableError
 
 CHUNK = 1 << 16
+LOOK_SECONDS: Final = 0.25
+"""How often a wait looks whether it is to stop."""
+ShouldStop = Callable[[], bool]
+
+
+def go_on() -> bool:
+    """Of who is never told to stop."""
+    return False
 
 
 class Interrupted(RetryableError):  # noqa: N818 - names what happened
@@ -74,21 +87,19 @@ class Deadline:
         return left
 
 
-def download(url: str, limits: Limits) -> bytes:
-    """The body of a 200 answer. Raises Unreachable."""
+def download(url: str, limits: Limits, should_stop: ShouldStop = go_on) -> bytes:
+    """The body of a 200 answer. Raises Unreachable, Interrupted."""
     body = io.BytesIO()
-    download_to(body, url, limits)
+    download_to(body, url, limits, should_stop)
     return body.getvalue()
 
 
-def download_to(
-    file: BinaryIO, url: str, limits: Limits, should_stop: Callable[[], bool] = lambda: False
-) -> int:
+def download_to(file: BinaryIO, url: str, limits: Limits, should_stop: ShouldStop = go_on) -> int:
     """Write the body of a 200 answer into `file`; how many bytes it has. Raises Unreachable, Interrupted;
     OSError if `file` does not take it."""
     check_scheme(url)
-    deadline = Deadline(limits)
-    backend = _GuardedBackend(deadline, limits.allow_private)
+    waits = _Waits(Deadline(limits), should_stop, url)
+    backend = _GuardedBackend(waits, limits.allow_private)
     headers = [("accept-encoding", "identity"), ("user-agent", "assay-index"), ("connection", "close")]
     try:
         with (
@@ -97,7 +108,7 @@ def download_to(
         ):
             if response.status != 200:
                 raise Unreachable(f"{url} answered {response.status}")
-            return _copy(response, file, url, limits, should_stop)
+            return _copy(response, file, url, limits)
     except _NotWritten as failure:
         raise failure.error from None
     except (httpcore.TimeoutException, TimeoutError) as error:
@@ -134,17 +145,9 @@ def _pace(limits: Limits) -> str:
     return f" and one for each {limits.bytes_per_second} bytes" if limits.bytes_per_second else ""
 
 
-def _copy(
-    response: httpcore.Response,
-    file: BinaryIO,
-    url: str,
-    limits: Limits,
-    should_stop: Callable[[], bool],
-) -> int:
+def _copy(response: httpcore.Response, file: BinaryIO, url: str, limits: Limits) -> int:
     size = 0
     for chunk in response.iter_stream():
-        if should_stop():
-            raise Interrupted(f"{url} was left half read: the process is to stop")
         size += len(chunk)
         if size > limits.bytes:
             raise Unreachable(f"{url} is larger than {limits.bytes} bytes")
@@ -156,9 +159,49 @@ def _copy(
     return size
 
 
+class _Waits:
+    """All that one download waits for, until its deadline and while nobody says stop."""
+
+    def __init__(self, deadline: Deadline, should_stop: ShouldStop, url: str) -> None:
+        self.deadline, self._should_stop, self._url = deadline, should_stop, url
+
+    def remaining(self) -> float:
+        """Seconds until it is to look again. Raises httpcore.ReadTimeout, Interrupted."""
+        if self._should_stop():
+            raise Interrupted(f"{self._url} was left half read: it is read again another time")
+        return min(LOOK_SECONDS, self.deadline.remaining())
+
+    def stream_of(self, open_stream: Callable[[], httpcore.NetworkStream]) -> httpcore.NetworkStream:
+        """What it opens, in a thread that is left behind when the time is over: a look-up of a name cannot
+        be ended. What it opens too late is closed."""
+        found: Future[httpcore.NetworkStream] = Future()
+        threading.Thread(target=_open, args=(open_stream, found), name="connecting", daemon=True).start()
+        try:
+            while not wait_for([found], self.remaining()).done:
+                pass
+            return found.result()
+        except BaseException:
+            if not found.cancel() and found.exception() is None:
+                found.result().close()
+            raise
+
+
+def _open(open_stream: Callable[[], httpcore.NetworkStream], found: Future[httpcore.NetworkStream]) -> None:
+    try:
+        stream = open_stream()
+    except BaseException as error:
+        with contextlib.suppress(InvalidStateError):
+            found.set_exception(error)
+        return
+    try:
+        found.set_result(stream)
+    except InvalidStateError:
+        stream.close()
+
+
 class _GuardedBackend(httpcore.NetworkBackend):
-    def __init__(self, deadline: Deadline, allow_private: bool) -> None:
-        self._deadline, self._allow_private = deadline, allow_private
+    def __init__(self, waits: _Waits, allow_private: bool) -> None:
+        self._waits, self._allow_private = waits, allow_private
 
     def connect_tcp(
         self,
@@ -168,6 +211,9 @@ class _GuardedBackend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
+        return _DeadlineStream(self._waits.stream_of(lambda: self._connect(host, port)), self._waits)
+
+    def _connect(self, host: str, port: int) -> httpcore.NetworkStream:
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
@@ -175,23 +221,27 @@ class _GuardedBackend(httpcore.NetworkBackend):
         allowed = [str(item[4][0]) for item in found if self._allow_private or is_public(str(item[4][0]))]
         if not allowed:
             raise httpcore.ConnectError(f"{host} is not a public address (see --allow-private)")
-        stream = httpcore.SyncBackend().connect_tcp(allowed[0], port, self._deadline.remaining())
-        return _DeadlineStream(stream, self._deadline)
+        return httpcore.SyncBackend().connect_tcp(allowed[0], port, self._waits.deadline.remaining())
 
 
 class _DeadlineStream(httpcore.NetworkStream):
     """Every wait ends at the deadline."""
 
-    def __init__(self, stream: httpcore.NetworkStream, deadline: Deadline) -> None:
-        self._stream, self._deadline = stream, deadline
+    def __init__(self, stream: httpcore.NetworkStream, waits: _Waits) -> None:
+        self._stream, self._waits = stream, waits
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        chunk = self._stream.read(max_bytes, self._deadline.remaining())
-        self._deadline.received(len(chunk))
-        return chunk
+        while True:
+            wait = self._waits.remaining()
+            try:
+                chunk = self._stream.read(max_bytes, wait)
+            except httpcore.ReadTimeout:
+                continue
+            self._waits.deadline.received(len(chunk))
+            return chunk
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._stream.write(buffer, self._deadline.remaining())
+        self._stream.write(buffer, self._waits.deadline.remaining())
 
     def close(self) -> None:
         self._stream.close()
@@ -199,8 +249,9 @@ class _DeadlineStream(httpcore.NetworkStream):
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:
-        stream = self._stream.start_tls(ssl_context, server_hostname, self._deadline.remaining())
-        return _DeadlineStream(stream, self._deadline)
+        left = self._waits.deadline.remaining()
+        stream = self._waits.stream_of(lambda: self._stream.start_tls(ssl_context, server_hostname, left))
+        return _DeadlineStream(stream, self._waits)
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)

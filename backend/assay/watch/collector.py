@@ -1,9 +1,14 @@
-"""Fetches posted batches from their nodes, keeps what they signed, chooses what is re-executed."""
+"""Fetches posted batches from their nodes, keeps what they signed, chooses what is re-executed.
+
+Several nodes at once, in threads of their own (places.py).
+"""
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -17,12 +22,21 @@ from assay.chain.views import SignerInfo
 from assay.commitments.identifiers import address_word
 from assay.errors import VerificationError
 from assay.index.batch_file import BatchFile, spool
-from assay.index.batches import PROVEN
-from assay.index.download import Limits, Unreachable, download_to
-from assay.index.turns import Turns
+from assay.index.batches import LARGE, PROVEN
+from assay.index.download import (
+    LOOK_SECONDS,
+    Interrupted,
+    Limits,
+    ShouldStop,
+    Unreachable,
+    download_to,
+    go_on,
+)
+from assay.index.turns import STEP_SECONDS
 from assay.index.verify import BatchClaim, Validity, verify_batch
 from assay.types import Address, BatchAvailability
 from assay.watch.contracts import Contracts
+from assay.watch.places import Places
 from assay.watch.policy import Policy, choose
 from assay.watch.published import is_signed, public_digests, signed_by_node, signers_of
 from assay.watch.store import Store
@@ -47,7 +61,7 @@ class Found:
 
 
 class Collector:
-    """`step` asks for the batches that are due; what a node does cannot end it."""
+    """`step` asks for the batches that are due; what a node does cannot end it, nor keep it from others."""
 
     def __init__(
         self,
@@ -58,24 +72,44 @@ class Collector:
         limits: Limits,
         *,
         clock: Callable[[], float] = time.time,
+        places: Places[int] | None = None,
     ) -> None:
         self._settlement, self._nodes, self._store = contracts.settlement, contracts.nodes, store
         self._policy, self._seed, self._limits, self._clock = policy, seed, limits, clock
         self._domain = contracts.domain
-        self._turns = Turns()
+        self._places = places or Places("batches")
+        self._large = threading.Lock()
 
-    def step(self, limit: int = 5, should_stop: Callable[[], bool] = lambda: False) -> int:
-        """How many batches were asked for. Raises RetryableError if the chain does not answer."""
+    @property
+    def is_busy(self) -> bool:
+        """Whether batches are under way."""
+        return self._places.is_busy
+
+    def step(self, limit: int = 5, should_stop: ShouldStop = go_on, wait: float = 0.0) -> int:
+        """Ask the nodes that are due, for so many batches each in a turn; how many turns began or ended.
+        Where none did, one is waited for `wait` seconds. Raises RetryableError if the chain does not answer.
+        """
+        ended = len(self._places.ended())
         now = self._clock()
-        return self._turns.work(
-            self._store.due_nodes(now),
-            partial(self._store.due_batches, now),
-            partial(self._collect, should_stop=should_stop),
-            limit,
-            should_stop,
-        )
+        turn = partial(self._turn, now, limit)
+        begun = self._places.fill(self._store.due_nodes(now), turn, should_stop)
+        return ended + begun or len(self._places.ended(wait))
 
-    def _collect(self, batch: PostedBatch, should_stop: Callable[[], bool]) -> None:
+    def close(self) -> None:
+        """End what is under way; it is begun again another time."""
+        self._places.close()
+
+    def _turn(self, now: float, limit: int, node: Address, should_stop: ShouldStop) -> int:
+        """How many batches it gave or did not give."""
+        started, done = time.monotonic(), 0
+        for batch in self._store.due_batches(now, node, limit):
+            if should_stop() or time.monotonic() >= started + STEP_SECONDS:
+                break
+            self._collect(batch, should_stop)
+            done += 1
+        return done
+
+    def _collect(self, batch: PostedBatch, should_stop: ShouldStop) -> None:
         view = self._settlement.batch(batch.batch_id)
         if not view.exists:  # a reorg took it away; the follower will say so
             self._record(batch, 0, Found(BatchAvailability.UNCHECKED, "the chain has no such batch now"))
@@ -84,12 +118,27 @@ class Collector:
         url = f"{endpoint.rstrip('/')}/v1/batches/0x{batch.batch_id.hex()}"
         with spool(self._store.path.parent) as file:
             try:
-                download_to(file, url, self._limits, should_stop)
+                size = download_to(file, url, self._limits, should_stop)
             except Unreachable as error:
                 self._record(batch, view.posted_at, Found(BatchAvailability.UNAVAILABLE, str(error)))
                 return
-            published = BatchFile(self._domain, batch.key, file, should_stop=should_stop)
-            self._record(batch, view.posted_at, self._judge(batch, view.posted_at, published))
+            with self._memory(size, should_stop):
+                published = BatchFile(self._domain, batch.key, file, should_stop=should_stop)
+                self._record(batch, view.posted_at, self._judge(batch, view.posted_at, published))
+
+    @contextlib.contextmanager
+    def _memory(self, size: int, should_stop: ShouldStop) -> Iterator[None]:
+        """Large batches are judged one at a time. Raises Interrupted."""
+        if size <= LARGE:
+            yield
+            return
+        while not self._large.acquire(timeout=LOOK_SECONDS):
+            if should_stop():
+                raise Interrupted("a large batch was left unread: it is read again another time")
+        try:
+            yield
+        finally:
+            self._large.release()
 
     def _judge(self, batch: PostedBatch, posted_at: int, published: BatchFile) -> Found:
         """Keeps what the node signed, so many receipts at a time; begun again, it keeps them once."""

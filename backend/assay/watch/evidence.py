@@ -8,7 +8,7 @@ from pathlib import Path
 
 from assay.disk import room_in
 from assay.errors import RetryableError
-from assay.index.download import Limits, Unreachable, download
+from assay.index.download import Limits, ShouldStop, Unreachable, download, go_on
 from assay.types import Hash32
 
 
@@ -46,9 +46,10 @@ class Evidence:
         except FileNotFoundError:
             return None
 
-    def fetch(self, endpoint: str, digest: Hash32) -> bytes:
-        """From the node, as public data. Raises Unreachable."""
-        return download(f"{endpoint.rstrip('/')}/v1/receipts/0x{digest.hex()}/data", self._limits)
+    def fetch(self, endpoint: str, digest: Hash32, should_stop: ShouldStop = go_on) -> bytes:
+        """From the node, as public data. Raises Unreachable, Interrupted."""
+        url = f"{endpoint.rstrip('/')}/v1/receipts/0x{digest.hex()}/data"
+        return download(url, self._limits, should_stop)
 
     def get(self, endpoint: str, digest: Hash32) -> bytes:
         """What was kept, else what the node gives. Raises RetryableError."""

@@ -1,19 +1,27 @@
-"""Asks nodes for the data of chosen receipts, re-executes, and notes what is wrong."""
+"""Asks nodes for the data of chosen receipts, re-executes, and notes what is wrong.
+
+Several nodes are asked at once (places.py); what they give is judged in one thread.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from typing import Final
 
 import structlog
 
 from assay.chain.contracts import NodeRegistry
 from assay.errors import RequestError, RetryableError
-from assay.index.download import Unreachable
+from assay.index.download import Interrupted, ShouldStop, Unreachable, go_on
+from assay.index.turns import STEP_SECONDS
+from assay.types import Address
 from assay.watch.evidence import Evidence
 from assay.watch.examine import DEFAULT_MAX_MEMORY, Finding, examine, signed_data
+from assay.watch.places import Places
 from assay.watch.programs import NoProgramError, Programs
 from assay.watch.store import Store
 from assay.watch.values import DataState, SeenReceipt, Verdict
@@ -21,6 +29,9 @@ from assay.watch.values import DataState, SeenReceipt, Verdict
 FIRST_WAIT, MAX_WAIT = 2.0, 600.0
 PROGRAM_WAIT: Final = 5.0
 DEFAULT_MAX_WORK: Final = 1 << 40
+IN_HAND: Final = 8 << 20
+"""Bytes of data that wait to be judged; a turn that has as many ends."""
+Given = tuple[SeenReceipt, bytes | Unreachable]
 
 log = structlog.get_logger(__name__)
 
@@ -47,28 +58,65 @@ class Examiner:
         max_work: int = DEFAULT_MAX_WORK,
         max_memory: int = DEFAULT_MAX_MEMORY,
         clock: Callable[[], float] = time.time,
+        places: Places[list[Given]] | None = None,
     ) -> None:
         self._nodes, self._store, self._programs, self._evidence = nodes, store, programs, evidence
         self._max_work, self._max_memory, self._clock = max_work, max_memory, clock
+        self._places = places or Places("data")
         self.tally = Tally()
 
-    def step(self, limit: int = 20, should_stop: Callable[[], bool] = lambda: False) -> int:
-        """How many were looked at. Raises RetryableError if the chain does not answer."""
-        due = self._store.due_receipts(self._clock(), limit)
-        for receipt in due:
+    @property
+    def is_busy(self) -> bool:
+        """Whether nodes are being asked."""
+        return self._places.is_busy
+
+    def step(self, limit: int = 20, should_stop: ShouldStop = go_on, wait: float = 0.0) -> int:
+        """Judge what nodes gave, and ask the next, for so many receipts each in a turn; how many turns began
+        or ended. Where none did, one is waited for `wait` seconds. Raises RetryableError if the chain does
+        not answer."""
+        ended = self._judge_given(0.0, should_stop)
+        now = self._clock()
+        begun = self._places.fill(
+            self._store.due_receipt_nodes(now), partial(self._ask, now, limit), should_stop
+        )
+        return ended + begun or self._judge_given(wait, should_stop)
+
+    def close(self) -> None:
+        """End what is under way; it is asked for again another time."""
+        self._places.close()
+
+    def _ask(self, now: float, limit: int, node: Address, should_stop: ShouldStop) -> list[Given]:
+        """What a node gave or did not give, in its turn."""
+        started, given, in_hand = time.monotonic(), list[Given](), 0
+        endpoint = self._nodes.node(node).endpoint
+        for seen in self._store.due_receipts(now, node, limit):
+            if should_stop() or in_hand >= IN_HAND or time.monotonic() >= started + STEP_SECONDS:
+                break
+            try:
+                body = self._evidence.kept(seen.digest)
+                body = body or self._evidence.fetch(endpoint, seen.digest, should_stop)
+                given.append((seen, body))
+                in_hand += len(body)
+            except Unreachable as error:
+                given.append((seen, error))
+            except Interrupted:
+                break
+        return given
+
+    def _judge_given(self, wait: float, should_stop: ShouldStop) -> int:
+        turns = self._places.ended(wait)
+        for seen, body in chain.from_iterable(turns):
             if should_stop():
                 break
-            self._record(receipt, self._judge(receipt))
-        return len(due)
+            self._record(seen, self._judge(seen, body))
+        return len(turns)
 
-    def _judge(self, seen: SeenReceipt) -> Finding:
+    def _judge(self, seen: SeenReceipt, body: bytes | Unreachable) -> Finding:
+        if isinstance(body, Unreachable):
+            return Finding(DataState.WITHHELD, Verdict.UNCHECKED, str(body))
         receipt = seen.signed.receipt
-        endpoint = self._nodes.node(receipt.node).endpoint
         try:
-            body = self._evidence.kept(seen.digest) or self._evidence.fetch(endpoint, seen.digest)
             data = signed_data(receipt, body)
-        except Unreachable as error:
-            return Finding(DataState.WITHHELD, Verdict.UNCHECKED, str(error))
         except RequestError as error:
             return Finding(DataState.INCONSISTENT, Verdict.UNCHECKED, str(error))
         try:

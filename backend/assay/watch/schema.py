@@ -7,6 +7,7 @@ import sqlite3
 from pathlib import Path
 from typing import Final
 
+from assay.disk import START_AGAIN, room_for, room_in
 from assay.errors import ConfigurationError
 from assay.types import Domain
 from assay.watch.policy import SEED_BYTES
@@ -57,7 +58,6 @@ CREATE TABLE receipts (
 CREATE INDEX receipts_by_batch ON receipts (batch_id, position);
 CREATE INDEX receipts_by_slot ON receipts (slot);
 CREATE INDEX receipts_by_question ON receipts (question);
-CREATE INDEX receipts_due ON receipts (next_at) WHERE is_chosen = 1 AND verdict = 'unchecked';
 
 CREATE TABLE frauds (
     kind TEXT NOT NULL,                           -- FraudKind
@@ -98,20 +98,26 @@ CREATE TABLE logs (                               -- DisputeGame's events, as JS
 ) STRICT;
 CREATE INDEX logs_by_dispute ON logs (dispute_id, block, log_index);
 """
-LEAVES: Final = """
+LATER: Final = """
 CREATE TABLE IF NOT EXISTS leaves (               -- of batches whose root they gave, whoever signed them
     batch_id BLOB PRIMARY KEY,
     digests BLOB NOT NULL                         -- 32 bytes each, in order
-) STRICT
+) STRICT;
+CREATE INDEX IF NOT EXISTS receipts_due_of_node ON receipts (node, attempts, next_at)
+    WHERE is_chosen = 1 AND verdict = 'unchecked';
+DROP INDEX IF EXISTS receipts_due;
 """
+"""What files of before may lack, or have too many of."""
 
 
 def open_database(path: Path, domain: Domain, game: str) -> sqlite3.Connection:
     """Autocommit, WAL, synchronous=FULL; made if new, with a sampling seed of its own.
 
-    Raises ConfigurationError if the file is damaged, or belongs to another chain, settlement or game.
+    Raises ConfigurationError if the file is damaged, or belongs to another chain, settlement or game;
+    DiskFullError.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with room_in(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
     expected = {
         "schema": str(SCHEMA_VERSION),
         "chain_id": str(domain.chain_id),
@@ -119,11 +125,12 @@ def open_database(path: Path, domain: Domain, game: str) -> sqlite3.Connection:
         "game": game,
     }
     try:
-        db = sqlite3.connect(path, isolation_level=None, timeout=30, check_same_thread=False)
-        path.chmod(0o600)  # the seed is what keeps the sample unpredictable
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
-        found = _prepare(db, expected)
+        with room_for(path, START_AGAIN):
+            db = sqlite3.connect(path, isolation_level=None, timeout=30, check_same_thread=False)
+            path.chmod(0o600)  # the seed is what keeps the sample unpredictable
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = FULL")
+            found = _prepare(db, expected)
     except sqlite3.DatabaseError as error:
         raise ConfigurationError(
             f"{path} cannot be opened ({error}); name another folder with --data, or mend it"
@@ -145,10 +152,12 @@ def _prepare(db: sqlite3.Connection, expected: dict[str, str]) -> dict[str, str]
                 db.execute(statement)
             db.executemany("INSERT INTO meta VALUES (?, ?)", expected.items())
             db.execute("INSERT INTO meta VALUES ('seed', ?)", (secrets.token_hex(SEED_BYTES),))
-        db.execute(LEAVES)
+        for statement in LATER.split(";\n"):
+            db.execute(statement)
         found = dict(db.execute("SELECT key, value FROM meta").fetchall())
+        db.execute("COMMIT")
     except BaseException:
-        db.execute("ROLLBACK")
+        if db.in_transaction:
+            db.execute("ROLLBACK")
         raise
-    db.execute("COMMIT")
     return found

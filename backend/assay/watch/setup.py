@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +24,7 @@ from assay.commitments.signing import SigningKey
 from assay.errors import RequestError
 from assay.hub.client import HubClient
 from assay.index.batch_file import BYTES_PER_SECOND, MAX_BATCH_BYTES
-from assay.index.download import Limits
+from assay.index.download import Limits, download
 from assay.types import ZERO_HASH, Address, Hash32, SignedReceipt
 from assay.watch.challenger import Challenger
 from assay.watch.collector import Collector
@@ -140,7 +141,10 @@ def open_watch(
         seed = options.seed or store.seed
         indexed = None
         if options.api_url is not None:
-            indexed = IndexedBatches(options.api_url, store, policy, replace(limits, allow_private=True))
+            fetch = partial(download, should_stop=stopping.is_set)
+            indexed = IndexedBatches(
+                options.api_url, store, policy, replace(limits, allow_private=True), fetch
+            )
         parts = Parts(
             store=store,
             follower=ChainFollower(settlement, game, store, policy, batches=indexed is None),

@@ -1,4 +1,5 @@
-"""The watcher's state on disk; every method is one durable transaction. Thread-safe."""
+"""The watcher's state on disk; every method is one durable transaction. Thread-safe. Any of them raises
+DiskFullError where there is no room; then nothing has changed."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from typing import Any, Final
 
 from assay.chain.values import LogReceipt
 from assay.commitments.receipts import receipt_from_json, receipt_to_json
+from assay.disk import room_for
 from assay.types import Address, BatchAvailability, BatchKey, Domain, FraudKind, Hash32
 from assay.watch.schema import open_database
 from assay.watch.values import (
@@ -65,17 +67,18 @@ class Store:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
+        with self._lock, room_for(self.path):
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
+                self._db.execute("COMMIT")
             except BaseException:
-                self._db.execute("ROLLBACK")
+                if self._db.in_transaction:  # SQLite ends it itself where it finds no room
+                    self._db.execute("ROLLBACK")
                 raise
-            self._db.execute("COMMIT")
 
     def rows(self, query: str, parameters: Sequence[Any] = ()) -> list[Any]:
-        with self._lock:
+        with self._lock, room_for(self.path):
             return self._db.execute(query, parameters).fetchall()
 
     def _write(self, query: str, parameters: Sequence[Any]) -> None:
@@ -249,13 +252,22 @@ class Store:
         rows = self.rows(f"SELECT {_RECEIPT} FROM receipts WHERE digest = ?", (digest,))  # noqa: S608
         return self._seen(rows[0]) if rows else None
 
-    def due_receipts(self, now: float, limit: int) -> list[SeenReceipt]:
-        """Chosen and not judged yet, those asked for least often first."""
+    def due_receipt_nodes(self, now: float) -> list[Address]:
+        """Whose receipts are chosen, due and not judged yet, asked for least often first."""
+        rows = self.rows(
+            "SELECT node FROM receipts WHERE is_chosen = 1 AND verdict = 'unchecked' AND next_at <= ? "
+            "GROUP BY node ORDER BY min(attempts), min(next_at)",
+            (now,),
+        )
+        return [Address(node) for (node,) in rows]
+
+    def due_receipts(self, now: float, node: Address, limit: int) -> list[SeenReceipt]:
+        """Those of a node, asked for least often first."""
         query = (
             f"SELECT {_RECEIPT} FROM receipts WHERE is_chosen = 1 AND verdict = 'unchecked' "  # noqa: S608
-            "AND next_at <= ? ORDER BY attempts, next_at LIMIT ?"
+            "AND node = ? AND next_at <= ? ORDER BY attempts, next_at LIMIT ?"
         )
-        return [self._seen(row) for row in self.rows(query, (now, limit))]
+        return [self._seen(row) for row in self.rows(query, (node, now, limit))]
 
     def record_verdict(
         self, digest: Hash32, data: DataState, verdict: Verdict, reason: str, next_at: float

@@ -1,4 +1,4 @@
-"""The watcher's two loops: the chain and the games in the calling thread, batches and receipts in another.
+"""The watcher's three loops: the chain and the games in the calling thread, batches and receipts in others.
 
 Each has two branches: RetryableError waits and goes on, anything else stops the process loudly.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,6 +24,8 @@ from assay.watch.store import Store
 
 FIRST_BACKOFF, MAX_BACKOFF = 0.5, 30.0
 PRUNE_SECONDS: Final = 3_600.0
+LOOK_SECONDS: Final = 1.0
+"""While nodes are being asked: how often who waits, and how long the others take, is looked at."""
 
 log = structlog.get_logger(__name__)
 
@@ -65,6 +68,7 @@ class Watcher:
         stopping: threading.Event | None = None,
     ) -> None:
         self._parts, self._poll, self._keep = parts, poll, keep_seconds
+        self._look = min(poll, LOOK_SECONDS)
         self._clock, self._chain_clock = clock, ChainClock(clock)
         self._stopping = stopping or threading.Event()
         self._failure: BaseException | None = None
@@ -75,13 +79,16 @@ class Watcher:
         self._stopping.set()
 
     def run(self, on_step: Callable[[Position], None] = lambda position: None) -> None:
-        thread = threading.Thread(target=self._guard, args=(self._examine_loop,), name="examiner")
-        thread.start()
+        loops = (("collector", self._collect_loop), ("examiner", self._examine_loop))
+        threads = [threading.Thread(target=self._guard, args=(loop,), name=name) for name, loop in loops]
+        for thread in threads:
+            thread.start()
         try:
             self._loop("chain", lambda: self._follow(on_step))
         finally:
             self._stopping.set()
-            thread.join()
+            for thread in threads:
+                thread.join()
         if self._failure is not None:
             raise self._failure
 
@@ -89,8 +96,9 @@ class Watcher:
         """To the head, all that is due there, one step of the games; for cron and tests."""
         while not self._stopping.is_set() and self._follow(on_step) == 0.0:
             pass
-        while not self._stopping.is_set() and self._examine() == 0.0:
-            pass
+        with closing(self._parts.collector), closing(self._parts.examiner):
+            while not self._stopping.is_set() and 0.0 in (self._collect(), self._examine()):
+                pass
         self._follow(on_step)
 
     def _follow(self, on_step: Callable[[Position], None]) -> float:
@@ -108,22 +116,31 @@ class Watcher:
             self._pruned_at = self._clock()
             self._parts.store.prune(now - self._keep)
 
-    def _examine_loop(self) -> None:
-        self._loop("receipts", self._examine)
+    def _collect_loop(self) -> None:
+        with closing(self._parts.collector):
+            self._loop("batches", self._collect)
 
-    def _examine(self) -> float:
-        is_stopping = self._stopping.is_set
+    def _examine_loop(self) -> None:
+        with closing(self._parts.examiner):
+            self._loop("receipts", self._examine)
+
+    def _collect(self) -> float:
         if self._parts.indexed is not None:
             self._parts.indexed.step()
-        done = self._parts.collector.step(should_stop=is_stopping)
-        done += self._parts.examiner.step(should_stop=is_stopping)
-        return 0.0 if done else self._poll
+        collector = self._parts.collector
+        done = collector.step(should_stop=self._stopping.is_set, wait=self._look)
+        return 0.0 if done or collector.is_busy else self._poll
+
+    def _examine(self) -> float:
+        examiner = self._parts.examiner
+        done = examiner.step(should_stop=self._stopping.is_set, wait=self._look)
+        return 0.0 if done or examiner.is_busy else self._poll
 
     def _guard(self, loop: Callable[[], None]) -> None:
         try:
             loop()
         except BaseException as error:
-            self._failure = error
+            self._failure = self._failure or error
             self._stopping.set()
 
     def _loop(self, name: str, work: Callable[[], float]) -> None:
