@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import sqlite3
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -13,7 +15,11 @@ from assay.errors import RetryableError
 
 RESERVE: Final = 64 << 20
 """Bytes that files of strangers leave free, or a sixteenth of a small disk: databases grow there, too."""
+AGAIN: Final = "free some there, it will be tried again"
+START_AGAIN: Final = "free some there, then start again"
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+_PROBE: Final = 1 << 16
+"""Bytes; SQLite shares 32 KiB at least."""
 
 
 class DiskFullError(RetryableError):
@@ -38,6 +44,34 @@ def room_in(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _FULL:
             raise
-        raise DiskFullError(
-            f"no room in {folder}: {error.strerror}; free some there, it will be tried again"
-        ) from error
+        raise _full(folder, error.strerror, AGAIN) from error
+
+
+@contextlib.contextmanager
+def room_for(database: Path, cure: str = AGAIN) -> Iterator[None]:
+    """A SQLite file is opened, read or written inside. Raises DiskFullError."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        is_full = code == sqlite3.SQLITE_FULL
+        if is_full or (code == sqlite3.SQLITE_IOERR and not _takes_more(database.parent)):
+            raise _full(database.parent, str(error), cure) from error
+        raise
+
+
+def _takes_more(folder: Path) -> bool:
+    """SQLite does not tell that it was for lack of room where it cannot share memory, or a quota is used
+    up."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(_PROBE))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return error.errno not in _FULL
+    return True
+
+
+def _full(folder: Path, why: str, cure: str) -> DiskFullError:
+    return DiskFullError(f"no room in {folder}: {why}; {cure}")

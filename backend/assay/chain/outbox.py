@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 from assay.chain.transactions import Fees
 from assay.chain.values import Call, parse_tx_receipt
+from assay.disk import START_AGAIN, room_for, room_in
 from assay.errors import ConfigurationError, FatalError
 from assay.types import Address, Hash32
 
@@ -108,7 +109,8 @@ class Store(Protocol):
 
 
 class Outbox:
-    """A SQLite file (WAL, synchronous FULL) that may serve several keys and chains. Thread-safe."""
+    """A SQLite file (WAL, synchronous FULL) that may serve several keys and chains. Thread-safe. What writes
+    raises DiskFullError where there is no room; then nothing has changed."""
 
     _attempts_in_order = "rowid"
 
@@ -120,12 +122,14 @@ class Outbox:
 
     @staticmethod
     def _open(path: Path) -> Store:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with room_in(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            connection = sqlite3.connect(path, timeout=30, check_same_thread=False, isolation_level=None)
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=FULL")
-            connection.executescript(SCHEMA)
+            with room_for(path, START_AGAIN):
+                connection = sqlite3.connect(path, timeout=30, check_same_thread=False, isolation_level=None)
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.execute("PRAGMA synchronous=FULL")
+                connection.executescript(SCHEMA)
         except sqlite3.DatabaseError as error:
             raise ConfigurationError(f"outbox {path} cannot be opened ({error}); is it damaged?") from error
         return connection
@@ -243,14 +247,15 @@ class Outbox:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[Store]:
-        with self._lock:
+        with self._lock, room_for(Path(self.path)):
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
+                self._db.execute("COMMIT")
             except BaseException:
-                self._db.execute("ROLLBACK")
+                with contextlib.suppress(sqlite3.OperationalError):  # SQLite has ended it, for lack of room
+                    self._db.execute("ROLLBACK")
                 raise
-            self._db.execute("COMMIT")
 
     def _select(self, where: str, parameters: tuple[object, ...]) -> list[Intent]:
         columns = "id, key, nonce, to_address, data, value, gas, label, state, receipt"
