@@ -214,7 +214,12 @@ class X402Config(Section):
     max_timeout_seconds: int = Field(default=120, ge=10, le=3600, description="what clients sign for")
     verify_seconds: float = Field(default=8.0, gt=0, le=60)
     settle_seconds: float = Field(default=45.0, gt=0, le=300, description="each wait for the chain")
-    max_waiting: int = Field(default=64, ge=1, description="payments in work")
+    max_waiting: int = Field(
+        default=64,
+        ge=1,
+        description="payments in work that are known to be good, parted among payers; as many again that are "
+        "not yet, parted among hosts",
+    )
     token_name: str = Field(default="", description="EIP-712 name of the token, if it does not tell it")
     token_version: str = ""
 

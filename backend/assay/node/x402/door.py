@@ -121,14 +121,18 @@ class Door:
             raise InputError("send a voucher or PAYMENT-SIGNATURE, not both", code="input_payment")
         payment = wire.parse_payment(request.headers[wire.SIGNATURE], self.terms)
         self._service.suspicion.check(request.peer)
-        if not await self._till.was_agreed(payment, served.version_id, input_hash):
+        is_agreed = await self._till.was_agreed(payment, served.version_id, input_hash)
+        if not is_agreed:
             self._check_for_sale(admitted, payment.authorization.value)
         try:
-            return await self._till.buy(admitted, parsed, input_hash, payment), admitted, parsed
+            bought = await self._till.buy(
+                admitted, parsed, input_hash, payment, peer=request.peer, is_agreed=is_agreed
+            )
         except PaymentError as error:
             if error.code == "payment_signature":  # whose check may have asked the chain
                 self._service.suspicion.note(request.peer)
             raise
+        return bought, admitted, parsed
 
     def _check_for_sale(self, admitted: Admitted, value: int) -> None:
         """Whether a new payment of this value buys an inference now. Raises Unavailable, PaymentError."""

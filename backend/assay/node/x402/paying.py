@@ -32,6 +32,7 @@ from assay.node.x402.collecting import Collector, pending
 from assay.node.x402.payments import PaymentRow, PaymentStore
 from assay.node.x402.stating import sign_statement
 from assay.node.x402.transfers import Transfer
+from assay.node.x402.waiting import Place, WaitingRoom
 from assay.node.x402.wire import Payment, PaymentTerms
 from assay.types import Hash32
 
@@ -43,13 +44,15 @@ MAX_VALID_SECONDS: Final = 86_400
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is asked for and what pays for it."""
+    """What is asked for and what pays for it. `is_agreed`: the log had the payment when it came."""
 
     admitted: Admitted
     request: oip.InferRequest
     input_hash: Hash32
     payment: Payment
     name: Hash32
+    is_agreed: bool
+    place: Place
 
     @property
     def version_id(self) -> Hash32:
@@ -98,31 +101,42 @@ class Till:
         self._store = store
         self._ledger = ledger
         self._key = key
-        self._max_waiting = max_waiting
         self._clock = clock
-        self._waiting = 0
+        self.room = WaitingRoom(max_waiting)
         self._locks: dict[object, tuple[asyncio.Lock, int]] = {}
 
     async def buy(
-        self, admitted: Admitted, request: oip.InferRequest, input_hash: Hash32, payment: Payment
+        self,
+        admitted: Admitted,
+        request: oip.InferRequest,
+        input_hash: Hash32,
+        payment: Payment,
+        *,
+        peer: str,
+        is_agreed: bool,
     ) -> Bought:
-        """Raises RequestError of every kind; whatever it raises, what was paid is good for a repetition."""
+        """A request from remote host `peer`; `is_agreed` as `was_agreed` said.
+
+        Raises RequestError of every kind; whatever it raises, what was paid is good for a repetition."""
         if any(field.startswith("voucher_") for field in request.parameters):
             raise InputError("send a voucher or PAYMENT-SIGNATURE, not both", code="input_payment")
         given = payment.authorization
         name = payment_id(self._terms.domain, given.payer, given.nonce)
         identified = (given.payer, payment.identifier) if payment.identifier else None
-        if self._waiting >= self._max_waiting:
-            raise Unavailable("too many payments are in work; send the same request again", code="busy")
-        self._waiting += 1
-        try:
-            await self._check_signature(payment)
-            async with self._alone(name), self._alone(identified):
-                return await self._buy(Order(admitted, request, input_hash, payment, name))
-        except RetryableError as error:
-            raise pending(f"this node's log is out of reach: {error}") from None
-        finally:
-            self._waiting -= 1
+        is_owed = is_agreed and self._account_problem(payment) is None
+        with self.room.place(peer, given.payer, is_owed=is_owed) as place:
+            if not is_owed:
+                await self._check_signature(payment)
+            if is_agreed:
+                place.to_payer(is_owed=True)
+            else:
+                place.check()
+            order = Order(admitted, request, input_hash, payment, name, is_agreed, place)
+            try:
+                async with self._alone(name), self._alone(identified):
+                    return await self._buy(order)
+            except RetryableError as error:
+                raise pending(f"this node's log is out of reach: {error}") from None
 
     async def was_agreed(self, payment: Payment, version_id: Hash32, input_hash: Hash32) -> bool:
         """Whether this very authorization was noted for this request, or its payment has bought a receipt:
@@ -162,6 +176,7 @@ class Till:
         row = await self._identified(order) or await self._noted(order)
         logged = self._service.log.receipt_paid_by(row.payment if row else order.name)
         if logged is not None:
+            order.place.to_payer(is_owed=True)
             return await self._repeat(order, logged, row or order.row())
         if row is not None:
             _check_unspent(row)
@@ -170,6 +185,7 @@ class Till:
             await self._give_up_earlier(row)
         if found is None:
             row, found = await self._verify(order)
+        order.place.to_payer(is_owed=order.is_agreed or found is not None)
         return await self._sell(order, row or order.row(), found)
 
     async def _noted(self, order: Order) -> PaymentRow | None:
@@ -295,16 +311,22 @@ class Till:
             raise Unavailable("the receipts log refused the receipt; send the same request again")
         return await self._repeat(order, logged, row)
 
+    def _account_problem(self, payment: Payment) -> str | None:
+        """Why the payer's own key did not sign it; None if it did."""
+        given = payment.authorization
+        try:
+            signer = recover(authorization_digest(self._terms.domain, given), payment.signature)
+        except VerificationError as error:
+            return str(error)
+        return None if signer == given.payer else "it recovers to another account"
+
     async def _check_signature(self, payment: Payment) -> None:
         """Raises PaymentError `payment_signature`, Unavailable."""
+        problem = self._account_problem(payment)
+        if problem is None:
+            return
         given = payment.authorization
         digest = authorization_digest(self._terms.domain, given)
-        try:
-            if recover(digest, payment.signature) == given.payer:
-                return
-            problem = "it recovers to another account"
-        except VerificationError as error:
-            problem = str(error)
         try:
             if await asyncio.to_thread(self._ledger.wallet_accepts, given.payer, digest, payment.signature):
                 return
