@@ -176,9 +176,9 @@ class Follower:
         """The account, without a look at the log: empty if it was not held. Raises Unavailable `busy`."""
         account = self._accounts.get(consumer)
         if account is None:
+            self._make_room()
             account = self._accounts[consumer] = Account(consumer)
             account.used_at = self._clock()
-            self._evict()
         return account
 
     def touch(self, account: Account) -> None:
@@ -220,8 +220,8 @@ class Follower:
         channel = account.channels.get(key.version_id) if account else None
         return (channel.settled or 0) if channel else 0
 
-    def _evict(self) -> None:
-        while len(self._accounts) > MAX_ACCOUNTS:
+    def _make_room(self) -> None:
+        while len(self._accounts) >= MAX_ACCOUNTS:
             for consumer, account in self._accounts.items():
                 if not account.busy:
                     del self._accounts[consumer]
@@ -261,6 +261,8 @@ class Follower:
     def _read_wanted(self, ended: asyncio.Task[None] | None = None) -> None:
         if ended is not None:
             self._reads.discard(ended)
+            if ended.cancelled():  # with everybody who waits: the loop ends
+                self._wanted.clear()
         while self._wanted and len(self._reads) < READS_AT_ONCE:
             count = min(len(self._wanted), REFRESHED_PER_POLL)
             self._start_read([self._wanted.popleft() for _ in range(count)])
@@ -287,6 +289,7 @@ class Follower:
                     waiting.set_result(None)
                 elif isinstance(failure, Exception):
                     waiting.set_exception(failure)
+                    waiting.exception()  # is heard, also where nobody waits any more
                 else:
                     waiting.cancel()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 import threading
 from collections import Counter
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from assay.chain.errors import RpcUnavailable
 from assay.node.errors import Unavailable
+from assay.node.payments import follower as follower_module
 from assay.node.payments.follower import READS_AT_ONCE, REFRESHED_PER_POLL, Account, Follower
 from assay.node.payments.ledger import AccountView, NodeView
 from assay.node.receipts.database import SqliteDatabase
@@ -19,7 +21,7 @@ from assay.node.receipts.log import ReceiptLog
 from assay.types import Address, Domain, Hash32
 
 NODE, SETTLEMENT = Address("0x" + "11" * 20), Address("0x" + "22" * 20)
-VERSION = Hash32(b"\x01" * 32)
+VERSION, OTHER = Hash32(b"\x01" * 32), Hash32(b"\x02" * 32)
 
 
 class Asked:
@@ -152,5 +154,105 @@ def test_refresh__who_asked_first_is_gone__the_others_get_theirs(tmp_path: Path)
             asyncio.CancelledError, type(None), asyncio.CancelledError, type(None), type(None),
         ]  # fmt: skip
         assert all(account.is_known and not account.busy for account in accounts)
+
+    asyncio.run(scenario())
+
+
+def test_refresh__chain_down_and_who_asked_is_gone__leaves_no_error_unheard(tmp_path: Path) -> None:
+    ledger = Asked()
+    log = ReceiptLog(SqliteDatabase(tmp_path / "log.sqlite3"), Domain(1, SETTLEMENT), NODE)
+    follower = Follower(ledger, log, lambda: (VERSION,))
+    unheard: list[object] = []
+
+    async def scenario() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
+        await follower.poll()
+        (account,) = opened(follower, 1)
+        ledger.is_down = True
+        ledger.held.clear()
+        asked = asyncio.create_task(follower.refresh(account))
+        await asyncio.sleep(0.02)
+        asked.cancel()
+        await asyncio.sleep(0.02)
+        ledger.held.set()
+        async with asyncio.timeout(10):
+            while account.busy:  # noqa: ASYNC110 - the thing under test tells nobody
+                await asyncio.sleep(0.01)
+
+    asyncio.run(scenario())
+    gc.collect()
+    assert not unheard
+
+
+def test_refresh__loop_ends_meanwhile__nothing_more_is_read(tmp_path: Path) -> None:
+    ledger = Asked()
+    log = ReceiptLog(SqliteDatabase(tmp_path / "log.sqlite3"), Domain(1, SETTLEMENT), NODE)
+    follower = Follower(ledger, log, lambda: (VERSION,))
+    unheard: list[object] = []
+    asked: list[asyncio.Task[None]] = []
+
+    async def scenario() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
+        await follower.poll()
+        accounts = opened(follower, 2 * REFRESHED_PER_POLL)
+        ledger.held.clear()
+        asked.extend(asyncio.create_task(follower.refresh(account)) for account in accounts)
+        await asyncio.sleep(0.05)
+        threading.Timer(0.2, ledger.held.set).start()
+
+    asyncio.run(scenario())
+    gc.collect()
+    assert all(task.cancelled() for task in asked)
+    assert ledger.reads == [1] * READS_AT_ONCE and not unheard
+
+
+def test_refresh__channel_opened_while_it_is_read__is_read_as_well(tmp_path: Path) -> None:
+    ledger = Asked()
+    log = ReceiptLog(SqliteDatabase(tmp_path / "log.sqlite3"), Domain(1, SETTLEMENT), NODE)
+    follower = Follower(ledger, log, lambda: (VERSION,))
+
+    async def scenario() -> None:
+        await follower.poll()
+        (account,) = opened(follower, 1)
+        ledger.held.clear()
+        asked = [asyncio.create_task(follower.refresh(account))]
+        await asyncio.sleep(0.02)
+        follower.channel(account, OTHER)
+        asked.append(asyncio.create_task(follower.refresh(account)))
+        await asyncio.sleep(0.02)
+        ledger.held.set()
+        await asyncio.gather(*asked)
+        assert account.is_known and account.channels[OTHER].settled == 0
+        assert ledger.reads == [1, 1]
+
+    asyncio.run(scenario())
+
+
+def test_account__as_many_as_may_be_are_busy__refuses_and_forgets_none_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a request holds must be what the next one of the same consumer finds."""
+    monkeypatch.setattr(follower_module, "MAX_ACCOUNTS", 3)
+    ledger = Asked()
+    log = ReceiptLog(SqliteDatabase(tmp_path / "log.sqlite3"), Domain(1, SETTLEMENT), NODE)
+    follower = Follower(ledger, log, lambda: (VERSION,))
+
+    async def scenario() -> None:
+        await follower.poll()
+        busy, idle, other = opened(follower, 3)
+        busy.channels[VERSION].pending = 1
+        ledger.held.clear()
+        asked = asyncio.create_task(follower.refresh(other))
+        await asyncio.sleep(0.02)
+        new = follower.account(NODE)
+        assert follower.accounts() == (busy, other, new)
+        follower.channel(new, VERSION).pending = 1
+        with pytest.raises(Unavailable, match="too many consumers") as refused:
+            follower.account(idle.consumer)
+        assert refused.value.code == "busy" and follower.accounts() == (busy, other, new)
+        ledger.held.set()
+        await asked
+        again = follower.account(idle.consumer)
+        assert follower.accounts() == (busy, new, again)
 
     asyncio.run(scenario())
