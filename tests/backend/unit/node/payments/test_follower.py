@@ -14,7 +14,13 @@ import pytest
 from assay.chain.errors import RpcUnavailable
 from assay.node.errors import Unavailable
 from assay.node.payments import follower as follower_module
-from assay.node.payments.follower import READS_AT_ONCE, REFRESHED_PER_POLL, Account, Follower
+from assay.node.payments.follower import (
+    MIN_REFRESH_SECONDS,
+    READS_AT_ONCE,
+    REFRESHED_PER_POLL,
+    Account,
+    Follower,
+)
 from assay.node.payments.ledger import AccountView, NodeView
 from assay.node.receipts.database import SqliteDatabase
 from assay.node.receipts.log import ReceiptLog
@@ -31,6 +37,7 @@ class Asked:
         self.polls: list[Counter[Address]] = []
         self.reads: list[int] = []
         """Accounts, by request."""
+        self.whose: list[tuple[Address, ...]] = []
         self.is_down = False
         self.held = threading.Event()
         self.held.set()
@@ -45,6 +52,7 @@ class Asked:
         assert self.held.wait(10)
         self.polls[-1].update(list(channels))
         self.reads.append(len(channels))
+        self.whose.append(tuple(channels))
         if self.is_down:
             raise RpcUnavailable("no answer")
         return {consumer: AccountView(settled=dict.fromkeys(ids, 0)) for consumer, ids in channels.items()}
@@ -109,11 +117,29 @@ def test_refresh__many_consumers_at_once__are_read_together(tmp_path: Path, coun
         accounts = opened(follower, count)
         assert await refresh_all(follower, ledger, accounts) == [None] * count
         assert all(account.is_known and not account.busy for account in accounts)
+        first = accounts[READS_AT_ONCE : READS_AT_ONCE + REFRESHED_PER_POLL]  # of those that had to wait
+        assert not first or tuple(account.consumer for account in first) in ledger.whose
 
     asyncio.run(scenario())
     assert sum(ledger.reads) == count
     assert len(ledger.reads) <= READS_AT_ONCE + math.ceil(count / REFRESHED_PER_POLL)
     assert max(ledger.reads) <= REFRESHED_PER_POLL
+
+
+def test_refresh__just_done__is_not_done_again(tmp_path: Path) -> None:
+    ledger, now = Asked(), [100.0]
+    log = ReceiptLog(SqliteDatabase(tmp_path / "log.sqlite3"), Domain(1, SETTLEMENT), NODE)
+    follower = Follower(ledger, log, lambda: (VERSION,), clock=lambda: now[0])
+
+    async def scenario() -> None:
+        await follower.poll()
+        (account,) = opened(follower, 1)
+        for seconds, reads in ((0.0, 1), (0.9 * MIN_REFRESH_SECONDS, 1), (0.2 * MIN_REFRESH_SECONDS, 2)):
+            now[0] += seconds
+            await follower.refresh(account)
+            assert len(ledger.reads) == reads
+
+    asyncio.run(scenario())
 
 
 def test_refresh__chain_down__each_hears_so_and_may_ask_again(tmp_path: Path) -> None:

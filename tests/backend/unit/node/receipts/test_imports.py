@@ -136,15 +136,38 @@ def test_add__many_bytes_or_wanted__is_taken_in_a_hurry(monkeypatch: pytest.Monk
         assert desk.tables.hurried[0]
 
 
+def test_add__after_a_hurry__is_taken_at_ease_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(imports, "HURRIED_BYTES", WIDTH * 7)
+    desk = Desk()
+    desk.add(8)
+    desk.imports.hurry()
+    desk.imports.start()
+    desk.wait(1)
+    for frame in (2, 3):
+        deadline = time.monotonic() + WAIT
+        while desk.tables.is_hurried():
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        desk.add(4)
+        desk.wait(frame)
+    desk.finish()
+    desk.check()
+    assert desk.tables.hurried == [True, False, False]
+
+
 def test_add__what_may_wait__is_taken_in_small_transactions(monkeypatch: pytest.MonkeyPatch) -> None:
-    for size in (EASY_ENTRIES, 2):
-        monkeypatch.setattr(imports, "EASY_BYTES", WIDTH * 100)
+    for size, most_bytes, marks in (
+        (EASY_ENTRIES, 1 << 20, [1, 2, 3, 4, 5, 6]),
+        (2, 1 << 20, [6]),
+        (2, WIDTH * 3, [2, 4, 6]),
+    ):
+        monkeypatch.setattr(imports, "EASY_BYTES", most_bytes)
         desk = Desk()
         desk.add(*[size] * 6)
         desk.imports.start()
         desk.wait(6)
         desk.finish()
-        assert desk.tables.marks == ([1, 2, 3, 4, 5, 6] if size > 2 else [6])
+        assert desk.tables.marks == marks
         assert not any(desk.tables.hurried)
 
 
