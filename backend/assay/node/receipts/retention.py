@@ -200,9 +200,11 @@ def _has_tensors(connection: Connection, ranges: Sequence[Range]) -> bool:
 
 
 def _collected(connection: Connection, kept: int, posted_before: int) -> list[int]:
-    """Collected batches of which that much is kept, the oldest first."""
+    """Batches collected for good of which that much is kept, the oldest first. A reorg that takes the
+    collecting away may bring a dispute instead."""
     rows = connection.execute(
-        "SELECT id FROM batches WHERE state = 'collected' AND kept = ? AND posted_at < ? ORDER BY id LIMIT ?",
+        "SELECT id FROM batches WHERE state = 'collected' AND collected_block IS NULL AND kept = ?"
+        " AND posted_at < ? ORDER BY id LIMIT ?",
         (kept, posted_before, BATCHES_A_STEP),
     )
     return [number for (number,) in rows.fetchall()]

@@ -10,7 +10,7 @@ from assay.node.receipts.database import Connection, Database
 from assay.node.receipts.schema_ranges import RANGES
 from assay.types import Address, Domain
 
-SCHEMA_VERSION: Final = 6
+SCHEMA_VERSION: Final = 7
 
 TABLES: Final = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
@@ -138,6 +138,14 @@ CREATE TABLE spending_totals (                    -- of all rows of `spending`
     gas INTEGER NOT NULL,
     wei BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
+""",
+    7: """
+-- of batches: what the transaction that collects them was sent under; by which block they were collected,
+-- NULL once that is too deep for a reorg
+ALTER TABLE batches ADD COLUMN collect_key TEXT;
+ALTER TABLE batches ADD COLUMN collected_block INTEGER;
+CREATE INDEX batches_unsettled ON batches (collected_block, id) WHERE collected_block IS NOT NULL;
+DROP INDEX spending_by_batch;                     -- no statement looked there
 """,
 }
 """Statements that take a log from the schema before to this one."""

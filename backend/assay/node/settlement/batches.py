@@ -83,7 +83,8 @@ class Shares:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """`value`: the sum of its receipts' prices."""
+    """`value`: the sum of its receipts' prices. `collect_key`: what the transaction that collects it was sent
+    under, or was going to be. `collected_block`: by which it was; None once that is too deep for a reorg."""
 
     id: int
     batch_id: Hash32
@@ -93,9 +94,14 @@ class Batch:
     attempt: int
     posted_at: int | None
     value: int = 0
+    collect_key: str | None = None
+    collected_block: int | None = None
 
 
-_BATCH: Final = "id, batch_id, version_id, receipts_root, receipts, state, attempt, posted_at, value"
+_BATCH: Final = (
+    "id, batch_id, version_id, receipts_root, receipts, state, attempt, posted_at, value, collect_key,"
+    " collected_block"
+)
 
 
 class BatchStore:
@@ -212,7 +218,7 @@ class BatchStore:
         return [self._batch(row) for row in rows]
 
     def _batch(self, row: tuple[Any, ...]) -> Batch:
-        number, identifier, version_id, root, receipts, state, attempt, posted_at, value = row
+        number, identifier, version_id, root, receipts, state, attempt, posted_at, value, *collecting = row
         key = BatchKey(self.node, Hash32(version_id), Hash32(root))
         return Batch(
             number,
@@ -223,6 +229,7 @@ class BatchStore:
             attempt,
             posted_at,
             from_blob(value),
+            *collecting,
         )
 
     def batch_vouchers(self, batch: Batch) -> list[ChannelVoucher]:
@@ -277,20 +284,37 @@ class BatchStore:
             if row is not None and row[0] is not None:
                 spending.forget(self._db, row[0])
 
+    def note_collecting(self, batches: Sequence[Batch], key: str) -> None:
+        """Before what collects them is sent under `key`."""
+        self._db.executemany(
+            "UPDATE batches SET collect_key = ? WHERE id = ?", [(key, batch.id) for batch in batches]
+        )
+
+    def posted_with(self, collect_key: str) -> list[Batch]:
+        query = f"SELECT {_BATCH} FROM batches WHERE state = ? AND collect_key = ? ORDER BY id"  # noqa: S608
+        return [self._batch(row) for row in self._db.execute(query, (BatchState.POSTED, collect_key))]
+
     def mark_collected(
-        self, batches: Sequence[tuple[Batch, Shares]], receipt: TxReceipt | None = None
+        self,
+        batches: Sequence[tuple[Batch, Shares]],
+        receipt: TxReceipt | None = None,
+        block: int | None = None,
     ) -> None:
-        """`receipt` None: another hand collected them."""
+        """`receipt` None: another hand collected them, by `block`."""
+        if receipt is not None:
+            block = receipt.block_number
         with self._db.transaction():
             self._db.executemany(
-                "UPDATE batches SET state = ?, error = NULL, node_amount = ?, royalty = ?, fee = ?"
-                " WHERE id = ?",
+                "UPDATE batches SET state = ?, error = NULL, node_amount = ?, royalty = ?, fee = ?,"
+                " collect_key = ?, collected_block = ? WHERE id = ?",
                 [
                     (
                         BatchState.COLLECTED,
                         to_blob(shares.node_amount),
                         to_blob(shares.royalty),
                         to_blob(shares.fee),
+                        None if receipt is None else batch.collect_key,
+                        block,
                         batch.id,
                     )
                     for batch, shares in batches
@@ -298,6 +322,31 @@ class BatchStore:
             )
             if receipt is not None:
                 self._record(Kind.COLLECT, receipt, [batch for batch, _ in batches])
+
+    def unsettled(self, limit: int) -> list[Batch]:
+        """Collected, and not known to be so for good; the oldest first."""
+        query = (
+            f"SELECT {_BATCH} FROM batches WHERE collected_block IS NOT NULL"  # noqa: S608
+            " ORDER BY collected_block, id LIMIT ?"
+        )
+        return [self._batch(row) for row in self._db.execute(query, (limit,))]
+
+    def settle(self, batches: Sequence[Batch]) -> None:
+        """No reorg takes their collecting away any more."""
+        self._db.executemany(
+            "UPDATE batches SET collected_block = NULL WHERE id = ?", [(batch.id,) for batch in batches]
+        )
+
+    def mark_uncollected(self, batches: Sequence[Batch], tx_hashes: Iterable[str]) -> None:
+        """A reorg undid what collected them, `tx_hashes` where it was the node; they are to be collected."""
+        with self._db.transaction():
+            self._db.executemany(
+                "UPDATE batches SET state = ?, collected_block = NULL, node_amount = NULL, royalty = NULL,"
+                " fee = NULL WHERE id = ?",
+                [(BatchState.POSTED, batch.id) for batch in batches],
+            )
+            for tx_hash in tx_hashes:
+                spending.forget(self._db, tx_hash)
 
     def note_failure(
         self,
@@ -312,6 +361,10 @@ class BatchStore:
                 "UPDATE batches SET error = ?, attempt = attempt + 1 WHERE id = ?",
                 [(error[:500], batch.id) for batch in batches],
             )
+            if kind is Kind.COLLECT:
+                self._db.executemany(
+                    "UPDATE batches SET collect_key = NULL WHERE id = ?", [(batch.id,) for batch in batches]
+                )
             if receipt is not None:
                 self._record(kind, receipt, batches)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from typing import Final
 
@@ -10,6 +11,7 @@ import structlog
 
 from assay.chain.client import hex_bytes
 from assay.chain.contracts import Settlement
+from assay.chain.outbox import Intent
 from assay.chain.sender import Sender
 from assay.chain.settlement import MAX_COLLECT
 from assay.chain.values import TxReceipt, parse_tx_receipt
@@ -24,6 +26,8 @@ from assay.types import Address
 REVERT_WAIT: Final = 30.0
 RECHECK_SECONDS: Final = 30.0
 CREDIT_SECONDS: Final = 30.0
+REORG_BLOCKS: Final = 64
+"""What is so deep is taken for good."""
 
 _log = structlog.get_logger(__name__)
 
@@ -59,9 +63,11 @@ class Payout:
         self._claims: int | None = None
         self._is_credited = True
         self._asked_at = 0.0
+        self._looked_at = 0.0
 
     def collect_final(self) -> None:
         """Collect what is final and worth it; notice what a reorg undid and what somebody else collected."""
+        self._look_again()
         batches = self._store.in_state(BatchState.POSTED)
         if not batches:
             return
@@ -70,18 +76,48 @@ class Payout:
         chain_time = self._outlook.head().timestamp
         due = [batch for batch in batches if self._needs_look(batch, chain_time)]
         final: list[tuple[Batch, BatchView]] = []
+        begun: set[str] = set()
         for batch, view in zip(due, self._settlement.batches([b.batch_id for b in due]), strict=True):
             self._checked_at[batch.id] = self._clock()
             if not view.exists:
                 _log.warning("batch vanished in a reorg", batch=hex_bytes(batch.batch_id))
                 self._store.mark_vanished(batch)
+            elif batch.collect_key is not None and self._intent(batch.collect_key) is not None:
+                begun.add(batch.collect_key)
             elif view.collected:
-                self._store.mark_collected([(batch, self._shares(batch, view))])
+                shares = self._shares(batch, view)
+                self._store.mark_collected([(batch, shares)], block=self._outlook.head().number)
                 self._is_credited = True
             elif not view.holds and chain_time >= view.posted_at + self._window:
                 final.append((batch, view))
+        for key in sorted(begun):
+            self._collect(self._store.posted_with(key), key)
         for start in range(0, len(final), MAX_COLLECT):
             self._consider(final[start : start + MAX_COLLECT], chain_time)
+
+    def _look_again(self) -> None:
+        """At what was collected, once it is too deep for a reorg; at nothing else until then."""
+        if self._clock() - self._looked_at < RECHECK_SECONDS:
+            return
+        self._looked_at = self._clock()
+        batches = self._store.unsettled(MAX_COLLECT)
+        deep = self._outlook.head().number - REORG_BLOCKS if batches else 0
+        due = [batch for batch in batches if (batch.collected_block or 0) <= deep]
+        if not due:
+            return
+        views = self._settlement.batches([batch.batch_id for batch in due])
+        self._store.settle([batch for batch, view in zip(due, views, strict=True) if view.collected])
+        if gone := [batch for batch, view in zip(due, views, strict=True) if not view.collected]:
+            _log.warning("a reorg undid collecting", batches=len(gone))
+            self._store.mark_uncollected(gone, self._hashes(gone))
+
+    def _hashes(self, batches: Sequence[Batch]) -> list[str]:
+        """Of the node's transactions that have collected them."""
+        intents = [self._intent(key) for key in {batch.collect_key for batch in batches} if key is not None]
+        return [hex_bytes(attempt.hash) for intent in intents if intent for attempt in intent.attempts]
+
+    def _intent(self, key: str) -> Intent | None:
+        return self._sender.outbox.find(self._client.chain_id, self._sender.address, key)
 
     def _needs_look(self, batch: Batch, chain_time: int) -> bool:
         if self._clock() < self._retry_at.get(batch.id, 0.0):
@@ -94,7 +130,7 @@ class Payout:
         waited = chain_time - min(view.posted_at for _, view in final) - (self._window or 0)
         price = self._outlook.gas_price().now if self._rules.native_price else 0
         if len(final) == MAX_COLLECT or collect_pays(self._rules, len(final), value, price, waited):
-            self._collect([batch for batch, _ in final])
+            self._start([batch for batch, _ in final])
             return
         self._retry_at.update({batch.id: self._clock() + REVERT_WAIT for batch, _ in final})
         _log.info("collecting waits", batches=len(final), value=value, gas_price=price, waited=waited)
@@ -105,9 +141,14 @@ class Payout:
         royalty = view.amount * self._outlook.royalty_bps(batch.key.version_id) // 10_000
         return Shares(view.amount - fee - royalty, royalty, fee)
 
-    def _collect(self, batches: list[Batch]) -> None:
+    def _start(self, batches: Sequence[Batch]) -> None:
         name = sha256(b"".join(b"%s:%d" % (b.batch_id, b.attempt) for b in batches)).hexdigest()
         key = f"collect:{name}"
+        self._store.note_collecting(batches, key)
+        self._collect([replace(batch, collect_key=key) for batch in batches], key)
+
+    def _collect(self, batches: Sequence[Batch], key: str) -> None:
+        """Under the key of before, what was sent is followed, or sent again after a reorg."""
         try:
             receipt = self._sender.send(self._settlement.collect([b.key for b in batches]), key=key)
         except ContractRevert as error:
@@ -174,7 +215,7 @@ class Payout:
     def _note_unrecorded(self) -> None:
         """A claim that was mined before a crash, or by an earlier log of this key."""
         while True:
-            intent = self._sender.outbox.find(self._client.chain_id, self._sender.address, self._claim_key())
+            intent = self._intent(self._claim_key())
             if intent is None:
                 return
             try:

@@ -28,10 +28,10 @@ from assay.node.receipts.retention import Retention
 from assay.node.receipts.unbatched import count_open
 from assay.node.settlement.batches import BatchState, BatchStore
 from assay.node.settlement.money import ProfitRoute, outbox_file
-from assay.node.settlement.payout import CREDIT_SECONDS
-from assay.node.settlement.profit import read_profit
+from assay.node.settlement.payout import CREDIT_SECONDS, REORG_BLOCKS
+from assay.node.settlement.profit import VersionProfit, read_profit
 from assay.node.settlement.settler import Settler
-from assay.node.settlement.spending import Kind
+from assay.node.settlement.spending import Kind, totals
 from assay.node.settlement.worth import POST_BASE, Rows, SettlerRules
 from assay.types import ZERO_ADDRESS, Address, Hash32, SkipReason, Voucher
 
@@ -290,6 +290,125 @@ def test_step__posting_undone_by_a_reorg__is_posted_again_once(desk: Desk) -> No
     assert posted_events(desk) == 1
 
 
+def collected_desk(desk: Desk, settler: Settler, batches: int = 1) -> list[Consumer]:
+    """So many batches posted, collected together and claimed."""
+    consumers = []
+    for _ in range(batches):
+        consumers.append(desk.network.add_consumer((desk.node.operator, 100)))
+        desk.receipt(consumers[-1], PRICE, 0)
+        settler.step(close_all=True)
+    desk.network.chain.increase_time(WINDOW)
+    settler.step()
+    assert desk.states() == [BatchState.COLLECTED] * batches
+    return consumers
+
+
+def look_again(desk: Desk, settler: Settler) -> None:
+    """Once what was collected is deep enough."""
+    desk.network.chain.mine(REORG_BLOCKS)
+    settler._payout._looked_at = 0.0
+    settler.step()
+
+
+def spent(desk: Desk) -> dict[str, int]:
+    """Transactions by kind, as the books have them."""
+    with closing(desk.log.database.connect()) as connection:
+        return {kind: total.transactions for kind, total in totals(connection).items()}
+
+
+def test_step__collecting_undone_by_a_reorg__is_collected_again_once(desk: Desk) -> None:
+    network, operator = desk.network, desk.node.operator
+    with desk.settler() as settler:
+        collected_desk(desk, settler)
+        assert network.token.balance_of(operator) == 4
+        before = books(desk)
+        network.chain.reorg(2)  # collecting and claiming
+        assert network.token.balance_of(operator) == 0
+        settler.step()
+        assert desk.states() == [BatchState.COLLECTED]  # a pool may bring it back
+        look_again(desk, settler)
+        assert desk.states() == [BatchState.COLLECTED]
+        settler.step()
+        assert network.token.balance_of(operator) == 4
+        assert spent(desk) == {"post": 1, "collect": 1, "claim": 1}
+        after = books(desk)
+        assert (after.collected, after.royalty, after.fee) == (before.collected, before.royalty, before.fee)
+        look_again(desk, settler)
+        with chain_requests() as seen:
+            look_again(desk, settler)
+        assert seen == []  # it is known for good
+
+
+def books(desk: Desk) -> VersionProfit:
+    with closing(desk.log.database.connect()) as connection:
+        return read_profit(connection, 0, {})[0]
+
+
+def test_step__collecting_by_another_hand_undone_by_a_reorg__is_collected(desk: Desk) -> None:
+    network = desk.network
+    consumer = network.add_consumer((desk.node.operator, 100))
+    desk.receipt(consumer, PRICE, 0)
+    with desk.settler() as settler:
+        settler.step(close_all=True)
+        (batch,) = settler._store.in_state(BatchState.POSTED)
+        network.chain.increase_time(WINDOW)
+        network.send(network.settlement.collect([batch.key]))
+        settler._payout.collect_final()
+        assert (desk.states(), spent(desk)) == ([BatchState.COLLECTED], {"post": 1})
+        network.chain.reorg(1)
+        look_again(desk, settler)
+    assert network.settlement.batch(batch.batch_id).collected
+    assert network.token.balance_of(desk.node.operator) == 4
+    assert spent(desk) == {"post": 1, "collect": 1, "claim": 1}
+
+
+def test_step__reorg_in_which_another_hand_collects_one_of_them__collects_the_rest(desk: Desk) -> None:
+    network = desk.network
+    with desk.settler() as settler:
+        collected_desk(desk, settler, batches=3)
+        first, *_ = settler._store.in_state(BatchState.COLLECTED)
+        network.chain.reorg(2)
+        network.send(network.settlement.collect([first.key]))
+        look_again(desk, settler)  # what is sent again reverts
+        settler._retry_at.clear()
+        settler.step()
+        settler.step()
+    assert desk.states() == [BatchState.COLLECTED] * 3
+    assert network.token.balance_of(desk.node.operator) == 12
+    assert spent(desk)["collect"] == 2
+    assert books(desk).collected == 12
+
+
+def test_step__posting_and_collecting_undone_by_a_reorg__starts_over(desk: Desk) -> None:
+    network = desk.network
+    with desk.settler() as settler:
+        (consumer,) = collected_desk(desk, settler)
+        network.chain.reorg(4)  # posting, a block without any, collecting, claiming
+        assert desk.settled(consumer) == (0, 0)
+        look_again(desk, settler)
+        for _ in range(4):
+            network.chain.increase_time(WINDOW + REORG_BLOCKS)  # which are a second each
+            settler._retry_at.clear()
+            settler.step()
+    assert desk.settled(consumer) == (PRICE, 0)
+    assert desk.states() == [BatchState.COLLECTED]
+    assert network.token.balance_of(desk.node.operator) == 4
+    assert posted_events(desk) == 1
+    assert spent(desk) == {"post": 1, "collect": 2, "claim": 2}  # sent again, collecting came too early
+
+
+def test_claim__undone_by_a_reorg__is_paid_again(desk: Desk) -> None:
+    network, operator = desk.network, desk.node.operator
+    with desk.settler() as settler:
+        collected_desk(desk, settler)
+        network.chain.reorg(1)
+        assert network.settlement.claimable(operator) == 4
+        settler._payout._asked_at = 0.0
+        settler.step()
+    assert network.token.balance_of(operator) == 4
+    assert spent(desk) == {"post": 1, "collect": 1, "claim": 1}
+
+
 def test_step__node_inactive__keeps_the_batch_and_posts_it_later(desk: Desk) -> None:
     network, node = desk.network, desk.node
     consumer = network.add_consumer((node.operator, 100))
@@ -337,6 +456,7 @@ def test_step__killed_at_a_boundary__goes_on_without_posting_or_paying_twice(
     assert network.settlement.escrow(consumer.address, node.operator).balance == 100 - 3 * PRICE
     assert network.token.balance_of(node.operator) == 13
     assert network.settlement.claimable(node.operator) == 0
+    assert spent(desk) == {"post": 1, "collect": 1, "claim": 1}
 
 
 def run_settler(desk: Desk, boundary: str) -> tuple[int, str]:

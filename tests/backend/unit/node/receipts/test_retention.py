@@ -94,6 +94,17 @@ def test_prune__batch_collected_and_window_passed__drops_its_data_alone(kept: Ke
     assert kept.log.receipt(kept.paid.digest) == kept.paid
 
 
+def test_prune__collected_where_a_reorg_may_undo_it__keeps_what_a_dispute_needs(kept: Kept) -> None:
+    batch = kept.close_batch()
+    kept.store.mark_posted(batch, POSTED_AT, 5, None, [])
+    kept.store.mark_collected([(batch, Shares(5, 0, 0))], block=7)
+    everything = Retention(WINDOW, free_receipts=True, keep_seconds=1)
+    assert everything.prune(kept.db, POSTED_AT + 9 * WINDOW) == 0
+    kept.store.settle([batch])
+    assert everything.prune(kept.db, POSTED_AT + 9 * WINDOW) > 0
+    assert not kept.has(kept.paid)
+
+
 def test_prune__executed_by_a_clock_that_ran_ahead__keeps_what_can_be_disputed_beside_its_batch(
     kept: Kept,
 ) -> None:

@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from assay.chain.client import hex_bytes
 from assay.chain.values import TxReceipt
 from assay.commitments.merkle import merkle_root
 from assay.commitments.signing import SigningKey
@@ -18,7 +19,7 @@ from assay.node.receipts.log import ReceiptLog, batch_of, batch_receipts
 from assay.node.receipts.schema import MIGRATIONS, TABLES, prepare_database, to_blob
 from assay.node.receipts.unbatched import Exposure, Range, choose_ranges, count_open, within_rows
 from assay.node.settlement import closing as closing_module
-from assay.node.settlement.batches import Batch, BatchStore, Shares
+from assay.node.settlement.batches import Batch, BatchState, BatchStore, Shares
 from assay.node.settlement.profit import VersionProfit, read_profit
 from assay.node.settlement.spending import Kind, Total, totals
 from assay.types import ZERO_ADDRESS, ZERO_HASH, Address, Domain, Hash32
@@ -197,6 +198,50 @@ def test_mark_collected__several_in_one_transaction__share_its_gas(desk: Desk) -
     desk.store.mark_collected([(batch, Shares(5, 0, 0)) for batch in batches], tx(2, gas=100, price=1))
     found = desk.db.execute("SELECT gas FROM spending WHERE kind = 'collect' ORDER BY batch").fetchall()
     assert [gas for (gas,) in found] == [33, 33, 34]
+
+
+def test_mark_uncollected__collecting_undone__is_posted_as_if_it_had_never_been(desk: Desk) -> None:
+    desk.issue(ALICE)
+    batch = desk.close_batch(desk.all_open())
+    desk.store.mark_posted(batch, 1_100, PRICE, tx(1), [])
+    (before,) = read_profit(desk.db, 0, {})
+    desk.store.note_collecting([batch], "collect:1")
+    (noted,) = desk.store.posted_with("collect:1")
+    desk.store.mark_collected([(noted, Shares(5, 0, 0))], tx(2))
+    (collected,) = desk.store.unsettled(9)
+    assert (collected.collect_key, collected.collected_block) == ("collect:1", 1)
+    assert desk.store.exposure() == Exposure()
+    desk.store.mark_uncollected([collected], [hex_bytes(tx(2).transaction_hash)])
+    assert read_profit(desk.db, 0, {}) == [before]
+    assert totals(desk.db)["collect"] == Total(0, 0, 0)
+    assert desk.store.exposure() == Exposure(posted=PRICE)
+    assert desk.store.posted_with("collect:1") == [noted]
+    assert desk.store.unsettled(9) == []
+
+
+def test_unsettled__collected_one_after_another__oldest_first_until_settled(desk: Desk) -> None:
+    batches = []
+    for block in (30, 10, 20):
+        desk.issue(ALICE)
+        batches.append(desk.close_batch(desk.all_open()))
+        desk.store.mark_posted(batches[-1], 1_100, PRICE, None, [])
+        desk.store.mark_collected([(batches[-1], Shares(5, 0, 0))], block=block)
+    assert [batch.collected_block for batch in desk.store.unsettled(9)] == [10, 20, 30]
+    (first,) = desk.store.unsettled(1)
+    desk.store.settle([first])
+    assert [batch.id for batch in desk.store.unsettled(9)] == [batches[2].id, batches[0].id]
+    assert desk.store.exposure() == Exposure()
+
+
+def test_note_failure__collecting_reverted__is_begun_no_more(desk: Desk) -> None:
+    desk.issue(ALICE)
+    batch = desk.close_batch(desk.all_open())
+    desk.store.mark_posted(batch, 1_100, PRICE, None, [])
+    desk.store.note_collecting([batch], "collect:1")
+    desk.store.note_failure([batch], "settlement: batch is held", Kind.COLLECT, tx(1))
+    assert desk.store.posted_with("collect:1") == []
+    (after,) = desk.store.in_state(BatchState.POSTED)
+    assert (after.attempt, after.collect_key) == (1, None)
 
 
 def test_mark_vanished__posting_undone__forgets_what_it_cost(desk: Desk) -> None:

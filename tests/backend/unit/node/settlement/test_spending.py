@@ -16,6 +16,7 @@ from assay.node.observability.gauges import read_log
 from assay.node.observability.metrics import Metrics
 from assay.node.receipts.database import Connection, Database, SqliteConnection, SqliteDatabase
 from assay.node.receipts.schema import MIGRATIONS, TABLES, from_blob, prepare_database, to_blob
+from assay.node.settlement.batches import BatchState, BatchStore
 from assay.node.settlement.spending import Kind, Total, forget, record, totals
 from assay.types import Address, Domain, Hash32
 
@@ -131,6 +132,26 @@ def test_prepare_database__log_of_the_fifth_schema__is_summed_up(tmp_path: Path)
         assert totals(log) == {"post": Total(2, 150, 60 * ETHER), "claim": Total(1, 50, 20 * ETHER)}
         spend(log, 9, Kind.POST, 9)
         assert totals(log)["post"] == Total(3, 250, 60 * ETHER + 700)
+
+
+def test_prepare_database__log_of_the_sixth_schema__has_what_it_collected_for_good(tmp_path: Path) -> None:
+    path = tmp_path / "log.sqlite3"
+    meta = {"schema": "6", "node": NODE, "chain_id": "1", "settlement": NODE}
+    with closing(sqlite3.connect(path)) as db:
+        for script in (TABLES, *(MIGRATIONS[number] for number in range(2, 7))):
+            db.executescript(script)
+        db.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
+        db.execute(
+            "INSERT INTO batches (batch_id, version_id, receipts_root, receipts, state, closed_at, posted_at)"
+            " VALUES (x'01', x'02', x'03', 1, 'collected', 1, 2)"
+        )
+        db.commit()
+    prepare_database(SqliteDatabase(path), DOMAIN, NODE).close()
+    store = BatchStore(SqliteDatabase(path), NODE)
+    assert store.unsettled(9) == []
+    (batch,) = store.in_state(BatchState.COLLECTED)
+    store.close()
+    assert (batch.collect_key, batch.collected_block) == (None, None)
 
 
 def test_read_log__long_table_of_spending__costs_as_much_as_a_short_one(tmp_path: Path) -> None:
