@@ -44,7 +44,7 @@ def room_in(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _FULL:
             raise
-        raise _full(folder, error.strerror, AGAIN) from error
+        raise _full(folder, error.strerror or str(error), AGAIN) from error
 
 
 @contextlib.contextmanager

@@ -6,12 +6,14 @@ import errno
 import io
 import os
 import re
+import sqlite3
 import tempfile
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from assay.disk import RESERVE, DiskFullError, check_room, room_in
+from assay.disk import RESERVE, DiskFullError, check_room, room_for, room_in
 from assay.errors import RetryableError
 
 
@@ -34,6 +36,46 @@ def test_room_in__device_without_room__is_told() -> None:
 def test_room_in__anything_else__stays_what_it_is(tmp_path: Path, error: Exception) -> None:
     with pytest.raises(type(error)), room_in(tmp_path):
         raise error
+
+
+def sqlite_error(code: int) -> sqlite3.OperationalError:
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = code
+    return error
+
+
+def test_room_for__sqlite_finds_none__says_where_and_what_to_do(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "a.sqlite3", isolation_level=None)) as db:
+        db.execute("CREATE TABLE t (x)")
+        db.execute("PRAGMA max_page_count = 3")
+        told = pytest.raises(DiskFullError, match=f"no room in {tmp_path}: .*; ask for more")
+        with told, room_for(tmp_path / "a.sqlite3", "ask for more"):
+            db.execute("INSERT INTO t VALUES (zeroblob(99999))")
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_WRITE])
+def test_room_for__sqlite_does_not_tell_why__looks_whether_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    with pytest.raises(sqlite3.OperationalError), room_for(tmp_path / "a.sqlite3"):
+        raise sqlite_error(code)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: open("/dev/full", "w+b"))  # noqa: PTH123, SIM115
+    told = pytest.raises(DiskFullError, match=f"no room in {tmp_path}: disk I/O error; ")
+    with told, room_for(tmp_path / "a.sqlite3"):
+        raise sqlite_error(code)
+
+
+@pytest.mark.parametrize(
+    "error", [sqlite_error(sqlite3.SQLITE_BUSY), sqlite3.IntegrityError("no"), ValueError("no")]
+)
+def test_room_for__anything_else__stays_what_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: open("/dev/full", "w+b"))  # noqa: PTH123, SIM115
+    with pytest.raises(type(error)) as told, room_for(tmp_path / "a.sqlite3"):
+        raise error
+    assert told.value is error
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ import os
 import re
 import tempfile
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -21,8 +23,10 @@ from assay.errors import ConfigurationError
 from assay.watch.setup import Watch
 from assay.watch.store import Store
 from assay.watch.summary import is_withholding
+from structlog.testing import capture_logs
 
 from tests.support.batch_server import Answer, batch_server, body_of, dripping, flooding, redirecting
+from tests.support.full_disk import FullDisk
 from tests.support.watched import SLASH, WatchedWorld
 
 
@@ -96,6 +100,70 @@ def test_watch__disk_is_full__is_told_as_such_and_nobody_is_blamed(
         assert node.verdicts == {"unchecked": 1} and node.data == {"unasked": 1}
         watch.run(once=True)
     assert len(world.disputes()) == 1
+
+
+def test_watch__disk_of_its_store_is_full__waits_blames_nobody_and_goes_on(
+    world: WatchedWorld, folder: Path
+) -> None:
+    world.node.post([world.node.answer(changes={3: 1}), world.node.answer()])
+    with world.watch(folder, world.watcher_key()) as watch, capture_logs() as lines:
+        disk = watch.store._db = FullDisk(watch.store._db)  # type: ignore[assignment]
+        disk.is_full = True
+        with pytest.raises(DiskFullError, match=f"no room in {re.escape(str(folder))}: .*; free some"):
+            watch.run(once=True)
+        assert watch.summary().nodes == ()
+        disk.is_full = False
+        watch.catch_up()
+        disk.is_full = True
+        thread = threading.Thread(target=watch.run)
+        thread.start()
+        try:
+            wait_until(lambda: told(lines, "batches"))
+            (node,) = watch.summary().nodes
+            assert (node.batches, is_withholding(node)) == ({"unchecked": 1}, False)
+            disk.is_full = False
+            wait_until(lambda: len(world.disputes()) == 1)
+        finally:
+            watch.stop()
+            thread.join(30)
+        (node,) = watch.summary().nodes
+    assert (node.batches, node.verdicts) == ({"available": 1}, {"right": 1, "wrong": 1})
+    assert not is_withholding(node)
+
+
+def test_watch__disk_of_its_outbox_is_full__sends_nothing_until_there_is_room(
+    world: WatchedWorld, folder: Path
+) -> None:
+    world.node.post([world.node.answer(changes={3: 1})])
+    with world.watch(folder, world.watcher_key()) as watch:
+        disk = watch.outbox._db = FullDisk(watch.outbox._db)  # type: ignore[assignment, arg-type]
+        disk.is_full = True
+        watch.run(once=True)
+        assert disk.refused
+        assert world.disputes() == {}
+        assert watch.summary().challenges == {"due": 1}
+        (reason,) = watch.store.rows("SELECT reason FROM challenges")
+        assert reason[0].startswith(f"no room in {folder}: ")
+        disk.is_full = False
+        watch.store._write("UPDATE challenges SET next_at = ?", (0.0,))
+        watch.run(once=True)
+        world.play_to_end(lambda: watch.run(once=True))
+        assert watch.summary().money.won == 1
+    assert len(world.disputes()) == 1
+
+
+def told(lines: list[Any], loop: str) -> bool:
+    return any(
+        line["event"] == "retrying" and line["loop"] == loop and "free some" in line["error"]
+        for line in list(lines)
+    )
+
+
+def wait_until(is_so: Callable[[], bool], seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_watch__no_room_for_the_artifact__is_asked_for_again(

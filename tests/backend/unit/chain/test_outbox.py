@@ -7,8 +7,11 @@ import pytest
 from assay.chain.outbox import Attempt, Intent, IntentState, Outbox
 from assay.chain.transactions import Fees
 from assay.chain.values import Call
+from assay.disk import DiskFullError
 from assay.errors import ConfigurationError, FatalError
 from assay.types import Address, Hash32
+
+from tests.support.full_disk import FullDisk
 
 SENDER = Address("0x" + "11" * 20)
 
@@ -30,6 +33,25 @@ def test_add__then_reopened__same_intent(tmp_path: Path) -> None:
         assert outbox.find(1, SENDER, "b") is None
         assert outbox.find(2, SENDER, "a") is None
         assert (outbox.next_nonce(1, SENDER), outbox.next_nonce(2, SENDER)) == (1, 0)
+
+
+@pytest.mark.parametrize("leaves_open", [False, True])
+def test_add__disk_is_full__is_told_and_can_be_done_again(tmp_path: Path, leaves_open: bool) -> None:
+    with Outbox(tmp_path / "o.sqlite3") as outbox:
+        first = outbox.add(1, SENDER, intent("a", 0))
+        connection = outbox._db
+        assert isinstance(connection, sqlite3.Connection)
+        outbox._db = disk = FullDisk(connection, leaves_open=leaves_open)
+        disk.is_full = True
+        for _ in range(2):
+            with pytest.raises(DiskFullError, match=f"no room in {tmp_path}: .*; free some"):
+                outbox.add(1, SENDER, intent("b", 1))
+            with pytest.raises(DiskFullError):
+                outbox.record_mined(first.id, {"blockNumber": "0x1"})
+        assert outbox.pending(1, SENDER) == [first]
+        disk.is_full = False
+        outbox.add(1, SENDER, intent("b", 1))
+        assert [one.key for one in outbox.pending(1, SENDER)] == ["a", "b"]
 
 
 @pytest.mark.parametrize(("key", "nonce"), [("a", 1), ("b", 0)])
