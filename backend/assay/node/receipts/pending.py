@@ -54,20 +54,18 @@ class Pending:
     by_payment: dict[bytes, Entry] = field(default_factory=dict)
     size: int = 0
     """Bytes of memory, about."""
+    value: int = 0
+    """The receipts' prices together, in base units."""
 
     def __len__(self) -> int:
         """Receipts."""
         return len(self.by_digest)
 
-    @property
-    def value(self) -> int:
-        """The receipts' prices, in base units. Costs by receipts."""
-        return sum(entry.receipt.price for entry in self.by_digest.values() if entry.receipt is not None)
-
     def add(self, entry: Entry, row: Row) -> None:
         row.pending += 1
         self.size += entry.size
         if entry.receipt is not None:
+            self.value += entry.receipt.price
             self.by_digest[entry.receipt.digest] = entry
         if entry.payment is not None:
             self.by_payment[entry.payment] = entry
@@ -78,6 +76,7 @@ class Pending:
             self.size -= entry.size
             self.rows[entry.key].pending -= 1
             if entry.receipt is not None:
+                self.value -= entry.receipt.price
                 self.by_digest.pop(entry.receipt.digest, None)
             if entry.payment is not None:
                 self.by_payment.pop(entry.payment, None)

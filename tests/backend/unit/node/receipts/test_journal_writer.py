@@ -235,11 +235,12 @@ def test_put__not_in_the_tables_yet__is_found_by_whoever_reads_the_log(
         (state,) = log.channels_of(KEYS[0].consumer)
         assert state == log.channel(KEYS[0])
         assert (state.sequence, state.charged, state.amount) == (1, 1, 7)
+        assert log.pending is not None and log.pending.value == 1
         await writer.stop()
 
     asyncio.run(scenario())
     assert log.pending is not None
-    assert len(log.pending) == 0
+    assert len(log.pending) == log.pending.size == log.pending.value == 0
     assert log.channel(KEYS[0]).amount == 7
 
 
