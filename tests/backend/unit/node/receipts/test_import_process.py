@@ -19,7 +19,7 @@ from assay.errors import FatalError
 from assay.node.receipts import import_process
 from assay.node.receipts.database import SqliteDatabase
 from assay.node.receipts.entries import ChannelKey, HeldVoucher, IssuedReceipt
-from assay.node.receipts.import_child import ANSWER, MESSAGE, serve
+from assay.node.receipts.import_child import ANSWER, HURRIED, LOWEST, MESSAGE, serve
 from assay.node.receipts.import_process import ImportProcess
 from assay.node.receipts.importing import Importer, LocalTables
 from assay.node.receipts.imports import Imports
@@ -88,6 +88,11 @@ def stop(tables: ImportProcess) -> int:
     assert tables.pid is not None
     os.kill(tables.pid, signal.SIGSTOP)
     return tables.pid
+
+
+def priorities(pid: int) -> list[int]:
+    """Nice, by thread."""
+    return [os.getpriority(os.PRIO_PROCESS, int(task.name)) for task in Path(f"/proc/{pid}/task").iterdir()]
 
 
 def policies(pid: int) -> list[int]:
@@ -292,8 +297,28 @@ def test_take__not_hurried__is_done_by_a_thread_that_stands_back(tables: ImportP
     tables.take(payload(1), Mark(7, 1), hurried=True)
     assert tables.pid is not None
     assert policies(tables.pid) == [os.SCHED_OTHER]
+    assert priorities(tables.pid) == [max(HURRIED, os.getpriority(os.PRIO_PROCESS, 0))]
     tables.take(payload(2), Mark(7, 2), hurried=False)
     assert sorted(policies(tables.pid)) == [os.SCHED_OTHER, os.SCHED_IDLE]
+    assert max(priorities(tables.pid)) == LOWEST
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_open__secrets_in_the_environment__stay_with_the_node(
+    tables: ImportProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASSAY_NODE_PASSPHRASE", "hunter2")
+    tables.take(payload(1), Mark(7, 1), hurried=False)
+    told = Path(f"/proc/{tables.pid}/environ").read_bytes()
+    assert told and b"ASSAY_" not in told and b"hunter2" not in told
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_open__node_s_session__a_process_group_of_its_own(tables: ImportProcess) -> None:
+    """A terminal's signals are for the node; in another session its priorities would count for nothing."""
+    tables.take(payload(1), Mark(7, 1), hurried=False)
+    assert tables.pid is not None
+    assert os.getsid(tables.pid) == os.getsid(0) and os.getpgid(tables.pid) == tables.pid
 
 
 @pytest.mark.parametrize("error", [None, OSError("not here")])
