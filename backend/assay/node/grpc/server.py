@@ -16,6 +16,7 @@ from assay.node.grpc.inference import IN_PROGRESS, Inference
 from assay.node.grpc.messages import PACKAGE, Message, load_messages
 from assay.node.grpc.metadata import peer_host
 from assay.node.grpc.methods import Method, Methods
+from assay.node.grpc.parsing import parser_of
 from assay.node.grpc.reading import Reader, ReadingRules
 from assay.node.grpc.statuses import abort
 from assay.node.http.exchange import Limits
@@ -167,13 +168,13 @@ def _handlers(methods: Methods, reader: Reader, streams: Places) -> dict[str, gr
         "RepositoryModelUnload": (methods.repository_model_unload, kinds.RepositoryModelUnloadRequest),
     }
     found = {
-        name: _handler(_refusing(method, name, _reading(methods, name, reader)), kind.FromString)
+        name: _handler(_refusing(method, name, _reading(methods, name, reader)), parser_of(kind))
         for name, (method, kind) in unary.items()
     }
     found |= {name: _handler(_unsupported(what), bytes) for name, what in UNSUPPORTED.items()}
     found["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
         _in_place(methods, streams),
-        request_deserializer=kinds.ModelInferRequest.FromString,
+        request_deserializer=parser_of(kinds.ModelInferRequest),
         response_serializer=_to_bytes,
     )
     return found
@@ -237,6 +238,9 @@ def _in_place(methods: Methods, streams: Places) -> Stream:
         try:
             async for answer in methods.model_stream_infer(requests, context):
                 yield answer
+        except RequestError as error:  # of a message that is none; requests that are refused end no stream
+            methods.inference.unread(error, "ModelStreamInfer", started)
+            await abort(context, answer_error(error, "ModelStreamInfer"))
         finally:
             streams.free(host)
 

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from assay.commitments.tensors import OIP_TO_NUMPY, array_bytes
-from assay.node.errors import InputError
+from assay.commitments.tensors import MAX_RANK, OIP_TO_NUMPY, array_bytes
+from assay.node.errors import InputError, TooLarge
 from assay.node.grpc.messages import Message, load_messages
 from assay.node.oip import protocol as oip
 from assay.node.oip.protocol import Array, InferRequest, RequestedOutput
@@ -55,12 +55,12 @@ def read_request(
 
     Raises InputError `input_*`, TooLarge.
     """
-    chunks = _chunks(message)
+    chunks = _chunks(message, max_elements)
     tensors = [
         {
             "name": tensor.name,
             "datatype": tensor.datatype,
-            "shape": list(tensor.shape),
+            "shape": list(tensor.shape[: MAX_RANK + 1]),
             "parameters": read_parameters(tensor.parameters) | {"binary_data_size": len(chunk)},
         }
         for tensor, chunk in zip(message.inputs, chunks, strict=True)
@@ -83,11 +83,11 @@ def is_typed(message: Message) -> bool:
     return bool(message.inputs) and not message.raw_input_contents
 
 
-def _chunks(message: Message) -> list[bytes]:
+def _chunks(message: Message, max_elements: int) -> list[bytes]:
     """Each input's bytes as the binary tensor extension has them."""
     raw = message.raw_input_contents
     if not raw:
-        return [_typed_bytes(tensor) for tensor in message.inputs]
+        return [_typed_bytes(tensor, max_elements) for tensor in message.inputs]
     if len(raw) != len(message.inputs):
         raise InputError(
             f"raw_input_contents has {len(raw)} tensors for {len(message.inputs)} inputs; send one for each",
@@ -100,7 +100,7 @@ def _chunks(message: Message) -> list[bytes]:
     return list(raw)
 
 
-def _typed_bytes(tensor: Message) -> bytes:
+def _typed_bytes(tensor: Message, max_elements: int) -> bytes:
     """The filled field of `contents` as bytes; what of it is wrong for the model, `oip` finds."""
     name = tensor.name[:80]
     if tensor.datatype not in OIP_TO_NUMPY:
@@ -117,6 +117,10 @@ def _typed_bytes(tensor: Message) -> bytes:
             f"input {name!r}: {other[0]} is filled where {tensor.datatype} is in {field}", code="input_data"
         )
     values = getattr(tensor.contents, field)
+    if len(values) > max_elements:  # each takes more memory as an object than on the wire
+        raise TooLarge(
+            f"input {name!r}: {len(values)} elements, this node takes {max_elements}; send fewer rows"
+        )
     if tensor.datatype == "BYTES":
         return _length_prefixed(values)
     return _cast(values, tensor.datatype, name).tobytes()

@@ -308,6 +308,37 @@ def test_refusals__of_calls_whose_message_is_not_read__are_logged_and_counted() 
 
 
 @pytest.mark.network
+@pytest.mark.parametrize(
+    ("raw", "status", "code"),
+    [
+        (b"\xff\xff", grpc.StatusCode.INVALID_ARGUMENT, "input_json"),
+        (b"\x2a\x00" * 5000, grpc.StatusCode.RESOURCE_EXHAUSTED, "too_large"),
+    ],
+)
+@pytest.mark.parametrize("method", ["ModelInfer", "ModelStreamInfer", "ModelReady"])
+def test_refusals__of_bytes_that_are_no_message__have_their_code(
+    method: str, raw: bytes, status: grpc.StatusCode, code: str
+) -> None:
+    """And no traceback in the log: anybody can send them."""
+
+    async def run() -> None:
+        world = World()
+        world.service.go.set()
+        async with world.door() as channel:
+            for _ in range(3):  # places are free again
+                call = channel.stream_stream(f"/{SERVICE}/{method}")(iter([raw]))
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await anext(aiter(call))
+                assert caught.value.code() is status
+                assert dict(caught.value.trailing_metadata() or ())["assay-code"] == code
+            assert (await unary(channel)(world.message())).model_name == "m"
+
+    with capture_logs() as lines:
+        asyncio.run(run())
+    assert {line["event"] for line in lines} <= {"refused"}
+
+
+@pytest.mark.network
 def test_stream__no_request_for_long__is_ended() -> None:
     """Whoever opens streams and says nothing must not keep others out."""
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 from assay.commitments.tensors import OIP_TO_NUMPY, array_bytes
-from assay.node.errors import InputError
+from assay.node.errors import InputError, TooLarge
 from assay.node.grpc.messages import load_messages
 from assay.node.grpc.tensors import CONTENTS, build_response, is_typed, read_parameters, read_request
 from assay.node.oip import protocol as oip
@@ -124,6 +124,20 @@ def test_read_request__other_datatype__refused(datatype: str) -> None:
 
 def test_read_request__too_few_typed_values__refused() -> None:
     assert code_of(request("FP32", [2], fp32_contents=[1.0])) == "input_size"
+
+
+@pytest.mark.parametrize(
+    ("datatype", "field", "value"), [("FP32", "fp32_contents", 0.0), ("BYTES", "bytes_contents", b"")]
+)
+def test_read_request__more_typed_values_than_are_taken__are_not_unpacked(
+    datatype: str, field: str, value: Any
+) -> None:
+    with pytest.raises(TooLarge):
+        read(request(datatype, [1], **{field: [value] * 1001}), datatype)
+
+
+def test_read_request__endless_shape__refused() -> None:
+    assert code_of(request("FP32", [1] * 100_000, raw=[b"\0" * 4])) == "input_shape"
 
 
 def test_read_request__bytes_that_are_no_text__refused() -> None:
