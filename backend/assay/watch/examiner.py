@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from typing import Final
 
 import structlog
@@ -90,8 +89,6 @@ class Examiner:
         started, given, in_hand = time.monotonic(), list[Given](), 0
         endpoint = self._nodes.node(node).endpoint
         for seen in self._store.due_receipts(now, node, limit):
-            if should_stop() or in_hand >= IN_HAND or time.monotonic() >= started + STEP_SECONDS:
-                break
             try:
                 body = self._evidence.kept(seen.digest)
                 body = body or self._evidence.fetch(endpoint, seen.digest, should_stop)
@@ -101,14 +98,22 @@ class Examiner:
                 given.append((seen, error))
             except Interrupted:
                 break
+            if should_stop() or in_hand >= IN_HAND or time.monotonic() >= started + STEP_SECONDS:
+                break
         return given
 
     def _judge_given(self, wait: float, should_stop: ShouldStop) -> int:
         turns = self._places.ended(wait)
-        for seen, body in chain.from_iterable(turns):
-            if should_stop():
-                break
-            self._record(seen, self._judge(seen, body))
+        for given in turns:
+            started = at = time.monotonic()
+            for seen, body in given:
+                if should_stop():
+                    break
+                self._record(seen, self._judge(seen, body))
+                before, at = at, time.monotonic()
+                self._places.charge(seen.signed.receipt.node, at - before)
+                if at >= started + STEP_SECONDS:  # the rest is asked for again, after others'
+                    break
         return len(turns)
 
     def _judge(self, seen: SeenReceipt, body: bytes | Unreachable) -> Finding:

@@ -92,7 +92,7 @@ class Places(Generic[R]):
     def _begin(
         self, node: Address, turn: Callable[[Address, ShouldStop], R], should_stop: ShouldStop, is_slow: bool
     ) -> None:
-        this = self._running[node] = _Turn[R](self._clock(), is_slow)
+        this = _Turn[R](self._clock(), is_slow)
 
         def run() -> None:
             try:
@@ -105,6 +105,7 @@ class Places(Generic[R]):
                 this.future.set_result(found)
 
         threading.Thread(target=run, name=self._name).start()
+        self._running[node] = this
 
     def _slow(self) -> int:
         now = self._clock()
@@ -153,6 +154,10 @@ class Places(Generic[R]):
         if error is not None and not isinstance(error, Interrupted):
             self._failures.append(error)
         return error is None
+
+    def charge(self, node: Address, seconds: float) -> None:
+        """What was spent on what came of its turn: it goes after those who took less."""
+        self._turns.took(node, seconds)
 
     def close(self) -> None:
         """End all turns, and wait for that. Raises what nobody can mend by trying again."""

@@ -125,10 +125,10 @@ class Watcher:
             self._loop("receipts", self._examine)
 
     def _collect(self) -> float:
-        if self._parts.indexed is not None:
-            self._parts.indexed.step()
         collector = self._parts.collector
         done = collector.step(should_stop=self._stopping.is_set, wait=self._look)
+        if self._parts.indexed is not None:
+            done += self._parts.indexed.step()
         return 0.0 if done or collector.is_busy else self._poll
 
     def _examine(self) -> float:

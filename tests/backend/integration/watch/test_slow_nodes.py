@@ -161,6 +161,35 @@ def test_watch__slow_data_of_every_node_but_one__that_one_is_judged_meanwhile(
         assert watch.parts.examiner.tally.withheld == 0
 
 
+def test_watch__no_time_for_more_than_one_receipt_in_a_turn__the_rest_is_asked_for_again(
+    world: WatchedWorld, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = [world.node.answer() for _ in range(3)]
+    world.node.post(answers)
+    judged, before = list[Hash32](), len(world.node.server.asked)
+    with world.watch(folder, None) as watch:
+        examiner = watch.parts.examiner
+        judge, ask = examiner._judge, examiner._ask
+
+        def judge_slowly(seen: Any, body: Any) -> Any:
+            judged.append(seen.digest)
+            patched.setattr("assay.watch.examiner.STEP_SECONDS", 0.0)
+            return judge(seen, body)
+
+        def ask_for_all(*given: Any) -> Any:
+            patched.setattr("assay.watch.examiner.STEP_SECONDS", LONG)
+            return ask(*given)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(examiner, "_judge", judge_slowly)
+            patched.setattr(examiner, "_ask", ask_for_all)
+            watch.run(once=True)
+        assert watch.parts.examiner.tally.right == 3
+    assert len(judged) == 3  # each once, though the first turn gave all three
+    asked = [path for path in world.node.server.asked[before:] if path.endswith("/data")]
+    assert len(asked) == 3 + 2 + 1
+
+
 def test_watch__batch_dripped_below_the_pace__is_withheld_in_its_time(
     world: WatchedWorld, folder: Path, slow: list[LyingNode]
 ) -> None:

@@ -114,24 +114,40 @@ def test_fill__every_place_slow__the_youngest_gives_way_to_who_is_not(nodes: Nod
     assert nodes.fill(slow[-1]) == 1
 
 
-def test_fill__many_more_slow_nodes_than_places__who_is_not_waits_for_one_short_turn_of_each(
-    nodes: Nodes,
+def test_places__what_the_documents_promise__is_so() -> None:
+    assert (PLACES, SLOW_SECONDS) == (4, 30.0)
+
+
+@pytest.mark.parametrize("count", [1, PLACES - 1, PLACES, 5 * PLACES])
+def test_fill__however_many_slow_nodes_before_it__who_is_not_waits_31_seconds_for_each_at_most(
+    nodes: Nodes, count: int
 ) -> None:
-    slow = slow_names(5 * PLACES)
+    """A look a second; every slow node is new, and would take for ever."""
+    names = [*slow_names(count), "quick"]
     nodes.free.add("quick")
-    waited = 0
-    while nodes.fill(*slow, "quick"):
-        assert "quick" not in nodes.begun or nodes.begun[-1] == "quick"
-        if "quick" in nodes.begun:
-            break
-        nodes.now += SLOW_SECONDS
-        nodes.fill(*slow, "quick")
-        nodes.places.ended(LONG)
-        waited += 1
+    began, late = nodes.now, 0
+    while nodes.fill(*names) >= 0 and "quick" not in nodes.begun:
+        if any(turn.put_off.is_set() for turn in nodes.places._running.values()):
+            late += 1
+            assert nodes.places.ended(LONG) == []  # it ends the wait: the next begins at once
+        else:
+            nodes.now += 0.9
+    assert nodes.now - began <= 1 + (SLOW_SECONDS + 1) * max(0, count - PLACES + 1)
+    assert late == max(0, count - PLACES + 1)
     assert nodes.ended(1) == ["quick"]
-    assert waited <= len(slow)
-    assert nodes.fill(*slow, "quick") == 1  # now that they are known, no more than a look
+    nodes.now += 1
+    assert nodes.fill(*names) >= 1  # now that they are known, or fewer than places: no more than a look
+    assert nodes.begun[-1] == "quick"
     assert nodes.ended(1) == ["quick"]
+
+
+def test_charge__what_was_spent_afterwards__others_go_first(nodes: Nodes) -> None:
+    nodes.free.update(("a", "b"))
+    nodes.fill("a")
+    nodes.ended(1)
+    nodes.places.charge(Address("a"), 100.0)
+    assert nodes.fill("a", "b") == 2
+    assert nodes.begun == ["a", "b", "a"]
 
 
 def test_fill__nodes_known_as_slow__leave_a_place_and_are_not_put_off(nodes: Nodes) -> None:
