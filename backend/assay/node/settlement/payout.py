@@ -101,11 +101,11 @@ class Payout:
             return
         self._looked_at = self._clock()
         batches = self._store.unsettled(MAX_COLLECT)
-        deep = self._outlook.head().number - REORG_BLOCKS if batches else 0
-        due = [batch for batch in batches if (batch.collected_block or 0) <= deep]
+        head = self._outlook.head().number if batches else 0
+        due = [batch for batch in batches if (batch.collected_block or 0) <= head - REORG_BLOCKS]
         if not due:
             return
-        views = self._settlement.batches([batch.batch_id for batch in due])
+        views = self._settlement.batches([batch.batch_id for batch in due], head)
         self._store.settle([batch for batch, view in zip(due, views, strict=True) if view.collected])
         if gone := [batch for batch, view in zip(due, views, strict=True) if not view.collected]:
             _log.warning("a reorg undid collecting", batches=len(gone))
