@@ -339,6 +339,25 @@ def test_step__collecting_undone_by_a_reorg__is_collected_again_once(desk: Desk)
         assert seen == []  # it is known for good
 
 
+def test_step__collected_and_not_deep_yet__asks_for_the_head_now_and_then(desk: Desk) -> None:
+    with desk.settler() as settler:
+        collected_desk(desk, settler)
+        with chain_requests() as seen:
+            for _ in range(3):
+                settler.step()
+            assert seen == []
+            settler._payout._looked_at = 0.0
+            for _ in range(3):
+                settler.step()
+            assert seen == [("eth_getBlockByNumber",)]
+            desk.network.chain.mine(REORG_BLOCKS)
+            seen.clear()
+            settler._payout._looked_at = 0.0
+            for _ in range(3):
+                settler.step()
+            assert seen == [("eth_getBlockByNumber",), ("eth_call",)]
+
+
 def books(desk: Desk) -> VersionProfit:
     with closing(desk.log.database.connect()) as connection:
         return read_profit(connection, 0, {})[0]
