@@ -217,8 +217,8 @@ class X402Config(Section):
     max_waiting: int = Field(
         default=64,
         ge=1,
-        description="payments in work that are known to be good, parted among payers; as many again that are "
-        "not yet, parted among hosts",
+        description="payments in work that are verified, parted among payers; as many again that are not, or "
+        "are repeated, among hosts; as many repeated ones, among payers, where their host has no place left",
     )
     token_name: str = Field(default="", description="EIP-712 name of the token, if it does not tell it")
     token_version: str = ""

@@ -21,7 +21,7 @@ from assay.node.refusals import describe_error
 from assay.node.service import Admitted, Service
 from assay.node.x402 import wire
 from assay.node.x402.counting import PaymentCounters
-from assay.node.x402.paying import Bought, Till
+from assay.node.x402.paying import Bought, Known, Till
 from assay.node.x402.payments import PaymentRow, PaymentStore
 from assay.node.x402.wire import PaymentTerms
 from assay.types import Hash32
@@ -121,12 +121,12 @@ class Door:
             raise InputError("send a voucher or PAYMENT-SIGNATURE, not both", code="input_payment")
         payment = wire.parse_payment(request.headers[wire.SIGNATURE], self.terms)
         self._service.suspicion.check(request.peer)
-        is_agreed = await self._till.was_agreed(payment, served.version_id, input_hash)
-        if not is_agreed:
+        known = await self._till.look_up(payment, served.version_id, input_hash)
+        if known is Known.NEW:
             self._check_for_sale(admitted, payment.authorization.value)
         try:
             bought = await self._till.buy(
-                admitted, parsed, input_hash, payment, peer=request.peer, is_agreed=is_agreed
+                admitted, parsed, input_hash, payment, peer=request.peer, known=known
             )
         except PaymentError as error:
             if error.code == "payment_signature":  # whose check may have asked the chain

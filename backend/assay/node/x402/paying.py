@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from time import time
 from typing import Final
 
@@ -42,16 +43,25 @@ MAX_VALID_SECONDS: Final = 86_400
 """An authorization that was noted and never settled is remembered until its end."""
 
 
+class Known(StrEnum):
+    """What the log says of a payment when its request comes: `new`: nothing of this request; `agreed`: it was
+    noted for this very request, or has bought its receipt; `spent`: it has bought another's. What is not new
+    keeps the price of its day, whatever the version costs now."""
+
+    NEW = "new"
+    AGREED = "agreed"
+    SPENT = "spent"
+
+
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is asked for and what pays for it. `is_agreed`: the log had the payment when it came."""
+    """What is asked for and what pays for it."""
 
     admitted: Admitted
     request: oip.InferRequest
     input_hash: Hash32
     payment: Payment
     name: Hash32
-    is_agreed: bool
     place: Place
 
     @property
@@ -113,9 +123,9 @@ class Till:
         payment: Payment,
         *,
         peer: str,
-        is_agreed: bool,
+        known: Known,
     ) -> Bought:
-        """A request from remote host `peer`; `is_agreed` as `was_agreed` said.
+        """A request from remote host `peer`; `known` as `look_up` said.
 
         Raises RequestError of every kind; whatever it raises, what was paid is good for a repetition."""
         if any(field.startswith("voucher_") for field in request.parameters):
@@ -123,36 +133,38 @@ class Till:
         given = payment.authorization
         name = payment_id(self._terms.domain, given.payer, given.nonce)
         identified = (given.payer, payment.identifier) if payment.identifier else None
-        is_owed = is_agreed and self._account_problem(payment) is None
-        with self.room.place(peer, given.payer, is_owed=is_owed) as place:
-            if not is_owed:
+        is_agreed = known is Known.AGREED and self._account_problem(payment) is None
+        with self.room.place(peer, given.payer, is_agreed=is_agreed) as place:
+            if not is_agreed:
                 await self._check_signature(payment)
-            if is_agreed:
-                place.to_payer(is_owed=True)
-            else:
+            if known is Known.NEW:
                 place.check()
-            order = Order(admitted, request, input_hash, payment, name, is_agreed, place)
+            order = Order(admitted, request, input_hash, payment, name, place)
             try:
                 async with self._alone(name), self._alone(identified):
                     return await self._buy(order)
             except RetryableError as error:
                 raise pending(f"this node's log is out of reach: {error}") from None
 
-    async def was_agreed(self, payment: Payment, version_id: Hash32, input_hash: Hash32) -> bool:
-        """Whether this very authorization was noted for this request, or its payment has bought a receipt:
-        then the price of that day holds, whatever the version costs now. Raises Unavailable."""
+    async def look_up(self, payment: Payment, version_id: Hash32, input_hash: Hash32) -> Known:
+        """Of this very authorization, or of a payment that has bought a receipt. Raises Unavailable."""
         given = payment.authorization
         name = payment_id(self._terms.domain, given.payer, given.nonce)
+        asked = (version_id, input_hash)
         try:
-            if self._service.log.receipt_paid_by(name) is not None:
-                return True
+            logged = self._service.log.receipt_paid_by(name)
+            if logged is not None:
+                receipt = logged.signed.receipt
+                return Known.AGREED if (receipt.version_id, receipt.input_hash) == asked else Known.SPENT
             row = await asyncio.to_thread(self._store.find, name)
         except RetryableError as error:
             raise pending(f"this node's log is out of reach: {error}") from None
         if row is None:
-            return False
-        is_same = (row.version_id, row.input_hash, row.authorization) == (version_id, input_hash, given)
-        return row.statement is not None or (is_same and row.price == given.value)
+            return Known.NEW
+        if row.statement is not None:
+            return Known.SPENT
+        is_same = (row.version_id, row.input_hash, row.authorization) == (*asked, given)
+        return Known.AGREED if is_same and row.price == given.value else Known.NEW
 
     @asynccontextmanager
     async def _alone(self, what: object) -> AsyncIterator[None]:
@@ -176,7 +188,6 @@ class Till:
         row = await self._identified(order) or await self._noted(order)
         logged = self._service.log.receipt_paid_by(row.payment if row else order.name)
         if logged is not None:
-            order.place.to_payer(is_owed=True)
             return await self._repeat(order, logged, row or order.row())
         if row is not None:
             _check_unspent(row)
@@ -185,7 +196,7 @@ class Till:
             await self._give_up_earlier(row)
         if found is None:
             row, found = await self._verify(order)
-        order.place.to_payer(is_owed=order.is_agreed or found is not None)
+        order.place.to_payer(is_owed=found is not None)
         return await self._sell(order, row or order.row(), found)
 
     async def _noted(self, order: Order) -> PaymentRow | None:
@@ -287,7 +298,7 @@ class Till:
         engine, exact = order.admitted.engine, order.admitted.served.exact
         inputs = order.request.inputs
         rows = exact.check_inputs(engine.inputs, inputs) if exact else 0
-        result = await run_job(engine, inputs, order.payment.authorization.payer)
+        result = await run_job(engine, inputs, order.place.holder)
         if exact:
             exact.check_outputs(engine.outputs, result.outputs, rows)
         oip.requested_outputs(order.request, engine.outputs, result.outputs)

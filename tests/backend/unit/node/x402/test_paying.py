@@ -9,6 +9,7 @@ import asyncio
 import itertools
 import threading
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,10 +18,12 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from assay.commitments.authorizations import Authorization, TokenDomain, authorization_digest
+from assay.commitments.authorizations import Authorization, TokenDomain, authorization_digest, payment_id
 from assay.commitments.signing import SigningKey
 from assay.commitments.tensors import commit_tensors
 from assay.errors import RequestError, RetryableError
+from assay.node.engines.engine import Job
+from assay.node.engines.local_engine import LocalEngine
 from assay.node.errors import RunFailed, Unavailable
 from assay.node.observability.metrics import Metrics
 from assay.node.oip.protocol import InferRequest
@@ -47,6 +50,21 @@ LIMIT = 8
 ONE, TWO = "10.0.0.1", "10.0.0.2"
 ROW = np.ones((1, 4), np.float32)
 HASH = Hash32(b"\x05" * 32)
+
+
+class Watched:
+    """An engine, with those whose share of its queue each job took."""
+
+    def __init__(self, engine: LocalEngine) -> None:
+        self._engine = engine
+        self.consumers: list[str] = []
+
+    def submit(self, job: Job) -> None:
+        self.consumers.append(job.consumer)
+        self._engine.submit(job)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
 
 
 class Market:
@@ -114,7 +132,8 @@ class Market:
         ledger: Any = self
         self.till = Till(service, TERMS, collector, store, ledger=ledger, key=SIGNER, max_waiting=LIMIT)
         served: Any = SimpleNamespace(version_id=VERSION, exact=None)
-        self.admitted = Admitted(served, engine_of(linear_model()), PRICE)
+        self.engine = Watched(engine_of(linear_model()))
+        self.admitted = Admitted(served, cast(LocalEngine, self.engine), PRICE)
         try:
             yield self.till
         finally:
@@ -126,24 +145,24 @@ class Market:
     async def buy(self, payment: Payment, peer: str = ONE, row: Any = ROW) -> Bought:
         inputs, till = (row,), self.till
         input_hash = commit_tensors(inputs)
-        agreed = await till.was_agreed(payment, VERSION, input_hash)
+        known = await till.look_up(payment, VERSION, input_hash)
         return await till.buy(
-            self.admitted, InferRequest(inputs), input_hash, payment, peer=peer, is_agreed=agreed
+            self.admitted, InferRequest(inputs), input_hash, payment, peer=peer, known=known
         )
 
     def start(self, payments: list[Payment], peer: str = ONE) -> list[asyncio.Task[str]]:
         """Each on its way, as a task that gives `sold`, `repeated` or the refusal's code."""
         return [asyncio.create_task(self.outcome(payment, peer)) for payment in payments]
 
-    async def outcome(self, payment: Payment, peer: str = ONE) -> str:
+    async def outcome(self, payment: Payment, peer: str = ONE, row: Any = ROW) -> str:
         try:
-            return "repeated" if (await self.buy(payment, peer)).repeated else "sold"
+            return "repeated" if (await self.buy(payment, peer, row)).repeated else "sold"
         except RequestError as error:
             return error.code
 
     def check_empty(self) -> None:
         room = self.till.room
-        assert room.hosts == room.payers == Places(LIMIT)
+        assert room.hosts == room.agreed == room.payers == Places(LIMIT)
         assert not self.till._locks
 
     def receipts(self) -> int:
@@ -240,20 +259,45 @@ def test_buy__strangers_name_a_payer__take_none_of_its_places(run: Run) -> None:
     run(scenario)
 
 
+def test_buy__old_payment_sent_again__takes_nothing_of_its_payers(run: Run) -> None:
+    """Its signature is on the chain for all to see; who knows the inputs as well may have them run again."""
+
+    async def scenario(market: Market) -> None:
+        key = SigningKey.generate()
+        old = payment(key)
+        assert await market.outcome(old) == "sold"
+        till, name = market.till, payment_id(TOKEN, key.address, old.authorization.nonce)
+        async with till._alone(name):
+            again = [asyncio.create_task(market.outcome(old, TWO, ROW * 2)) for _ in range(LIMIT)]
+            await until(lambda: sum(task.done() for task in again) == LIMIT // 2)
+            again += market.start([old] * LIMIT, TWO)
+            await until(lambda: till.room.agreed.taken == LIMIT // 2)
+            assert (till.room.hosts.taken, till.room.payers.taken) == (LIMIT // 2, 0)
+            own = [payment(key, nonce) for nonce in range(2, 2 + LIMIT // 2)]
+            assert await asyncio.gather(*market.start(own[:2])) == ["sold"] * 2
+            assert await asyncio.gather(*market.start(own[2:])) == ["sold"] * 2
+        codes = Counter(await asyncio.gather(*again))
+        assert codes == {"payment_used": LIMIT // 2, "repeated": LIMIT // 2, "busy": LIMIT}
+        assert await market.outcome(old) == "repeated"
+        assert (market.engine.consumers[0], market.engine.consumers[-1]) == (key.address, "ip:" + ONE)
+
+    run(scenario)
+
+
 def test_buy__what_was_paid__is_given_while_its_host_or_its_payer_is_full(run: Run) -> None:
     async def scenario(market: Market) -> None:
         key = SigningKey.generate()
-        paid, lost = payment(key), payment(key, 2)
+        paid, lost, late = payment(key), payment(key, 2), payment(key, 3)
         assert await market.outcome(paid) == "sold"
         market.failing["find"] = RetryableError("down")
-        assert await market.outcome(lost) == "payment_pending"
-        assert lost.authorization in market.moved
+        assert [await market.outcome(one) for one in (lost, late)] == ["payment_pending"] * 2
+        assert {lost.authorization, late.authorization} < market.moved
         market.failing.clear()
 
         market.verifying.clear()
         strangers = market.start(fresh(LIMIT))  # of the same host
-        await until(lambda: market.in_verify == LIMIT // 2 + 2)
-        assert await market.outcome(payment(key, 3)) == "busy"
+        await until(lambda: market.in_verify == LIMIT // 2 + 3)
+        assert await market.outcome(payment(key, 4)) == "busy"
         assert [await market.outcome(one) for one in (paid, lost)] == ["repeated", "sold"]
         market.verifying.set()
         await asyncio.gather(*strangers)
@@ -261,8 +305,8 @@ def test_buy__what_was_paid__is_given_while_its_host_or_its_payer_is_full(run: R
         market.settling.clear()
         own = market.start([payment(key, nonce) for nonce in range(10, 10 + LIMIT // 2)], TWO)
         await until(lambda: market.till.room.payers.taken == LIMIT // 2)
-        assert await market.outcome(payment(key, 3)) == "busy"
-        assert [await market.outcome(one) for one in (paid, lost)] == ["repeated"] * 2
+        assert await market.outcome(payment(key, 4)) == "busy"
+        assert [await market.outcome(one) for one in (paid, late)] == ["repeated", "sold"]
         market.settling.set()
         assert await asyncio.gather(*own) == ["sold"] * len(own)
 
