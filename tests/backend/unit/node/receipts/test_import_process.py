@@ -292,6 +292,13 @@ def test_open__whoever_started_it_is_killed__it_ends_as_well(file: Path) -> None
     assert not rows(file)
 
 
+def test_main__node_was_killed_while_it_started__writes_nothing(file: Path) -> None:
+    message = MESSAGE.pack(7, 1, True, len(payload(1))) + payload(1)
+    command = [sys.executable, "-P", "-m", "assay.node.receipts.import_child", str(file), str(os.getppid())]
+    done = subprocess.run(command, input=message, capture_output=True, timeout=WAIT, check=True)
+    assert not done.stdout and not rows(file)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="priorities of threads")
 def test_take__not_hurried__is_done_by_a_thread_that_stands_back(tables: ImportProcess) -> None:
     tables.take(payload(1), Mark(7, 1), hurried=True)
@@ -336,6 +343,17 @@ def test_serve__system_does_not_let_it_stand_back__works_all_the_same(
     with contextlib.closing(SqliteDatabase(file).open_file()) as connection:
         serve(LocalTables(Importer(connection)), io.BytesIO(message), answers)
     assert answers.getvalue() == ANSWER.pack(0) and len(rows(file)) == 2
+
+
+@pytest.mark.parametrize("given", [0, 10, len(payload(1))])
+def test_serve__message_is_cut_off__takes_none_of_it(file: Path, given: int) -> None:
+    """Else the tables would be said to have the whole frame."""
+    answers = io.BytesIO()
+    message = MESSAGE.pack(7, 1, True, len(payload(1, 2))) + payload(1, 2)[:given]
+    with contextlib.closing(SqliteDatabase(file).open_file()) as connection:
+        serve(LocalTables(Importer(connection)), io.BytesIO(message), answers)
+        assert read_mark(connection) is None
+    assert not answers.getvalue() and not rows(file)
 
 
 def test_open__modules_of_the_same_names_in_the_working_directory__are_not_run(
