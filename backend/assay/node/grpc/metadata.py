@@ -11,6 +11,7 @@ import orjson
 from assay.node.grpc.statuses import Metadata
 from assay.node.models.catalog import Served
 from assay.node.payments.pricing import offer_document, payment_document
+from assay.node.remote_host import remote_host
 from assay.node.service import Service
 from assay.types import Address
 
@@ -28,9 +29,9 @@ def metadata_value(metadata: Iterable[tuple[str, Any]] | None, name: str) -> str
 
 
 def peer_host(peer: str) -> str:
-    """The host of grpc's `ipv4:host:port` or `ipv6:%5Bhost%5D:port`."""
+    """Who asks, by grpc's `ipv4:host:port` or `ipv6:%5Bhost%5D:port`."""
     host = unquote(peer.partition(":")[2].rpartition(":")[0])
-    return host.strip("[]") or peer
+    return remote_host(host.strip("[]") or peer)
 
 
 def offer_metadata(service: Service, served: Served) -> Metadata:

@@ -19,6 +19,7 @@ from assay.node.http.exchange import MAX_HEAD, Application, Exchange
 from assay.node.http.known_heads import KNOWN_BYTES, remember
 from assay.node.http.messages import CLOSE, KEEP_ALIVE, Reply, Request, render_head
 from assay.node.http.streaming import write_stream
+from assay.node.remote_host import remote_host
 
 
 class Connection(asyncio.Protocol):
@@ -54,7 +55,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
         address = transport.get_extra_info("peername")
-        self.peer = str(address[0]) if isinstance(address, tuple) else ""
+        self.peer = remote_host(str(address[0])) if isinstance(address, tuple) else ""
         self._is_excess = not self._app.opened(self)
         self.deadline = self._loop.time() + self._limits.head_seconds
 

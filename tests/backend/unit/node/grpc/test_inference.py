@@ -360,7 +360,13 @@ def test_stream__no_request_for_long__is_ended() -> None:
 
 @pytest.mark.parametrize(
     ("peer", "host"),
-    [("ipv4:10.0.0.1:99", "10.0.0.1"), ("ipv6:%5B::1%5D:99", "::1"), ("unix:", "unix:"), ("what", "what")],
+    [
+        ("ipv4:10.0.0.1:99", "10.0.0.1"),
+        ("ipv6:%5B2001:db8::7%5D:99", "2001:db8::/64"),
+        ("ipv6:%5B::1%5D:99", "::1"),
+        ("unix:", "unix:"),
+        ("what", "what"),
+    ],
 )
 def test_peer_host__of_grpcs_forms__the_host_alone(peer: str, host: str) -> None:
     assert peer_host(peer) == host
