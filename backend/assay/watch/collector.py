@@ -77,7 +77,7 @@ class Collector:
         self._settlement, self._nodes, self._store = contracts.settlement, contracts.nodes, store
         self._policy, self._seed, self._limits, self._clock = policy, seed, limits, clock
         self._domain = contracts.domain
-        self._places = places or Places("batches")
+        self._places = places or Places("batches", patience=limits.seconds)
         self._large = threading.Lock()
 
     @property

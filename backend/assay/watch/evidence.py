@@ -18,6 +18,11 @@ class Evidence:
     def __init__(self, folder: Path, limits: Limits) -> None:
         self._folder, self._limits = folder, limits
 
+    @property
+    def patience(self) -> float:
+        """Seconds that a node has to give a receipt's data."""
+        return self._limits.seconds
+
     def path(self, digest: Hash32) -> Path:
         return self._folder / f"{digest.hex()}.json"
 

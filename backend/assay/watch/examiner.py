@@ -61,7 +61,7 @@ class Examiner:
     ) -> None:
         self._nodes, self._store, self._programs, self._evidence = nodes, store, programs, evidence
         self._max_work, self._max_memory, self._clock = max_work, max_memory, clock
-        self._places = places or Places("data")
+        self._places = places or Places("data", patience=evidence.patience)
         self.tally = Tally()
 
     @property

@@ -2,8 +2,8 @@
 
 PLACES turns run at once, one a node, a thread each. A turn of SLOW_SECONDS is slow, and so is its node for a
 while. Such nodes get all places but one. The last is for others; one of them that turns out to be slow is put
-off as soon as somebody else who is not slow waits. So who is not slow waits for no slow node, and for each
-other that is before it no longer than SLOW_SECONDS (decisions/0023).
+off once it has had the time to show that it gives nothing, if somebody who is not slow waits. So who is not
+slow waits for no slow node, and for each other that is before it no longer than that time (decisions/0023).
 """
 
 from __future__ import annotations
@@ -49,10 +49,19 @@ class _Turn(Generic[R]):
 
 
 class Places(Generic[R]):
-    """Belongs to one thread, which begins turns and takes what came of them."""
+    """Belongs to one thread, which begins turns and takes what came of them. `patience`: seconds after which
+    a silent node is told to give nothing; a turn begins nothing more after STEP_SECONDS.
+    """
 
-    def __init__(self, name: str, places: int = PLACES, clock: Callable[[], float] = time.monotonic) -> None:
-        self._name, self._places, self._clock = name, places, clock
+    def __init__(
+        self,
+        name: str,
+        places: int = PLACES,
+        *,
+        patience: float = SLOW_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._name, self._places, self._patience, self._clock = name, places, patience, clock
         self._turns = Turns(clock)
         self._slow_until: dict[Address, float] = {}
         self._running: dict[Address, _Turn[R]] = {}
@@ -113,15 +122,15 @@ class Places(Generic[R]):
 
     def _make_room(self) -> None:
         """All places are taken, and somebody who is not slow waits: if all turns are slow, the youngest of
-        those whose node was not gives way. There is one: no more than all but one began as slow."""
-        if self._slow() < self._places or any(turn.put_off.is_set() for turn in self._running.values()):
+        those whose node was not gives way, in its time."""
+        turns, now = self._running.items(), self._clock()
+        late = max(SLOW_SECONDS, self._patience + STEP_SECONDS)
+        given_up = [item for item in turns if not item[1].was_slow and item[1].took(now) >= late]
+        if not given_up or self._slow() < self._places or any(turn.put_off.is_set() for _, turn in turns):
             return
-        node, last = max(
-            ((node, turn) for node, turn in self._running.items() if not turn.was_slow),
-            key=lambda item: item[1].began,
-        )
-        log.info("put off: others wait", what=self._name, node=node, seconds=round(last.took(self._clock())))
-        last.put_off.set()
+        node, youngest = max(given_up, key=lambda item: item[1].began)
+        log.info("put off: others wait", what=self._name, node=node, seconds=round(youngest.took(now)))
+        youngest.put_off.set()
 
     def ended(self, seconds: float = 0.0) -> list[R]:
         """What came of turns that are over, waiting for the first at most so long. Raises what ended one,

@@ -39,6 +39,7 @@ def slow(world: WatchedWorld, server: BatchServer) -> list[LyingNode]:
 @pytest.fixture
 def short_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("assay.watch.places.SLOW_SECONDS", 0.3)
+    monkeypatch.setattr("assay.watch.places.STEP_SECONDS", 0.3 - LONG)  # put off as soon as they are slow
 
 
 def hold(node: LyingNode, path: str) -> Held:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 
 import pytest
 from assay.disk import DiskFullError
 from assay.errors import RetryableError
 from assay.index.download import Interrupted
+from assay.index.turns import STEP_SECONDS
 from assay.types import Address
 from assay.watch.places import PLACES, SLOW_FOR, SLOW_SECONDS, Places
+from assay.watch.setup import WatchOptions
 
+LATE = SLOW_SECONDS + STEP_SECONDS
+"""Seconds after which a turn may be put off."""
 LONG = 30.0
 """Seconds that a test waits for what happens at once."""
 
@@ -25,7 +30,7 @@ class Nodes:
         self.begun: list[str] = []
         self.stopped: list[str] = []
         self._let: dict[str, threading.Event] = {}
-        self.places = Places[str]("turns", clock=lambda: self.now)
+        self.places = Places[str]("turns", patience=SLOW_SECONDS, clock=lambda: self.now)
 
     def turn(self, node: Address, should_stop: Callable[[], bool]) -> str:
         self.begun.append(node)
@@ -102,7 +107,7 @@ def test_fill__every_place_slow__the_youngest_gives_way_to_who_is_not(nodes: Nod
     nodes.free.add("quick")
     assert nodes.fill(*slow, "quick") == 0
     assert nodes.stopped == []  # they may yet be quick
-    nodes.now += SLOW_SECONDS
+    nodes.now += LATE
     assert nodes.fill(*slow, "quick") == 0
     assert nodes.fill(*slow, "quick") == 0  # one gives way, not another each time
     assert nodes.places.ended(LONG) == []
@@ -115,11 +120,12 @@ def test_fill__every_place_slow__the_youngest_gives_way_to_who_is_not(nodes: Nod
 
 
 def test_places__what_the_documents_promise__is_so() -> None:
-    assert (PLACES, SLOW_SECONDS) == (4, 30.0)
+    (timeout,) = [one.default for one in fields(WatchOptions) if one.name == "timeout"]
+    assert (PLACES, SLOW_SECONDS, timeout, LATE) == (4, 30.0, 30.0, 40.0)
 
 
 @pytest.mark.parametrize("count", [1, PLACES - 1, PLACES, 5 * PLACES])
-def test_fill__however_many_slow_nodes_before_it__who_is_not_waits_31_seconds_for_each_at_most(
+def test_fill__however_many_slow_nodes_before_it__who_is_not_waits_41_seconds_for_each_at_most(
     nodes: Nodes, count: int
 ) -> None:
     """A look a second; every slow node is new, and would take for ever."""
@@ -132,7 +138,7 @@ def test_fill__however_many_slow_nodes_before_it__who_is_not_waits_31_seconds_fo
             assert nodes.places.ended(LONG) == []  # it ends the wait: the next begins at once
         else:
             nodes.now += 0.9
-    assert nodes.now - began <= 1 + (SLOW_SECONDS + 1) * max(0, count - PLACES + 1)
+    assert nodes.now - began <= 1 + 41 * max(0, count - PLACES + 1)
     assert late == max(0, count - PLACES + 1)
     assert nodes.ended(1) == ["quick"]
     nodes.now += 1
@@ -150,12 +156,25 @@ def test_charge__what_was_spent_afterwards__others_go_first(nodes: Nodes) -> Non
     assert nodes.begun == ["a", "b", "a"]
 
 
+def test_fill__every_place_slow_but_not_for_long__nobody_is_put_off_before_silence_is_told(
+    nodes: Nodes,
+) -> None:
+    nodes.fill(*slow_names(PLACES))
+    nodes.now += LATE - 1
+    nodes.fill("quick")
+    assert not any(turn.put_off.is_set() for turn in nodes.places._running.values())
+    nodes.now += 1
+    nodes.fill("quick")
+    assert nodes.places.ended(LONG) == []
+    assert len(nodes.stopped) == 1
+
+
 def test_fill__nodes_known_as_slow__leave_a_place_and_are_not_put_off(nodes: Nodes) -> None:
     slow = slow_names(PLACES)
     make_slow(nodes, *slow)
     assert nodes.fill(*slow) == PLACES - 1
     assert nodes.fill("new") == 1
-    nodes.now += SLOW_SECONDS
+    nodes.now += LATE
     assert nodes.fill("waiting") == 0
     assert nodes.places.ended(LONG) == []
     assert nodes.stopped == ["new"]
