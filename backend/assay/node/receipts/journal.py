@@ -12,10 +12,12 @@ ends where a frame has another epoch, another number than the next, or a wrong c
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from struct import Struct
 from typing import Final
@@ -24,6 +26,7 @@ from zlib import crc32
 from assay.errors import FatalError
 
 SEGMENT_BYTES: Final = 8 << 20
+_PART_BYTES: Final = 1 << 20
 _MAGIC: Final = b"ASYJ"
 _HEAD: Final = Struct(">4sQQII")
 NAMES: Final = ("receipts.journal.0", "receipts.journal.1")
@@ -38,11 +41,13 @@ class Frame:
 
 @dataclass(slots=True)
 class _Segment:
-    """`last`: the number of its last frame; 0 if it has none."""
+    """`first`, `last`: numbers of its frames; 0 if it has none. `later`: of a whole one behind its end."""
 
     descriptor: int
     epoch: int = 0
+    first: int = 0
     last: int = 0
+    later: int = 0
 
 
 class Journal:
@@ -50,20 +55,24 @@ class Journal:
     gives must be made safe and forgotten before the first `append`."""
 
     def __init__(self, folder: Path, segment_bytes: int = SEGMENT_BYTES) -> None:
-        """Raises FatalError if the files cannot be made."""
+        """Raises FatalError if the files cannot be made or read."""
         self.folder = folder
         self._bytes = segment_bytes
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._segments = [_Segment(_open(folder / name, segment_bytes)) for name in NAMES]
-        except OSError as error:
-            raise _failed(folder, error) from None
+        self._segments: list[_Segment] = []
         self._current = 0
         self._offset = 0
         self._forgotten = 0
         self.number = 0
         """Of the last frame."""
-        self._find_end()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name in NAMES:
+                self._segments.append(_Segment(_open(folder / name, segment_bytes)))
+            self._sync()
+            self._find_end()
+        except OSError as error:
+            self.close()
+            raise _failed(folder, error) from None
 
     @property
     def epoch(self) -> int:
@@ -74,11 +83,24 @@ class Journal:
         for segment in self._segments:
             os.close(segment.descriptor)
 
+    def _sync(self) -> None:
+        """A process that was killed may have left frames, and names in the folder, that are not on disk: from
+        here on they are relied on."""
+        for segment in self._segments:
+            os.fsync(segment.descriptor)
+        _sync_folder(self.folder)
+        with contextlib.suppress(PermissionError):
+            _sync_folder(self.folder.resolve().parent)
+
     def _find_end(self) -> None:
         """Go on behind what is there: in the older segment, with a greater epoch."""
         for segment in self._segments:
+            end = 0
             for frame in read_frames(segment.descriptor):
                 segment.epoch, segment.last = frame.epoch, frame.number
+                segment.first = segment.first or frame.number
+                end += _HEAD.size + len(frame.payload)
+            segment.later = _frame_behind(segment.descriptor, end)
         self.number = self._found = max(segment.last for segment in self._segments)
         newest = 0 if self._segments[0].epoch > self._segments[1].epoch else 1
         self._current, self._offset = newest, self._bytes  # full: the next frame begins the other one
@@ -87,6 +109,14 @@ class Journal:
         """All that can be read, oldest first; those that were forgotten may be among them."""
         for segment in sorted(self._segments, key=lambda segment: segment.epoch):
             yield from read_frames(segment.descriptor)
+
+    def lost(self, known: int) -> int | None:
+        """The number of a frame after `known` that cannot be read and was on disk once, for a later one is.
+        No crash does that: nothing is written behind a frame that is not on disk."""
+        older, newer = sorted(self._segments, key=lambda segment: segment.epoch)
+        later = [(one.last or self.number, one.later) for one in self._segments] + [(older.last, newer.first)]
+        gaps = [max(last, known) + 1 for last, found in later if found > max(last, known) + 1]
+        return min(gaps, default=None)
 
     def append(self, payload: bytes) -> int:
         """The frame's number, when it is on disk. Raises FatalError."""
@@ -116,12 +146,14 @@ class Journal:
         self._forgotten = max(self._forgotten, number)
 
 
-def read_frames(descriptor: int) -> Iterator[Frame]:
-    """The frames of a segment up to where it ends."""
-    offset, before = 0, None
+def read_frames(descriptor: int, offset: int = 0) -> Iterator[Frame]:
+    """The frames of a segment, from one of them on, up to where it ends."""
+    before, size = None, os.fstat(descriptor).st_size
     while len(head := os.pread(descriptor, _HEAD.size, offset)) == _HEAD.size:
         magic, epoch, number, length, checksum = _HEAD.unpack(head)
         if magic != _MAGIC or (before is not None and (epoch, number) != (before.epoch, before.number + 1)):
+            return
+        if length > size - offset - _HEAD.size:  # what it would take to read that is not known to be there
             return
         payload = os.pread(descriptor, length, offset + _HEAD.size)
         if len(payload) != length or _checksum(epoch, number, payload) != checksum:
@@ -129,6 +161,28 @@ def read_frames(descriptor: int) -> Iterator[Frame]:
         before = Frame(epoch, number, payload)
         yield before
         offset += _HEAD.size + length
+
+
+def _frame_behind(descriptor: int, end: int) -> int:
+    """The number of a whole frame of a segment's epoch somewhere behind its `end`; 0 if there is none."""
+    magic_and_epoch = os.pread(descriptor, len(_MAGIC) + 8, 0)
+    at = max(end, 1)
+    if not magic_and_epoch.startswith(_MAGIC):
+        return 0
+    while (at := _find(descriptor, magic_and_epoch, at)) >= 0:
+        for frame in islice(read_frames(descriptor, at), 1):
+            return frame.number
+        at += 1
+    return 0
+
+
+def _find(descriptor: int, what: bytes, offset: int) -> int:
+    """Its place from `offset` on; -1 if it is nowhere."""
+    while len(part := os.pread(descriptor, _PART_BYTES, offset)) >= len(what):
+        if (at := part.find(what)) >= 0:
+            return offset + at
+        offset += len(part) - len(what) + 1
+    return -1
 
 
 def _next_epoch(epoch: int) -> int:
@@ -156,16 +210,19 @@ def _open(path: Path, size: int) -> int:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
     return os.open(path, os.O_RDWR | getattr(os, "O_DSYNC", os.O_SYNC))
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _failed(folder: Path, error: OSError) -> FatalError:
     return FatalError(
-        f"cannot write the receipts journal in {folder}: {error}; no signature leaves without it. Check free "
-        "space and permissions, then start the node again"
+        f"cannot use the receipts journal in {folder}: {error}; no signature leaves without it. Check the "
+        "disk, its free space and permissions, then start the node again"
     )

@@ -37,11 +37,10 @@ def open_journal(database: SqliteDatabase, folder: Path, segment_bytes: int = SE
     if mark is not None and missing:
         raise _wrong(database, folder, f"{' and '.join(missing)} missing")
     journal = Journal(folder, segment_bytes)
-    if mark is not None and not _holds(journal, mark):
+    problem = None if mark is None else _problem(journal, mark)
+    if problem is not None:
         journal.close()
-        raise _wrong(
-            database, folder, f"frame {mark.number} is not in them, so files or log are older, or others"
-        )
+        raise _wrong(database, folder, problem)
     return journal
 
 
@@ -66,14 +65,22 @@ def write_mark(connection: sqlite3.Connection, mark: Mark | None) -> None:
         )
 
 
+def _problem(journal: Journal, mark: Mark) -> str | None:
+    if not _holds(journal, mark):
+        return f"frame {mark.number} is not in them, so files or log are older, or others"
+    lost = journal.lost(mark.number)
+    return None if lost is None else f"frame {lost} is damaged, and the log does not have it"
+
+
 def _holds(journal: Journal, mark: Mark) -> bool:
-    """Whether the frame is there, or was overwritten by what came next in the same journal."""
-    first = None
+    """Whether the frame is there, or was overwritten after the next one, which began the other segment. A
+    crash may have left any part of what it was overwritten with, and so frames of before it."""
     for frame in journal.frames():
-        first = first or frame
         if frame.number == mark.number:
             return frame.epoch == mark.epoch
-    return first is not None and first.number == mark.number + 1 and follows(mark.epoch, first.epoch)
+        if frame.number == mark.number + 1 and follows(mark.epoch, frame.epoch):
+            return True
+    return False
 
 
 def _wrong(database: SqliteDatabase, folder: Path, problem: str) -> FatalError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -112,6 +113,39 @@ def test_append__disk_full__is_fatal(tmp_path: Path, monkeypatch: pytest.MonkeyP
         journal.append(b"x")
     monkeypatch.undo()
     journal.close()
+
+
+def test_frames__head_torn_off_its_length__asks_for_no_more_than_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second half of a head may be what was there before, whatever that says."""
+    journal = Journal(tmp_path, SMALL)
+    journal.append(b"first")
+    segment, end = journal._segments[journal._current], journal._offset
+    head = b"ASYJ" + segment.epoch.to_bytes(8, "big") + (2).to_bytes(8, "big") + b"\xff" * 8
+    os.pwrite(segment.descriptor, head, end)
+    asked: list[int] = []
+    pread = os.pread
+
+    def watch(descriptor: int, size: int, offset: int) -> bytes:
+        asked.append(size)
+        return pread(descriptor, size, offset)
+
+    monkeypatch.setattr(os, "pread", watch)
+    assert [frame.payload for frame in journal.frames()] == [b"first"]
+    journal.close()
+    assert max(asked) <= SMALL
+
+
+def test_journal__disk_cannot_read_it__is_fatal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Journal(tmp_path, SMALL).close()
+
+    def damaged(*_: object) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "pread", damaged)
+    with pytest.raises(FatalError, match=r"cannot use the receipts journal .* Check the disk"):
+        Journal(tmp_path, SMALL)
 
 
 KEYS = st.builds(

@@ -1,0 +1,102 @@
+"""Which journals a log is opened with: the newest, whatever a crash left of them, and no damaged one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from assay.errors import FatalError
+from assay.node.receipts.database import SqliteDatabase
+from assay.node.receipts.journal import NAMES, Journal
+from assay.node.receipts.journal_mark import Mark, open_journal, write_mark
+
+SMALL, SECTOR = 4096, 512
+FRAMES = 32
+"""In a segment: of 128 bytes each."""
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[SqliteDatabase]:
+    made = SqliteDatabase(tmp_path / "log.sqlite3")
+    with closing(made.open_file()) as connection:
+        connection.execute("CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
+        yield made
+
+
+def mark(database: SqliteDatabase, found: Mark | None) -> None:
+    """The tables have what is in the journal up to there."""
+    with closing(database.open_file()) as connection:
+        write_mark(connection, found)
+
+
+def fill(journal: Journal, count: int, size: int = 100) -> Mark:
+    for _ in range(count):
+        journal.append(bytes(size))
+    return Mark(journal.epoch, journal.number)
+
+
+def damage(path: Path, place: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+def test_open_journal__what_the_mark_names_partly_overwritten__finds_the_frame_after_it(
+    database: SqliteDatabase, tmp_path: Path
+) -> None:
+    """The sectors of a write come to the disk in any order; here the first one never did."""
+    first = tmp_path / NAMES[0]
+    with closing(Journal(tmp_path, SMALL)) as journal:
+        mark(database, fill(journal, FRAMES))
+        before = first.read_bytes()
+        journal.forget(FRAMES)
+        fill(journal, FRAMES)
+        fill(journal, 1, 2000)
+    first.write_bytes(before[:SECTOR] + first.read_bytes()[SECTOR:])
+    with closing(open_journal(database, tmp_path, SMALL)) as journal:
+        assert [frame.number for frame in journal.frames()] == [1, 2, 3, 4, *range(33, 65)]
+        assert journal.number == 64
+
+
+@pytest.mark.parametrize(
+    ("known", "segment", "frame"),
+    [(3, 0, 5), (3, 0, 31), (33, 1, 40), (32, 1, 33), (3, 1, 33), (3, 0, 32)],
+)
+def test_open_journal__frame_damaged_that_only_the_journal_has__is_fatal(
+    database: SqliteDatabase, tmp_path: Path, known: int, segment: int, frame: int
+) -> None:
+    """What comes after it was written when it was on disk: its sequences were told."""
+    with closing(Journal(tmp_path, SMALL)) as journal:
+        found = fill(journal, known)
+        found = found if known <= FRAMES else Mark(journal.epoch, known)
+        fill(journal, 2 * FRAMES - known)
+    mark(database, found)
+    damage(tmp_path / NAMES[segment], (frame - 1) % FRAMES * 128 + 60)
+    with pytest.raises(FatalError, match=f"frame {frame} is damaged.*(?s:Bring back .* both journal files)"):
+        open_journal(database, tmp_path, SMALL)
+
+
+@pytest.mark.parametrize("frame", [1, 5, 32])
+@pytest.mark.parametrize("known", [40, None])
+def test_open_journal__frame_damaged_that_the_tables_have__goes_on(
+    database: SqliteDatabase, tmp_path: Path, known: int | None, frame: int
+) -> None:
+    with closing(Journal(tmp_path, SMALL)) as journal:
+        found = fill(journal, 40)
+        fill(journal, 2)
+    mark(database, found if known else None)
+    damage(tmp_path / NAMES[0], (frame - 1) * 128 + 60)
+    with closing(open_journal(database, tmp_path, SMALL)) as journal:
+        assert journal.number == 42
+
+
+def test_open_journal__last_frame_torn__goes_on_before_it(database: SqliteDatabase, tmp_path: Path) -> None:
+    """Nobody was told of it: it is not known to have been on disk."""
+    with closing(Journal(tmp_path, SMALL)) as journal:
+        mark(database, fill(journal, 3))
+        fill(journal, 5)
+    damage(tmp_path / NAMES[0], 7 * 128 + 60)
+    with closing(open_journal(database, tmp_path, SMALL)) as journal:
+        assert journal.number == 7
