@@ -1,4 +1,5 @@
-"""A disk without room: a problem of this machine's, whoever's file was to be written."""
+"""What is on the disk for good, and a disk without room: a problem of this machine's, whoever's file was to
+be written."""
 
 from __future__ import annotations
 
@@ -24,6 +25,29 @@ _PROBE: Final = 1 << 16
 
 class DiskFullError(RetryableError):
     """A folder's disk, or this user's share of it, has no room; somebody has to make some."""
+
+
+def write_whole(path: Path, content: str, mode: int = 0o666) -> None:
+    """The file is there, whole and on disk, when this returns, and before that as it was. `mode`: of a new
+    file, less the umask. Raises OSError."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)  # of a process of that number that was killed
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Names of files that were made, renamed or removed there are on disk like this. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def check_room(file: BinaryIO) -> None:

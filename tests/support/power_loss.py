@@ -44,7 +44,8 @@ class State:
         folder.mkdir()
         for name, content in self.files:
             (folder / name).write_bytes(content)
-        (folder / self.database).write_bytes(self.image)
+        if self.database:
+            (folder / self.database).write_bytes(self.image)
 
 
 @dataclass
@@ -88,7 +89,7 @@ class Disk:
     that ends the process, with its effect on what others see (`with_effect`) but not synced, or without.
     `signed`: signatures by digest, for whoever wants to remember them."""
 
-    def __init__(self, folder: Path, database: str) -> None:
+    def __init__(self, folder: Path, database: str = "") -> None:
         self.folder, self._database = folder, database
         self.steps, self.kill_at, self.with_effect = 0, 0, False
         self.signed: dict[bytes, bytes] = {}

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import tomllib
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from assay.commitments.identifiers import check_model_name, checksum_address
+from assay.disk import write_whole
 from assay.errors import ConfigurationError, RequestError
 from assay.node.observability.request_log import Requests
 from assay.types import Address
@@ -298,9 +298,7 @@ def write_config(folder: Path, config: NodeConfig) -> Path:
     """Write `node.toml` whole or not at all; values that are the default are left out of its sections."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / FILE
-    temporary = folder / f".{FILE}.{os.getpid()}"
-    temporary.write_text(render_config(config))
-    temporary.replace(path)
+    write_whole(path, render_config(config))
     return path
 
 

@@ -18,6 +18,7 @@ from assay.chain.keys import SCRYPT_N, create_keystore, keystore_address
 from assay.chain.sender import Sender
 from assay.chain.values import Call
 from assay.commitments.identifiers import checksum_address
+from assay.disk import write_whole
 from assay.errors import ConfigurationError
 from assay.node.config import NodeConfig, VersionConfig, resolve_path, write_config
 from assay.node.models.loader import describe_version
@@ -47,8 +48,7 @@ def create_signer(folder: Path, config: NodeConfig, *, scrypt_n: int = SCRYPT_N)
         return address, Step("signer", False, f"{address} in {keystore}")
     if not password_file.exists():
         password_file.parent.mkdir(parents=True, exist_ok=True)
-        password_file.touch(mode=0o600)
-        password_file.write_text(secrets.token_urlsafe(32) + "\n")
+        write_whole(password_file, secrets.token_urlsafe(32) + "\n", mode=0o600)
     password = password_file.read_text().splitlines()[0]
     key = create_keystore(keystore, password, scrypt_n=scrypt_n)
     return key.address, Step("signer", True, f"{key.address} in {keystore}, password in {password_file}")

@@ -1,4 +1,4 @@
-"""A disk without room, told as what it is."""
+"""Files that are whole whatever happens; a disk without room, told as what it is."""
 
 from __future__ import annotations
 
@@ -13,8 +13,35 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from assay.disk import RESERVE, DiskFullError, check_room, room_for, room_in
+from assay.disk import RESERVE, DiskFullError, check_room, room_for, room_in, write_whole
 from assay.errors import RetryableError
+
+from tests.support.power_loss import Disk, KilledError
+
+
+@pytest.mark.parametrize("step", [1, 2, 3])
+@pytest.mark.parametrize("with_effect", [False, True])
+def test_write_whole__killed_or_power_lost__is_as_before_or_whole(
+    tmp_path: Path, step: int, with_effect: bool
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with Disk(folder) as disk:
+        write_whole(folder / "file", "first\n" * 200)
+        disk.forget_states()
+        disk.kill_at, disk.with_effect = disk.steps + step, with_effect
+        with pytest.raises(KilledError):
+            write_whole(folder / "file", "second\n" * 200)
+        write_whole(folder / "file", "third\n" * 200, mode=0o600)
+        disk.answer("third")
+    found: set[tuple[str, int]] = set()
+    for number, (state, answered) in enumerate(disk.states()):
+        state.put(other := tmp_path / str(number))
+        found.add(((other / "file").read_text()[:5], len(answered)))
+        assert len(set((other / "file").read_text().split())) == 1
+    assert found - {("secon", 0)} == {("first", 0), ("third", 1)}
+    assert [path.name for path in folder.iterdir()] == ["file"]
+    assert (folder / "file").stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])

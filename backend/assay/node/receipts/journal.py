@@ -23,6 +23,7 @@ from struct import Struct
 from typing import Final
 from zlib import crc32
 
+from assay.disk import sync_folder
 from assay.errors import FatalError
 
 SEGMENT_BYTES: Final = 8 << 20
@@ -88,9 +89,9 @@ class Journal:
         here on they are relied on."""
         for segment in self._segments:
             os.fsync(segment.descriptor)
-        _sync_folder(self.folder)
+        sync_folder(self.folder)
         with contextlib.suppress(PermissionError):
-            _sync_folder(self.folder.resolve().parent)
+            sync_folder(self.folder.resolve().parent)
 
     def _find_end(self) -> None:
         """Go on behind what is there: in the older segment, with a greater epoch."""
@@ -211,14 +212,6 @@ def _open(path: Path, size: int) -> int:
             os.fsync(file.fileno())
         temporary.replace(path)
     return os.open(path, os.O_RDWR | getattr(os, "O_DSYNC", os.O_SYNC))
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _failed(folder: Path, error: OSError) -> FatalError:

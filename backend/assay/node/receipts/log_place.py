@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from assay.disk import write_whole
 from assay.errors import ConfigurationError
 from assay.node.config import LOG_FILE, NodeConfig, resolve_path
 from assay.node.receipts.database import Database, SqliteDatabase
@@ -44,6 +45,6 @@ def shared_database(folder: Path, config: NodeConfig) -> Database:
 
 
 def mark_place(folder: Path, database: Database) -> None:
-    """Remember that this folder's node signs into a shared log."""
+    """Remember that this folder's node signs into a shared log, also when its machine fails."""
     if database.is_shared:
-        (folder / SHARED_MARK).write_text(f"{database.name}\n")
+        write_whole(folder / SHARED_MARK, f"{database.name}\n")
