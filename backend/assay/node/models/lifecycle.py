@@ -201,6 +201,8 @@ class Lifecycle:
             _log.error("model not loaded", version=entry.name, exc_info=error)
             self._rest(entry, "loading it failed; its operator finds why in the log")
             entry.refused = True
+            if entry.engine is None:
+                entry.size = 0
 
     # What consumers ask for
 
@@ -319,11 +321,12 @@ class Lifecycle:
         entry.size = needed
         for version_id in room.unload:
             other = self._entries[version_id]
-            other.displaced = True
-            other.served.loads.evictions += 1
-            await self._begin(
-                other, self._unload(other, "it made room for others; ask again to have it back")
-            )
+            if other.task is None and other.engine is not None:
+                other.displaced = True
+                other.served.loads.evictions += 1
+                self._begin(other, self._unload(other, "it made room for others; ask again to have it back"))
+            if other.task is not None:  # or it is unloaded already, for another reason
+                await asyncio.wait([other.task])
 
     def _residents(self) -> list[Resident]:
         return [

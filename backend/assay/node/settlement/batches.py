@@ -255,9 +255,12 @@ class BatchStore:
         amount: int,
         receipt: TxReceipt | None,
         skipped: Iterable[tuple[Address, int]],
+        *,
+        settled: Iterable[tuple[int, int, int]] = (),
     ) -> None:
         """`receipt` None: another hand posted it. `skipped`: (consumer, reason) of the rows that the contract
-        left out."""
+        left out. `settled`: (channel, amount, count) as the chain has them since; in the same transaction, or
+        a debt that is paid might stay in the books."""
         tx_hash = None if receipt is None else "0x" + receipt.transaction_hash.hex()
         with self._db.transaction():
             self._db.execute(
@@ -270,17 +273,22 @@ class BatchStore:
                 " (SELECT id FROM channels WHERE consumer = ?)",
                 [(reason, batch.id, consumer) for consumer, reason in skipped],
             )
+            self._db.executemany(
+                "UPDATE channels SET settled = ?, settled_count = ? WHERE id = ?",
+                [(to_blob(paid), count, channel) for channel, paid, count in settled],
+            )
             if receipt is not None:
                 spending.record(self._db, Kind.POST, receipt, [(batch.id, batch.key.version_id)])
 
     def mark_vanished(self, batch: Batch) -> None:
-        """A reorg undid the posting; it is to be posted again."""
+        """A reorg undid the posting, or put it elsewhere; it is to be posted again, or noted anew."""
         with self._db.transaction():
             row = self._db.execute("SELECT tx_hash FROM batches WHERE id = ?", (batch.id,)).fetchone()
             self._db.execute(
                 "UPDATE batches SET state = ?, posted_at = NULL, tx_hash = NULL WHERE id = ?",
                 (BatchState.CLOSED, batch.id),
             )
+            self._db.execute("UPDATE batch_vouchers SET skip_reason = NULL WHERE batch = ?", (batch.id,))
             if row is not None and row[0] is not None:
                 spending.forget(self._db, row[0])
 
@@ -367,13 +375,6 @@ class BatchStore:
                 )
             if receipt is not None:
                 self._record(kind, receipt, batches)
-
-    def note_settled(self, settled: Iterable[tuple[int, int, int]]) -> None:
-        """(channel, amount, count) as the chain has them after a posting."""
-        self._db.executemany(
-            "UPDATE channels SET settled = ?, settled_count = ? WHERE id = ?",
-            [(to_blob(amount), count, channel) for channel, amount, count in settled],
-        )
 
     def prune(self, retention: Retention, chain_time: int) -> int:
         """How many receipts were dropped."""

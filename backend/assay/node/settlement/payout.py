@@ -79,8 +79,8 @@ class Payout:
         begun: set[str] = set()
         for batch, view in zip(due, self._settlement.batches([b.batch_id for b in due]), strict=True):
             self._checked_at[batch.id] = self._clock()
-            if not view.exists:
-                _log.warning("batch vanished in a reorg", batch=hex_bytes(batch.batch_id))
+            if not view.exists or view.posted_at != batch.posted_at:  # there it may have paid otherwise
+                _log.warning("a reorg undid or moved a batch", batch=hex_bytes(batch.batch_id))
                 self._store.mark_vanished(batch)
             elif batch.collect_key is not None and self._intent(batch.collect_key) is not None:
                 begun.add(batch.collect_key)

@@ -217,8 +217,8 @@ class Settler:
         if not found.exists:
             return  # a reorg took it away again; the next step looks anew
         skipped = self._skipped(receipt)
-        self._store.mark_posted(batch, found.posted_at, found.amount, receipt, skipped)
-        self._note_settled(batch.key.version_id, vouchers)
+        settled = self._settled(batch.key.version_id, vouchers)
+        self._store.mark_posted(batch, found.posted_at, found.amount, receipt, skipped, settled=settled)
         self._outlook.escrows.forget(voucher.consumer for voucher in vouchers)
         _log.info(
             "batch posted",
@@ -256,12 +256,13 @@ class Settler:
             if event.name == "VoucherSkipped"
         ]
 
-    def _note_settled(self, version_id: Hash32, vouchers: Sequence[ChannelVoucher]) -> None:
+    def _settled(self, version_id: Hash32, vouchers: Sequence[ChannelVoucher]) -> list[tuple[int, int, int]]:
+        """(channel, amount, count) as the chain has them now."""
         keys = [(voucher.consumer, self._node, version_id) for voucher in vouchers]
         views = self._settlement.channels(keys)
-        self._store.note_settled(
+        return [
             (voucher.channel, view.settled, view.count) for voucher, view in zip(vouchers, views, strict=True)
-        )
+        ]
 
 
 def _room(vouchers: Sequence[ChannelVoucher]) -> dict[bool, int]:

@@ -54,9 +54,10 @@ class FakePrepared:
 
 @dataclass
 class FakeLoader:
-    """Each version takes 40 MiB; `outcomes` by model name: what preparing it raises."""
+    """Each version takes 40 MiB; by model name `outcomes`: what preparing raises, `faults`: starting."""
 
     outcomes: dict[str, Exception] = field(default_factory=dict)
+    faults: dict[str, Exception] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
     prepared: list[str] = field(default_factory=list)
     engines: dict[str, FakeEngine] = field(default_factory=dict)
@@ -74,6 +75,8 @@ class FakeLoader:
         return FakePrepared(name, self.sizes.get(name, 40) * MIB)
 
     async def start(self, prepared: Any, on_problem: Callable[[str], None]) -> tuple[FakeEngine, str]:
+        if prepared.name in self.faults:
+            raise self.faults[prepared.name]
         self.told[prepared.name] = on_problem
         self.engines[prepared.name] = FakeEngine()
         return self.engines[prepared.name], self.problem
@@ -310,6 +313,48 @@ def test_asked__while_it_is_being_loaded__loads_it_once() -> None:
         assert world.ask("c") is None
 
     run(test, "a", "b", "c")
+
+
+def test_asked__one_that_makes_room_is_withdrawn_meanwhile__is_loaded_all_the_same() -> None:
+    """Two make room, one after the other; the second is being unloaded already when its turn comes."""
+
+    async def test(world: World) -> None:
+        world.loader.sizes["c"] = 100
+        world.now += 31
+        first, second = world.loader.engines["a"], world.loader.engines["b"]
+        world.ask("c")
+        await asyncio.sleep(0.03)
+        assert world.served("a").state is VersionState.UNLOADING
+        first.waiting = 1  # it takes a while
+        world.offer("a", "c")
+        world.lifecycle.follow(world.view)
+        await asyncio.sleep(0.12)
+        first.waiting = 0
+        await world.settle()
+        assert world.ready() == {"c"}
+        assert first.closed and second.closed
+        world.offer("a", "b", "c")
+        await world.settle()
+        world.now += 31
+        assert world.ask("b") is not None
+        await world.settle()
+        assert world.ready() == {"b"}
+
+    run(test, "a", "b", "c")
+
+
+def test_load__engine_fails_for_a_reason_nobody_foresaw__leaves_its_room_to_others() -> None:
+    async def test(world: World) -> None:
+        world.loader.faults["a"] = ZeroDivisionError()
+        world.loader.sizes["a"] = 80
+        world.offer("a")
+        await world.settle()
+        assert "in the log" in world.served("a").problem
+        world.offer("b")
+        await world.settle()
+        assert world.ready() == {"b"}
+
+    run(test, "a", "b", offered=False)
 
 
 def test_asked__others_came_only_just_now__nobody_is_displaced() -> None:
