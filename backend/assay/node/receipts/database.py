@@ -133,7 +133,7 @@ class SqliteDatabase:
         return connection
 
     def connect(self) -> SqliteConnection:
-        with _translated(self.name):
+        with translated(self.name):
             return SqliteConnection(self.open_file(), self.name)
 
     @contextlib.contextmanager
@@ -159,7 +159,7 @@ class SqliteConnection:
             raise _as_ours(error, self._name) from error
 
     def executemany(self, sql: str, rows: Iterable[Parameters]) -> None:
-        with _translated(self._name):
+        with translated(self._name):
             if self._db.in_transaction:
                 self._db.executemany(sql, rows)
                 return
@@ -168,13 +168,13 @@ class SqliteConnection:
 
     @contextlib.contextmanager
     def stream(self, sql: str, parameters: Parameters = ()) -> Iterator[Iterator[Row]]:
-        with _translated(self._name), contextlib.closing(self._db.execute(sql, parameters)) as cursor:
+        with translated(self._name), contextlib.closing(self._db.execute(sql, parameters)) as cursor:
             yield cursor
 
     @contextlib.contextmanager
     def transaction(self, *, snapshot: bool = False) -> Iterator[None]:
         del snapshot  # there is one writer
-        with _translated(self._name):
+        with translated(self._name):
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -211,7 +211,8 @@ def statements_of(script: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _translated(name: str) -> Iterator[None]:
+def translated(name: str) -> Iterator[None]:
+    """The driver's errors inside become this project's, about the log of that name."""
     try:
         yield
     except sqlite3.Error as error:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from assay.errors import FatalError
-from assay.node.receipts.database import SqliteDatabase
+from assay.node.receipts.database import SqliteDatabase, translated
 from assay.node.receipts.journal import NAMES, SEGMENT_BYTES, Journal, follows
 
 KEY: Final = "journal"
@@ -29,9 +29,10 @@ class Mark(NamedTuple):
 def open_journal(database: SqliteDatabase, folder: Path, segment_bytes: int = SEGMENT_BYTES) -> Journal:
     """The journal of a log; new files only where none can be missing. A log without a mark may have any.
 
-    Raises FatalError if it is not the one that the log was written with last, or older.
+    Raises FatalError if it is not the one that the log was written with last, or older; RetryableError if the
+    log is busy.
     """
-    with closing(database.open_file()) as connection:
+    with translated(database.name), closing(database.open_file()) as connection:
         mark = read_mark(connection)
     missing = [name for name in NAMES if not (folder / name).exists()]
     if mark is not None and missing:

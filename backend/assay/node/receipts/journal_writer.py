@@ -24,7 +24,7 @@ from assay.commitments.signing import SigningKey
 from assay.errors import FatalError
 from assay.node.errors import Unavailable
 from assay.node.observability.counting import Distribution
-from assay.node.receipts.database import SqliteDatabase
+from assay.node.receipts.database import SqliteDatabase, translated
 from assay.node.receipts.entries import Acknowledge, ChannelKey, Issue, IssuedReceipt, LoggedReceipt
 from assay.node.receipts.importing import Importer, LocalTables, apply
 from assay.node.receipts.imports import IMPORT_ENTRIES, Imports, Tables
@@ -62,7 +62,7 @@ class JournalWriter:
         tables: Tables | None = None,
     ) -> None:
         """Takes into the log what the journal, which `open_journal` found, holds of before; what comes later
-        goes into `tables`, by default in this process. Raises FatalError."""
+        goes into `tables`, by default in this process. Raises FatalError, RetryableError."""
         assert isinstance(log.database, SqliteDatabase)
         self._log = log
         self._journal = journal
@@ -88,7 +88,8 @@ class JournalWriter:
         """Of a write, on average of late."""
         self._idle: asyncio.Event | None = None
         self._writing = threading.Thread(target=self._run_writes, name="receipts-journal", daemon=True)
-        self._replay()
+        with translated(log.name):
+            self._replay()
 
     @property
     def waiting(self) -> int:

@@ -368,6 +368,27 @@ def test_stop__last_group_still_being_written__takes_it_into_the_log(
     assert log_count(tmp_path) == 2
 
 
+def test_replay__disk_full__says_so_and_goes_on_later(tmp_path: Path) -> None:
+    asyncio.run(serve_some(tmp_path, 1, 60, crashes=True))
+    with closing(sqlite3.connect(tmp_path / "log.sqlite3")) as connection:
+        (before,) = connection.execute("SELECT count(*) FROM receipts").fetchone()
+    log = open_log(tmp_path)
+    assert isinstance(log.database, SqliteDatabase)
+    opened = log.database.open_file
+
+    def full() -> sqlite3.Connection:
+        connection = opened()
+        connection.execute("PRAGMA max_page_count = 1")  # as many as there are: it cannot grow
+        return connection
+
+    log.database.open_file = full  # type: ignore[method-assign]
+    with pytest.raises(FatalError, match="full; check free space"):
+        open_writer(log, tmp_path)
+    log.close()
+    asyncio.run(serve_some(tmp_path, 60, 61, crashes=False))
+    assert before < log_count(tmp_path) == 60
+
+
 async def serve_some(folder: Path, first: int, last: int, *, crashes: bool) -> None:
     log = open_log(folder)
     writer = open_writer(log, folder)
