@@ -195,6 +195,10 @@ class Outbox:
         found = self._select("chain_id = ? AND sender = ? AND key = ?", (chain_id, sender, key))
         return found[0] if found else None
 
+    def begun(self, chain_id: int, sender: Address, prefix: str) -> list[Intent]:
+        """Those whose idempotency key begins with `prefix`, lowest nonce first."""
+        return self._select("chain_id = ? AND sender = ? AND key LIKE ?", (chain_id, sender, prefix + "%"))
+
     def pending(self, chain_id: int, sender: Address) -> list[Intent]:
         """Unresolved intents, lowest nonce first."""
         where = "chain_id = ? AND sender = ? AND state = ?"

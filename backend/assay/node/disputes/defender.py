@@ -38,6 +38,9 @@ REORG_BLOCKS: Final = 64
 RETRY_SECONDS: Final = 30.0
 """After a refused move, and between two alerts of one dispute."""
 
+_PREFIX: Final = "dispute:"
+"""Of the idempotency keys of its transactions."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -72,12 +75,13 @@ class Defender:
         self._stale_since: dict[int, float] = {}
         self._told: dict[int, tuple[str, float]] = {}
         self._pruned_at = 0.0
-        self._unpaid: dict[str, Hash32] = {}
+        self._unpaid: dict[str, Hash32 | None] | None = None
+        """Transactions whose cost is not in the books, with the version that they defend; None: not known
+        since the start."""
         self._seen: tuple[Hash32, dict[int, DisputeRecord]] | None = None
 
     def step(self) -> None:
         """Raises RetryableError, FatalError."""
-        self._note_costs()
         head = self._client.get_block("latest")
         if self._seen is None or self._seen[0] != head.hash:
             self._seen = None
@@ -86,6 +90,7 @@ class Defender:
         for record in sorted(records.values(), key=lambda one: one.state.deadline):
             if record.is_open:
                 self._handle(record, head)
+        self._note_costs()
         self._prune()
 
     # --- what the chain says ------------------------------------------------------------------------------
@@ -230,11 +235,11 @@ class Defender:
         """Once for each state of a dispute; a transaction that was sent already is tended instead."""
         number, state = record.dispute_id, record.state
         attempt = self._disputes.attempt(number)
-        key = f"dispute:{number}:{kind}:{state_hash(state).hex()}:{attempt}"
+        key = f"{_PREFIX}{number}:{kind}:{state_hash(state).hex()}:{attempt}"
         known = self._sender.outbox.find(self._client.chain_id, self._sender.address, key)
         if known is None and not self._is_current(record):
             return
-        self._unpaid[key] = record.receipt.version_id
+        self._owed_for()[key] = record.receipt.version_id
         intent = self._sender.submit(known.call if known else build(record), key=key)
         self._on_step("sent")
         if intent.state is IntentState.MINED and intent.receipt and int(intent.receipt["status"], 16) == 0:
@@ -279,14 +284,23 @@ class Defender:
 
     def _note_costs(self) -> None:
         """Moves that were mined since, by the version that was defended."""
-        for key, version_id in list(self._unpaid.items()):
+        unpaid = self._owed_for()
+        for key, version_id in list(unpaid.items()):
             intent = self._sender.outbox.find(self._client.chain_id, self._sender.address, key)
             if intent is None or intent.receipt is None:
                 continue
             receipt = parse_tx_receipt(intent.receipt)
             with self._disputes.connection.transaction():
                 spending.record(self._disputes.connection, Kind.DEFEND, receipt, [(0, version_id)])
-            del self._unpaid[key]
+            del unpaid[key]
+
+    def _owed_for(self) -> dict[str, Hash32 | None]:
+        """After a start all that the outbox knows of: what is in the books stays there as it is."""
+        if self._unpaid is None:
+            sent = self._sender.outbox.begun(self._client.chain_id, self._sender.address, _PREFIX)
+            numbers = {intent.key: int(intent.key.split(":")[1]) for intent in sent}
+            self._unpaid = {key: self._disputes.version_of(number) for key, number in numbers.items()}
+        return self._unpaid
 
     def _prune(self) -> None:
         known = self._disputes.cursor()

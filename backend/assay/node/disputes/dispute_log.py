@@ -143,6 +143,15 @@ class DisputeLog:
         """A reorg undid their opening."""
         self._db.executemany("DELETE FROM disputes WHERE dispute_id = ?", [(number,) for number in ids])
 
+    def version_of(self, dispute_id: int) -> Hash32 | None:
+        """Of the disputed receipt, while it is kept."""
+        row = self._db.execute(
+            "SELECT r.version_id FROM disputes d JOIN receipts r ON r.digest = d.digest"
+            " WHERE d.dispute_id = ?",
+            (dispute_id,),
+        ).fetchone()
+        return Hash32(row[0]) if row else None
+
     def attempt(self, dispute_id: int) -> int:
         row = self._db.execute("SELECT attempt FROM disputes WHERE dispute_id = ?", (dispute_id,)).fetchone()
         return int(row[0]) if row else 0

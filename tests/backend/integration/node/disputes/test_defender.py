@@ -18,12 +18,16 @@ from assay.node.disputes.dispute_log import DisputeLog, Outcome
 from assay.node.disputes.tracing import TraceSource
 from assay.node.receipts.log import read_data
 from assay.node.receipts.retention import Retention
+from assay.node.settlement.profit import read_profit
+from assay.node.settlement.spending import Kind, totals
 from assay.types import Hash32, Receipt
 from numpy.typing import NDArray
 
 from tests.support.chain_requests import chain_requests
 from tests.support.defence import BOND, DISPUTE_WINDOW, MOVE_WINDOW, SLASH, DefenceWorld, defence_world
 from tests.support.nodes import STAKE
+
+TABLES = ("disputes", "cursors", "receipt_data", "receipts", "channels", "spending", "spending_totals")
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +43,7 @@ def world(deployed: DefenceWorld) -> Iterator[DefenceWorld]:
     yield deployed
     deployed.network.chain.revert(snapshot)
     with closing(deployed.log.database.connect()) as connection:
-        for table in ("disputes", "cursors", "receipt_data", "receipts", "channels"):
+        for table in TABLES:
             connection.execute(f"DELETE FROM {table}")
     for file in deployed.node.folder.glob("outbox.sqlite3*"):
         file.unlink()
@@ -130,6 +134,21 @@ def test_step__ended_at_every_move__goes_on_and_plays_each_once(world: DefenceWo
     assert found.closing.node_won
     own = [move for move in found.moves if move.phase not in (Phase.SELECT, *SELECTIONS)]
     assert world.sent() == len(own) + 1  # the step that was proven closed it
+    with world.defender() as defender:
+        defender._sender.resume()  # as the settler does
+        defender.step()
+    check_costs(world)
+
+
+def check_costs(world: DefenceWorld) -> None:
+    """What the signer has paid for its moves is what the books say, with the version that was defended."""
+    network = world.network
+    paid = 10**18 - network.client.get_balance(world.node.signer.address)
+    with closing(world.log.database.connect()) as connection:
+        rows = {row.version_id: row.gas[Kind.DEFEND] for row in read_profit(connection, 0, {})}
+        counted = totals(connection)[Kind.DEFEND]
+    assert rows == {world.published.version_id: paid}
+    assert (counted.transactions, counted.wei) == (world.sent(), paid)
 
 
 SELECTIONS = (Phase.SELECT_ELEMENT, Phase.SELECT_SEGMENT)
