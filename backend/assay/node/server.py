@@ -30,6 +30,8 @@ from assay.node.service import Service
 from assay.node.x402.door import Door
 
 REMEMBERED_PATHS: Final = 4096
+REMEMBERED_LENGTH: Final = 512
+"""Bytes of a path: no model's is longer, and anybody may send paths."""
 METHOD_NOT_ALLOWED: Final = 405
 _LENGTH_HEADER: Final = HEADER_LENGTH.encode()
 
@@ -193,7 +195,7 @@ class Server:
             found = parse_model_path(path[11:])
             if found is None or found.action != "infer":
                 return None
-            if len(self._paths) < REMEMBERED_PATHS:
+            if len(self._paths) < REMEMBERED_PATHS and len(path) <= REMEMBERED_LENGTH:
                 self._paths[path] = found
         return found
 

@@ -43,8 +43,7 @@ class Connection(asyncio.Protocol):
         self._stream: asyncio.Task[None] | None = None
         self._drained: asyncio.Future[None] | None = None
         self._is_excess = False
-        self._is_paused = False
-        self._is_stepping = False
+        self._is_paused = self._is_stepping = False
         self._has_ended = False  # no further request is taken
         self._is_closing = False
         self.peer = ""
@@ -85,7 +84,7 @@ class Connection(asyncio.Protocol):
             self._has_ended = True  # what follows is not HTTP; the request itself is answered as it is
         except httptools.HttpParserError as error:
             self._refuse_head(limits_of.not_http(error))
-        if self._in_head and self._head_bytes > MAX_HEAD:
+        if self._head_bytes > MAX_HEAD and (self._in_head or self._incoming is not None):
             self._refuse_head(limits_of.head_too_large())
 
     def _take_known(self, data: bytes) -> bool:
@@ -118,7 +117,7 @@ class Connection(asyncio.Protocol):
         self._has_ended = True
         self._release(self._incoming)
         self._incoming = None
-        return self._current is not None and not self._is_closing
+        return (self._current is not None or bool(self._waiting)) and not self._is_closing
 
     def pause_writing(self) -> None:
         self._drained = self._loop.create_future()
@@ -161,7 +160,7 @@ class Connection(asyncio.Protocol):
             self.abort()
 
     def on_headers_complete(self) -> None:
-        self._in_head = False
+        self._in_head, self._head_bytes = False, 0
         if self._has_ended:
             return
         headers, size = self._headers, len(self._url) + self._field_bytes
@@ -169,7 +168,7 @@ class Connection(asyncio.Protocol):
         if size > MAX_HEAD:
             self._refuse_head(limits_of.head_too_large())
             return
-        path, _, query = self._url.partition(b"?")
+        path, _, query = limits_of.origin_form(self._url).partition(b"?")
         request = Request(self._parser.get_method().decode(), path, query, headers, self.peer)
         exchange = self._incoming = Exchange(request, self, perf_counter())
         exchange.close = bool(self._parser.should_upgrade())
@@ -193,7 +192,7 @@ class Connection(asyncio.Protocol):
             self._await_body(exchange)
 
     def on_body(self, body: bytes) -> None:
-        exchange = self._incoming
+        self._head_bytes, exchange = 0, self._incoming  # counts what is read between two parts: trailers, too
         if exchange is None or self._has_ended:
             return
         exchange.size += len(body)
@@ -204,7 +203,7 @@ class Connection(asyncio.Protocol):
         if exchange.size > exchange.max_body:
             self._refuse(exchange, limits_of.body_too_large(exchange.max_body), None)
             return
-        exchange.parts.append(body)
+        exchange.take(body)
         if self._current is None:
             self.deadline += len(body) / self._limits.body_rate
 
@@ -222,7 +221,7 @@ class Connection(asyncio.Protocol):
         if raw and exchange.refusal is None:
             remember(self._app.heads, raw, exchange)
         self._waiting.append(exchange)
-        if self._current is None:
+        if self._current is None and self._drained is None:
             self._step()
         elif not self._is_paused:
             self._is_paused = True

@@ -15,6 +15,8 @@ MAX_HEAD: Final = 32_768
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 DRAINED: Final = 1 << 20
 """A refused body of at most so many bytes is read to its end, and the connection lives on."""
+WHOLE_PARTS: Final = 1024
+"""Parts of a body that are kept as they came."""
 LINGER_SECONDS: Final = 2.0
 """How long a larger one is read and dropped after the refusal, so that whoever is still sending sees it."""
 
@@ -74,7 +76,8 @@ class Exchange:
         self.connection = connection
         self.started = started
         """`perf_counter` when the head was there."""
-        self.parts: list[bytes] = []
+        self.parts: list[Any] = []
+        """Of the body: bytes, and behind WHOLE_PARTS of them one bytearray."""
         self.size = 0
         self.max_body = 0
         self.refusal: Reply | None = None
@@ -87,6 +90,17 @@ class Exchange:
         self.is_started = False
         """The application counts it among those that are being answered: until its reply, also when the
         client is gone."""
+
+    def take(self, part: bytes) -> None:
+        """One more part of the body. Of crumbs all after the first are kept in one piece: each takes 60 bytes
+        beside its own."""
+        parts = self.parts
+        if len(parts) < WHOLE_PARTS:
+            parts.append(part)
+        elif len(parts) == WHOLE_PARTS:
+            parts.append(bytearray(part))
+        else:
+            parts[-1] += part
 
     def reply(self, reply: Reply) -> None:
         self.connection.send(self, reply)
@@ -143,6 +157,14 @@ class Application(Protocol):
         """False: one connection too many."""
 
     def closed(self, peer: Peer) -> None: ...
+
+
+def origin_form(target: bytes) -> bytes:
+    """A request's target without scheme and host, which clients may send as to a proxy (RFC 9112 §3.2.2)."""
+    if target.startswith(b"/") or not target.lower().startswith((b"http://", b"https://")):
+        return target
+    _, slash, rest = target.partition(b"//")[2].partition(b"/")
+    return slash + rest or b"/"
 
 
 def content_length(request: Request) -> int | None:

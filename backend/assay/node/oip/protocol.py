@@ -5,8 +5,10 @@ Source: the KServe `rest_predict_v2` specification and Triton's binary tensor da
 
 from __future__ import annotations
 
+from array import array as numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from math import prod
 from typing import Any, Final
 
@@ -21,7 +23,8 @@ from assay.types import TensorSpec
 
 HEADER_LENGTH: Final = "inference-header-content-length"
 _INTEGER_KINDS = "iu"
-_FLOAT_KINDS = "iuf"
+_CODES: Final[dict[str, Any]] = {"f": "d", "i": "q", "u": "Q"}
+"""Which array holds the JSON numbers of a numpy kind; it takes no others."""
 
 Array = NDArray[Any]
 
@@ -212,45 +215,57 @@ def _from_json(data: Any, spec: TensorSpec, shape: tuple[int, ...]) -> Array:
     if spec.dtype == "BYTES":
         return strings_from_json(data, spec, shape)
     try:
-        raw = np.array(data)
-        if raw.dtype.kind == "f" and spec.dtype == "UINT64":
-            raw = _wide_integers(data, raw)
-    except (ValueError, OverflowError):
+        flat, found = _flatten(data)
+    except ValueError:
         raise InputError(
             f"input {spec.name!r}: data is ragged, or nested deeper than arrays can be", code="input_data"
         ) from None
-    if raw.size != prod(shape) or raw.shape not in (shape, (prod(shape),)):
+    if found not in (shape, (prod(shape),)):
         raise InputError(
-            f"input {spec.name!r}: data has shape {list(raw.shape)}, the request says {list(shape)}",
+            f"input {spec.name!r}: data has shape {list(found)}, the request says {list(shape)}",
             code="input_shape",
         )
-    return _cast(raw, spec).reshape(shape)
+    return _from_numbers(flat, spec).reshape(shape)
 
 
-def _wide_integers(data: list[Any], raw: Array) -> Array:
-    """numpy makes float64 of integers below and above 2^63 together; here they stay what they are. `raw` if
-    there are others."""
-    exact = np.array(data, dtype=object)
-    if all(type(value) is int and 0 <= value < 1 << 64 for value in exact.flat):
-        return exact.astype(np.uint64)
-    return raw
+def _flatten(data: list[Any]) -> tuple[list[Any], tuple[int, ...]]:
+    """The elements of nested lists in order, and the lists' shape. Raises ValueError if they are ragged, or
+    nested deeper than a tensor."""
+    shape = [len(data)]
+    while data and type(data[0]) is list:
+        if len(shape) == MAX_RANK or set(map(type, data)) != {list}:
+            raise ValueError
+        sizes = set(map(len, data))
+        if len(sizes) > 1:
+            raise ValueError
+        shape.append(sizes.pop())
+        data = list(chain.from_iterable(data))
+    return data, tuple(shape)
 
 
-def _cast(raw: Array, spec: TensorSpec) -> Array:
+def _from_numbers(flat: list[Any], spec: TensorSpec) -> Array:
+    """numpy is never asked to find a type for all of them: beside one string it makes strings of all others,
+    each with as much room as the longest needs."""
     dtype = OIP_TO_NUMPY[spec.dtype]
-    kinds = "b" if dtype.kind == "b" else _INTEGER_KINDS if dtype.kind in _INTEGER_KINDS else _FLOAT_KINDS
-    if raw.dtype.kind not in kinds:
+    if not flat:
+        return np.empty(0, dtype)
+    try:
+        if dtype.kind == "b" or type(flat[0]) is bool:
+            if dtype.kind != "b" or set(map(type, flat)) != {bool}:
+                raise TypeError
+            return np.array(flat, dtype)
+        raw = np.array(numbers(_CODES[dtype.kind], flat))
+        if dtype.kind in _INTEGER_KINDS:
+            limits = np.iinfo(dtype)
+            if int(raw.min()) < limits.min or int(raw.max()) > limits.max:
+                raise OverflowError
+    except TypeError:
+        kinds = ", ".join(sorted({type(value).__name__ for value in flat}))
         raise InputError(
-            f"input {spec.name!r}: data holds {raw.dtype.name} values where {spec.dtype} is due",
-            code="input_data",
-        )
-    if dtype.kind in _INTEGER_KINDS:
-        limits = np.iinfo(dtype)
-        if int(raw.min()) < limits.min or int(raw.max()) > limits.max:
-            raise InputError(
-                f"input {spec.name!r}: a value is outside {spec.dtype}'s {limits.min} … {limits.max}",
-                code="input_data",
-            )
+            f"input {spec.name!r}: data holds {kinds} values where {spec.dtype} is due", code="input_data"
+        ) from None
+    except OverflowError:
+        raise InputError(f"input {spec.name!r}: a value is outside {spec.dtype}", code="input_data") from None
     with np.errstate(over="ignore"):
         return raw.astype(dtype)
 

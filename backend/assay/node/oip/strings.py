@@ -31,19 +31,20 @@ def strings_from_json(data: list[Any], spec: TensorSpec, shape: tuple[int, ...])
 
 def strings_from_binary(raw: bytes, spec: TensorSpec, shape: tuple[int, ...]) -> Array:
     """From `u32 length ‖ UTF-8 bytes` each. Raises InputError `input_size`, `input_data`."""
-    array = np.empty(prod(shape), dtype=object)
-    offset = 0
+    count, offset = prod(shape), 0
+    few = InputError(f"input {spec.name!r}: holds fewer than {count} strings", code="input_size")
+    if 4 * count > len(raw):
+        raise few
+    array = np.empty(count, dtype=object)
     try:
-        for i in range(len(array)):
+        for i in range(count):
             (length,) = struct.unpack_from("<I", raw, offset)
             offset += 4 + length
             if offset > len(raw):
                 raise InputError(f"input {spec.name!r}: string {i} is cut off", code="input_size")
             array[i] = raw[offset - length : offset].decode()
     except struct.error:
-        raise InputError(
-            f"input {spec.name!r}: holds fewer than {len(array)} strings", code="input_size"
-        ) from None
+        raise few from None
     except UnicodeDecodeError:
         raise InputError(f"input {spec.name!r}: a string is not UTF-8", code="input_data") from None
     if offset != len(raw):

@@ -109,6 +109,17 @@ def test_infer__name_stands_for_several_models_meanwhile__is_answered_all_the_sa
     assert world.ask().status == 402
 
 
+def test_begin__long_paths__are_not_remembered() -> None:
+    """Anybody may send them, none names a model, and thousands are remembered."""
+    world = World(ZeroDivisionError("it does not come to that"))
+    for path in (b"/v2/models/m/infer", b"/v2/models/" + b"m" * 30_000 + b"/infer"):
+        exchange = world.exchange()
+        exchange.request.path = path
+        world.server.begin(exchange, 2)
+        world.server.end(exchange)
+    assert list(world.server._paths) == [b"/v2/models/m/infer"]
+
+
 def test_begin__refused_before_its_body__has_a_line_as_well() -> None:
     world = World(ZeroDivisionError("it does not come to that"))
     with capture_logs() as lines, pytest.raises(RequestError):

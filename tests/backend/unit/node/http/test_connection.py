@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
+import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 
 import pytest
-from assay.node.http.exchange import Limits
+from assay.node.http.exchange import Exchange, Limits
+from assay.node.http.messages import Request
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -179,6 +182,84 @@ def test_connection__long_refused_body__is_answered_while_it_is_sent(app: Runnin
         sock.sendall(b"x" * 2_000_000)
         assert read_answer(sock)[0] == 413
     assert app.app.open == 0
+
+
+def test_connection__endless_trailer__is_refused_soon(app: RunningApp) -> None:
+    """One field that never ends: the parser would put all of it together again for each part."""
+    with app.connect() as sock:
+        sock.sendall(post_chunked([b"abc"])[:-2] + b"x-trailer: ")
+        for _ in range(200):
+            sock.sendall(b"a" * 65_536)
+        assert read_answer(sock)[0] == 431
+
+
+def test_connection__trailers_in_small_parts_after_a_long_body__are_taken(app: RunningApp) -> None:
+    message = post_chunked([b"ab" * 20_000, b"c" * 40_000])[:-2] + b"x-trailer: 1\r\n\r\n"
+    with app.connect() as sock:
+        for start in range(0, len(message), 30_000):
+            sock.sendall(message[start : start + 30_000])
+            time.sleep(0.01)
+        assert read_answer(sock)[2] == b"c" * 40_000 + b"ba" * 20_000
+
+
+def test_connection__body_in_crumbs__is_put_together(app: RunningApp) -> None:
+    body = bytes(range(250)) * 20
+    with app.connect() as sock:
+        sock.sendall(post_chunked([body[i : i + 1] for i in range(len(body))]) + post(b"ab"))
+        buffered = bytearray()
+        assert [read_answer(sock, buffered)[2] for _ in range(2)] == [body[::-1], b"ba"]
+
+
+def test_take__crumbs__take_little_more_than_their_bytes() -> None:
+    exchange = Exchange(Request("POST", b"/", b"", {}, ""), None, 0.0)  # type: ignore[arg-type]
+    tracemalloc.start()
+    try:
+        for _ in range(500_000):
+            exchange.take(b"%02d" % 10)
+        assert tracemalloc.get_traced_memory()[1] < 3_000_000
+    finally:
+        tracemalloc.stop()
+    assert b"".join(exchange.parts) == b"10" * 500_000
+
+
+@pytest.mark.parametrize(
+    ("target", "status"), [("http://h/echo", 200), ("HTTPS://h:1/echo", 200), ("http://h", 404)]
+)
+def test_connection__target_as_to_a_proxy__is_what_its_path_says(
+    app: RunningApp, target: str, status: int
+) -> None:
+    with app.connect() as sock:
+        sock.sendall(post(b"ab", target))
+        assert read_answer(sock)[0] == status
+
+
+def test_connection__end_after_many_requests__all_are_answered(quick: RunningApp) -> None:
+    """Whoever sends everything, says so, and reads later has every answer."""
+    with quick.connect() as sock:
+
+        def send() -> None:
+            for _ in range(200):
+                sock.sendall(post(b"ab" * 49_000))
+            sock.shutdown(socket.SHUT_WR)
+
+        sending = threading.Thread(target=send)
+        sending.start()
+        time.sleep(0.3)  # answers fill the buffers
+        buffered = bytearray()
+        for _ in range(200):
+            assert read_answer(sock, buffered)[::2] == (200, b"ba" * 49_000)
+        sending.join()
+        assert is_ended(sock)
+
+
+def test_connection__answers_are_not_read__no_more_requests_are(quick: RunningApp) -> None:
+    with quick.connect(timeout=0.5) as sock:
+        sent = 0
+        with contextlib.suppress(TimeoutError):
+            for _ in range(1000):
+                sent += sock.send(post(b"ab" * 49_000))
+            pytest.fail(f"{sent} bytes of requests were taken, and no answer was")
+        quick.app.served.clear()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -192,6 +193,19 @@ def test_parse_request__binary_nan__is_refused() -> None:
         ("INT64", [1 << 70], "input_data"),
         ("BOOL", [1], "input_data"),
         ("BYTES", [1], "input_data"),
+        ("BOOL", [True, 0], "input_data"),
+        ("BOOL", ["true"], "input_data"),
+        ("FP32", [True, False], "input_data"),
+        ("FP32", ["1"], "input_data"),
+        ("FP64", [1, None], "input_data"),
+        ("FP16", [1.5, {}], "input_data"),
+        ("FP32", [1, [2]], "input_data"),
+        ("INT8", [True, True], "input_data"),
+        ("INT8", [1, "2"], "input_data"),
+        ("UINT8", [1, -2], "input_data"),
+        ("UINT64", [1 << 64], "input_data"),
+        ("FP16", [65_520], "input_not_finite"),
+        ("FP32", [1e39, 0], "input_not_finite"),
     ],
 )
 def test_parse_request__value_outside_its_type__is_refused(dtype: str, values: list[Any], code: str) -> None:
@@ -219,6 +233,44 @@ def test_parse_request__integers_on_both_sides_of_2_63__are_exact() -> None:
 def test_parse_request__more_elements_than_allowed__is_too_large() -> None:
     with pytest.raises(TooLarge):
         parse({"inputs": [PLAIN]}, max_elements=3)
+
+
+@pytest.mark.parametrize("data", ['"{}",{}', '[["{}"],[{}]]'])
+def test_parse_request__long_string_among_numbers__takes_no_more_room_than_it_has(data: str) -> None:
+    """numpy would give each number as much room as the string: 1.6 GB here, terabytes of a large body."""
+    body = '{"inputs":[{"name":"x","datatype":"FP32","shape":[1,20001],"data":['
+    body += data.format("a" * 20_000, ",".join("1" * 20_000)) + "]}]}"
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError) as caught:
+            oip.parse_request(
+                body.encode(), None, (TensorSpec("x", "FP32", (-1, 20_001)),), (Y,), max_elements=30_000
+            )
+        assert tracemalloc.get_traced_memory()[1] < 4_000_000
+    finally:
+        tracemalloc.stop()
+    assert caught.value.code == "input_data"
+
+
+def test_parse_request__more_strings_claimed_than_there_are__take_no_room() -> None:
+    spec = TensorSpec("x", "BYTES", (-1,))
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError) as caught:
+            oip.from_binary(b"\0" * 99, spec, (1_000_000,))
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()
+    assert caught.value.code == "input_size"
+
+
+@pytest.mark.parametrize("dtype", ["FP32", "INT64", "UINT8", "BOOL"])
+@pytest.mark.parametrize("data", [[], [[], []]])
+def test_parse_request__no_elements__are_an_empty_array(dtype: str, data: list[Any]) -> None:
+    tensor = {"name": "x", "datatype": dtype, "shape": [2, 0], "data": data}
+    spec = TensorSpec("x", dtype, (-1, 0))
+    (array,) = oip.parse_request(_json({"inputs": [tensor]}), None, (spec,), (), max_elements=9).inputs
+    assert array.shape == (2, 0) and array.dtype == OIP_TO_NUMPY[dtype]
 
 
 def test_parse_request__deeply_nested_data__is_refused() -> None:
