@@ -50,6 +50,9 @@ KEEPALIVE: Final = {
     "tcp_user_timeout": 10_000,
 }
 _NOT_DURABLE: Final = ("off", "local", "remote_write")
+_PASSING: Final = ("25006", "25P03", "25P04")
+"""Read-only for now; a transaction that went on for too long, as that of a process that was stopped for a
+while does: the server has ended its session."""
 _REFUSED: Final = ("authentication failed", "does not exist", "no pg_hba.conf entry", "no password supplied")
 
 Raw = psycopg.Connection[Row]
@@ -292,6 +295,6 @@ def as_ours(error: psycopg.Error, name: str) -> AssayError:
         return IntegrityError(text)
     if isinstance(error, errors.DiskFull):
         return FatalError(f"{text}; make room on its disk")
-    if isinstance(error, (psycopg.OperationalError, errors.ReadOnlySqlTransaction)):
+    if isinstance(error, psycopg.OperationalError) or error.sqlstate in _PASSING:
         return RetryableError(text)
     return FatalError(text)

@@ -139,8 +139,8 @@ class SharedIssuer:
         raw = self._connection.ensure_open()
         try:
             self._make_channels(raw, {item.key for item in items} - self._known.keys())
-            with raw.pipeline(), raw.transaction():
-                locked, stored = self._lock(raw, items, doubtful)
+            with raw.pipeline() as pipeline, raw.transaction():
+                locked, stored = self._lock(raw, pipeline, items, doubtful)
                 for digest, outcomes in doubtful.items():
                     if digest in stored:
                         return outcomes
@@ -151,8 +151,8 @@ class SharedIssuer:
             self._known |= {item.key: locked.channels[item.key].sequence for item in items}
             return outcomes
         except psycopg.Error as error:
-            if isinstance(error, psycopg.OperationalError):
-                self._connection.close()
+            if not isinstance(error, psycopg.IntegrityError):
+                self._connection.close()  # the next one may be to a server that takes writes
             raise as_ours(error, self._name) from error
 
     def _make_channels(self, raw: Raw, keys: set[ChannelKey]) -> None:
@@ -168,16 +168,17 @@ class SharedIssuer:
         self._known |= dict.fromkeys(keys, 0)
 
     def _lock(
-        self, raw: Raw, items: Sequence[Item], doubtful: Iterable[Hash32]
+        self, raw: Raw, pipeline: psycopg.Pipeline, items: Sequence[Item], doubtful: Iterable[Hash32]
     ) -> tuple[Locked, set[Hash32]]:
         """The channels of the group's consumers, this transaction's alone from now on, with the receipts that
         its payments have; and which of the digests in doubt are in the log."""
         consumers = sorted({item.key.consumer for item in items})
         payments = [item.payment for item in items if isinstance(item, Issue) and item.payment]
         asked = list(doubtful)
-        raw.execute(_LOCK, (consumers,))
+        rows_held = raw.execute(_LOCK, (consumers,))
         channels = raw.execute(_CHANNELS, (consumers,), binary=True)
         receipts = raw.execute(_STORED, (payments, asked), binary=True) if payments or asked else None
+        pipeline.sync()  # within a batch of its protocol the server times no idle transaction
         locked = {}
         for number, prepaid, *row in channels.fetchall():
             state = channel_state(row)
@@ -186,6 +187,10 @@ class SharedIssuer:
             found, seen = locked[key].sequence if key in locked else 0, self._known.get(key, 0)
             if found < seen:
                 raise _went_back(self._name, key, found, seen)
+        if len(rows_held.fetchall()) < len(consumers) or any(item.key not in locked for item in items):
+            for item in items:
+                self._known.pop(item.key, None)
+            raise RetryableError(f"{self._name} lost rows that this process made; they are made anew")
         rows = [] if receipts is None else receipts.fetchall()
         stored = [(voucher, receipt_of_row(self.node, row)) for voucher, *row in rows]
         paid = {Hash32(voucher): logged for voucher, logged in stored if voucher is not None}

@@ -3,7 +3,8 @@
 Everything that the holder writes (batches, disputes, its outbox) goes through that very session. The server
 gives the lock to another process only when the session has ended, and nothing can be written through a
 session that has ended: so an earlier holder that does not know yet can neither take a nonce nor close a
-batch.
+batch. It ends, too, once the holder has not looked at it for a while: one that hangs with its connections
+alive (a machine that was suspended) would leave disputes unanswered.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from assay.node.receipts.postgresql import PostgresConnection, PostgresDatabase,
 from assay.types import Address, Domain
 
 RELEASE_SECONDS: Final = 5.0
+HANG_SECONDS: Final = 30
+"""A holder looks every second; one that has not for so long loses the lock."""
 _HELD: Final = (
     "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND granted AND pid = pg_backend_pid()"
     " AND objsubid = 1 AND ((classid::bigint << 32) | objid::bigint) = ?"
@@ -48,6 +51,7 @@ class Candidate:
         try:
             row = session.execute("SELECT pg_try_advisory_lock(?)", (self._key,)).fetchone()
             if row is not None and row[0]:
+                session.execute("SELECT set_config('idle_session_timeout', ?, false)", (f"{HANG_SECONDS}s",))
                 return Lease(session, self._database, self._key)
         except BaseException:
             session.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -12,6 +13,7 @@ from assay.commitments.receipts import receipt_digest
 from assay.commitments.signing import SigningKey, recover
 from assay.errors import FatalError, RetryableError
 from assay.node.errors import PaymentError, Unavailable
+from assay.node.payments.shared_channels import Locked
 from assay.node.receipts.entries import (
     Acknowledge,
     AlreadyIssued,
@@ -22,7 +24,7 @@ from assay.node.receipts.entries import (
 )
 from assay.node.receipts.log import ReceiptLog, read_data
 from assay.node.receipts.postgresql import PostgresDatabase
-from assay.node.receipts.shared_issuing import Item, Outcome, SharedIssuer
+from assay.node.receipts.shared_issuing import Fresh, Item, Outcome, SharedIssuer
 from assay.types import Hash32
 
 from tests.backend.unit.node.receipts.test_log import (
@@ -215,6 +217,66 @@ def test_write__backend_ended_meanwhile__goes_on_by_itself(log: ReceiptLog, post
     (second,) = log.write([issue(2)], SIGNER)
     assert isinstance(second, LoggedReceipt)
     assert second.signed.receipt.sequence == 2
+
+
+class Paused(SharedIssuer):
+    """Stops, once, between the locks and the rows, until it is woken up."""
+
+    def __init__(self, database: PostgresDatabase) -> None:
+        super().__init__(database, DOMAIN, NODE)
+        self.stopped, self.woken = threading.Event(), threading.Event()
+
+    def _issue_all(
+        self, items: Sequence[Item], locked: Locked, key: SigningKey
+    ) -> tuple[list[Outcome], list[Fresh]]:
+        self.stopped.set()
+        assert self.woken.wait(20)
+        return super()._issue_all(items, locked, key)
+
+
+def test_write__process_stopped_with_its_rows_locked__gives_them_up_and_issues_anew(log: ReceiptLog) -> None:
+    """The server ends the session of who does not go on, as if it had lost its connection."""
+    taken: list[Outcome] = []
+    with closing(Paused(_of(log))) as issuer:
+        issuer._connection.execute("SELECT set_config('idle_in_transaction_session_timeout', '100ms', false)")
+        thread = threading.Thread(target=lambda: taken.extend(issuer.write([issue(2)], SIGNER)))
+        thread.start()
+        try:
+            assert issuer.stopped.wait(10)
+            started = time.monotonic()
+            taken += log.write([issue(1)], SIGNER)
+            assert time.monotonic() - started < 10
+        finally:
+            issuer.woken.set()
+            thread.join(30)
+    assert [one.signed.receipt.sequence for one in taken if isinstance(one, LoggedReceipt)] == [1, 2]
+
+
+def test_write__server_takes_no_writes_for_a_while__is_connected_to_anew(
+    log: ReceiptLog, postgresql: Cluster
+) -> None:
+    """The session is alive; another server may take writes by now."""
+    with closing(SharedIssuer(_of(log), DOMAIN, NODE)) as issuer:
+        issuer.write([issue(1)], SIGNER)
+        before = issuer._connection.ensure_open().info.backend_pid
+        issuer._connection.execute("SELECT set_config('default_transaction_read_only', 'on', false)")
+        (second,) = issuer.write([issue(2)], SIGNER)
+        assert isinstance(second, LoggedReceipt)
+        assert issuer._connection.ensure_open().info.backend_pid != before
+
+
+@pytest.mark.parametrize("table", ["channels", "consumers"])
+def test_write__rows_lost_before_a_receipt__are_made_anew(log: ReceiptLog, table: str) -> None:
+    """They were committed on a server that another took over from, which had not got them."""
+    key = ChannelKey(VERSION, SIGNER.address)
+    stale = replace(issue(1, key=key), voucher=HeldVoucher(1, 0, b"\x01" * 65))
+    assert code(log.write([stale], SIGNER)[0]) == "voucher_short"
+    with closing(_of(log).connect()) as server:
+        server.execute(f"DELETE FROM {table}")
+    (taken,) = log.write([issue(1, key=key)], SIGNER)
+    assert isinstance(taken, LoggedReceipt)
+    with log.database.session() as db:
+        assert db.execute("SELECT count(*) FROM consumers").fetchone() == (1,)
 
 
 def test_write__database_away__refuses_for_now(shared_database: PostgresDatabase) -> None:

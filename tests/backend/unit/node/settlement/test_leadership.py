@@ -107,6 +107,38 @@ def test_lease__session_ended_by_the_server__writes_nothing_any_more(
     lease.release()
 
 
+def test_lease__holder_that_hangs__loses_it(
+    candidate: Candidate, rival: Candidate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a process that is stopped: its connections are alive, nobody looks at them."""
+    monkeypatch.setattr("assay.node.settlement.leadership.HANG_SECONDS", 1)
+    lease = candidate.acquire()
+    assert lease is not None
+    for _ in range(6):
+        time.sleep(0.25)
+        assert lease.is_held()
+    acquired(rival).release()
+    assert not lease.is_held()
+    with pytest.raises(RetryableError):
+        SharedOutbox(lease).next_nonce(1, CONSUMER)
+
+
+def test_lease__stopped_within_a_transaction__is_lost_and_stops_nobody(
+    candidate: Candidate, rival: Candidate
+) -> None:
+    """The server ends a transaction that nobody goes on with; the holder, awake again, must not fail for
+    good."""
+    lease = candidate.acquire()
+    assert lease is not None
+    outbox = SharedOutbox(lease)
+    outbox._session.execute("SELECT set_config('idle_in_transaction_session_timeout', '100ms', false)")
+    with pytest.raises(RetryableError), outbox._transaction() as db:
+        db.execute("SELECT 1")
+        acquired(rival).release()
+        db.execute("SELECT 1")
+    assert not lease.is_held()
+
+
 def test_lease__used_by_several_threads__gives_each_its_transactions(candidate: Candidate) -> None:
     lease = candidate.acquire()
     assert lease is not None
