@@ -198,7 +198,8 @@ def follows(epoch: int, later: int) -> bool:
 
 
 def _checksum(epoch: int, number: int, payload: bytes) -> int:
-    return crc32(payload, (epoch * 31 + number) & 0xFFFFFFFF)
+    """Over both halves of the epoch: the first bytes of a frame before what was there may be all of it."""
+    return crc32(payload, ((epoch ^ epoch >> 32) * 31 + number) & 0xFFFFFFFF)
 
 
 def _open(path: Path, size: int) -> int:

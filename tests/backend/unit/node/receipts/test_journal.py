@@ -102,6 +102,24 @@ def test_frames__segment_used_again__begins_an_epoch_that_nobody_can_guess(tmp_p
     assert max(lowest) > 1 << 16
 
 
+@pytest.mark.parametrize("cut", range(28))
+def test_append__head_cut_off_over_an_older_one__is_no_frame_of_the_newer_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int
+) -> None:
+    journal = Journal(tmp_path, SMALL)
+    for number in range(1, 5):
+        journal.forget(journal.append(bytes([number]) * 1500))
+    pwrite = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda descriptor, data, offset: pwrite(descriptor, data[:cut], offset))
+    with pytest.raises(FatalError, match=f"{cut} of 1528 bytes were written"):
+        journal.append(bytes([5]) * 1500)
+    journal.close()
+    monkeypatch.undo()
+    after = Journal(tmp_path, SMALL)
+    assert [frame.number for frame in after.frames()] in ([1, 2, 3, 4], [3, 4])
+    after.close()
+
+
 def test_append__disk_full__is_fatal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = Journal(tmp_path, SMALL)
 
