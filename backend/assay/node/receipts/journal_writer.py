@@ -181,9 +181,10 @@ class JournalWriter:
             raise Unavailable("this node's log is behind with its disk; try again", code="busy")
         row = self._row(item.key)
         entry = self._issue(item, row) if isinstance(item, Issue) else Entry(item.key, voucher=item.voucher)
+        encoded = encode(entry)  # what cannot be written takes no sequence
         apply(row, entry)
         self._pending.add(entry, row)
-        self._buffer.append(encode(entry))
+        self._buffer.append(encoded)
         self._group.append((entry, done))
         if not self._is_writing:
             self._is_writing = True

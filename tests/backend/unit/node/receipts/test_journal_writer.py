@@ -266,6 +266,24 @@ def test_put__payment_used_twice__is_refused_that_once(tmp_path: Path, prepaid: 
     assert log_count(tmp_path) == 3
 
 
+def test_put__cannot_be_written__takes_no_sequence(log: ReceiptLog, tmp_path: Path) -> None:
+    """A gap would stop this node for good."""
+
+    async def scenario() -> LoggedReceipt | None:
+        writer = open_writer(log, tmp_path)
+        writer.start()
+        with pytest.raises(OverflowError):
+            writer.submit(issue(1, amount=1 << 128))
+        assert (log.channel(KEYS[0]).sequence, len(writer._pending)) == (0, 0)
+        found = await writer.submit(issue(1, amount=1))
+        await writer.stop()
+        return found
+
+    found = asyncio.run(scenario())
+    assert found is not None
+    assert found.signed.receipt.sequence == log_count(tmp_path) == 1
+
+
 def test_put__acknowledgement__raises_what_is_held(log: ReceiptLog, tmp_path: Path) -> None:
     async def scenario() -> None:
         writer = open_writer(log, tmp_path)
