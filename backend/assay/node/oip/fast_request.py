@@ -116,7 +116,8 @@ class FastReader:
             head = self._understand(header)
         except (orjson.JSONDecodeError, RequestError, AttributeError, TypeError):
             return None
-        if head is None or len(raw) > MAX_REMEMBERED_BYTES or not _is_small(head.parameters):
+        is_large = len(raw) > MAX_REMEMBERED_BYTES
+        if head is None or is_large or len(head.parameters) > MAX_REMEMBERED_PARAMETERS:
             return head
         key, parameters = raw, head.parameters
         if cut is not None:
@@ -153,7 +154,7 @@ class FastReader:
             return None
         outputs = oip.requested(wanted, self._outputs, default)
         found = tuple([part for part in parts if part is not None])
-        return Head(found, offset, outputs, default, name, parameters)
+        return Head(found, offset, outputs, default, name, oip.without_lists(parameters))
 
     def _part(self, tensor: dict[str, Any], offset: int) -> tuple[int, Part | None]:
         index, spec = self._specs.get(tensor.get("name"), (0, None))  # type: ignore[arg-type]
@@ -181,13 +182,6 @@ class FastReader:
             return index, None
         head = tensor_header(OIP_TO_ONNX[spec.dtype], shape)
         return index, Part(offset, size, dtype, tuple(shape), head, dtype.kind == "f")
-
-
-def _is_small(parameters: dict[str, Any]) -> bool:
-    """Whether they take no more room than their JSON: empty lists in a list take twenty times that."""
-    return len(parameters) <= MAX_REMEMBERED_PARAMETERS and not any(
-        isinstance(value, dict | list) for value in parameters.values()
-    )
 
 
 def _is_finite(flat: Array) -> bool:

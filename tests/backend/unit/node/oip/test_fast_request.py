@@ -278,9 +278,104 @@ def test_read__usual_voucher__is_cut_out_and_remembered() -> None:
     assert reader.read(gap + tensors(), len(gap)) is None  # what is remembered is no JSON
 
 
-@pytest.mark.parametrize("parameters", [{"a": [[]] * 400}, {f"p{n}": n for n in range(100)}])
-def test_read__parameters_larger_than_their_json__are_not_remembered(parameters: dict[str, Any]) -> None:
+def test_read__more_parameters_than_clients_send__are_not_remembered() -> None:
     reader = FastReader(INPUTS, OUTPUTS, MOST)
-    head = request((("parameters",), parameters))
+    head = request((("parameters",), {f"p{n}": n for n in range(100)}))
     assert reader.read(head + tensors(), len(head)) is not None
     assert not reader._heads
+
+
+@pytest.mark.parametrize("value", [[[]] * 100, {"a": {}}])
+def test_read__lists_among_parameters__are_kept_by_neither(value: Any) -> None:
+    """They would take twenty times their JSON for as long as the request waits."""
+    head = request((("parameters", "a"), value), (("parameters", "public"), value))
+    assert check(head, tensors())
+    _, slow = both(FastReader(INPUTS, OUTPUTS, MOST), head, tensors())
+    assert slow.parameters == {"binary_data_output": True, "a": None, "public": None}
+
+
+SIGNED = "0x" + "ab" * 65
+NAMES = st.sampled_from(
+    [
+        "voucher_consumer",
+        "voucher_amount",
+        "voucher_count",
+        "voucher_signature",
+        "public",
+        "binary_data_output",
+    ]
+)
+SCALARS = st.sampled_from(
+    [
+        f'"{CONSUMER}"',
+        f'"{SIGNED}"',
+        '"5"',
+        '"05"',
+        "5",
+        "true",
+        "null",
+        "[]",
+        '{"voucher_amount":"5"}',
+        "1e999",
+    ]
+)
+GOOD = [
+    ("voucher_consumer", f'"{CONSUMER}"'),
+    ("voucher_amount", '"5"'),
+    ("voucher_count", '"1"'),
+    ("voucher_signature", f'"{SIGNED}"'),
+]
+SPACES = st.sampled_from(["", " ", "\n", "  "])
+
+
+def text_of(pairs: list[tuple[str, str]], comma: str, colon: str) -> str:
+    """A JSON object with its names in this order, also twice."""
+    return "{" + f",{comma}".join(f'"{name}":{colon}{value}' for name, value in pairs) + "}"
+
+
+@st.composite
+def texts(draw: st.DrawFn) -> str:
+    """Requests as no serialiser writes them: names twice, in any order, spaced anyhow; most are right."""
+    comma, colon = draw(SPACES), draw(SPACES)
+    tensors_given = []
+    for name, datatype, shape, size in draw(
+        st.permutations([("x", "FP32", "[2,4]", "32"), ("n", "INT64", "[2]", "16")])
+    ):
+        pairs = [("name", f'"{name}"'), ("datatype", f'"{datatype}"'), ("shape", shape)]
+        pairs.append(("parameters", text_of([("binary_data_size", size)], comma, colon)))
+        more = st.sampled_from(
+            [*pairs, ("name", '"x"'), ("shape", "[1,4]"), ("parameters", "{}"), ("data", "[1]")]
+        )
+        pairs += draw(st.lists(more, max_size=1))
+        tensors_given.append(text_of(pairs, comma, colon))
+    parameters = [*GOOD, *draw(st.lists(st.tuples(NAMES, SCALARS), max_size=2))]
+    if draw(st.booleans()):
+        parameters = draw(st.permutations(parameters))
+    inputs = "[" + ",".join(tensors_given) + "]"
+    top = [("inputs", inputs), ("parameters", text_of(parameters, comma, colon))]
+    others = [("id", '"a\\u0000b"'), ("id", '"c"'), ("outputs", '[{"name":"y"}]'), ("outputs", "[]")]
+    others += [("parameters", "{}"), ("inputs", "[]"), ("parameters", text_of(GOOD, comma, colon))]
+    return text_of(top + draw(st.lists(st.sampled_from(others), max_size=2)), comma, colon)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(texts(), min_size=1, max_size=3))
+def test_read__names_twice_and_spaced_anyhow__are_as_oip_and_terms_read_them(heads: list[str]) -> None:
+    """One reader for several requests, each of them twice: what it remembers must fit no other."""
+    reader = FastReader(INPUTS, OUTPUTS, MOST)
+    for head in [text for text in heads for _ in range(2)]:
+        found, slow = both(reader, head.encode(), tensors())
+        if found is None:
+            continue
+        assert isinstance(slow, oip.InferRequest), slow
+        assert found.input_hash == commit_tensors(slow.inputs)
+        fast = found.request
+        assert (fast.outputs, fast.binary_default, fast.id) == (slow.outputs, slow.binary_default, slow.id)
+        if found.voucher is None:
+            assert fast.parameters == slow.parameters
+            continue
+        terms = parse_terms(slow.parameters, 1, NODE, VERSION)
+        assert (found.consumer, found.voucher) == (terms.consumer, terms.held)
+        assert fast.parameters == {
+            name: value for name, value in slow.parameters.items() if "voucher_" not in name
+        }
