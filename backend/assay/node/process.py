@@ -299,7 +299,12 @@ class NodeProcess:
             return log.pending.value if log.pending is not None else 0
 
         seconds = self.config.settlement.poll_seconds
-        cover = StakeCover(log.database, stake, unread=unread, poll_seconds=seconds)
+        if log.is_shared:
+            from assay.node.settlement.shared_cover import SharedCover
+
+            cover: StakeCover = SharedCover(log.database, stake, poll_seconds=seconds)
+        else:
+            cover = StakeCover(log.database, stake, unread=unread, poll_seconds=seconds)
         gate.cover = cover
         await cover.start()
         return cover

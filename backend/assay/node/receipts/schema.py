@@ -155,6 +155,12 @@ CREATE TABLE IF NOT EXISTS consumers (
     consumer TEXT PRIMARY KEY                     -- whoever issues to it holds the row
 ) STRICT;
 
+CREATE TABLE IF NOT EXISTS covers (               -- settlement/shared_cover.py
+    process TEXT PRIMARY KEY,
+    budget BLOB NOT NULL,                         -- what it may put at risk beside what the tables have
+    seen_at REAL NOT NULL                         -- the server's clock
+) STRICT;
+
 CREATE TABLE IF NOT EXISTS chains (chain_id INTEGER PRIMARY KEY, genesis BLOB NOT NULL) STRICT;
 
 CREATE TABLE IF NOT EXISTS intents (              -- this and the next: as in chain/outbox.py

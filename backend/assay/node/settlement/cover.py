@@ -29,8 +29,8 @@ class StakeCover:
 
     To what was read are added the requests in work, however long they take, those that the last reading may
     have missed, until the next, and what `unread` answered before it: the prices of receipts that this
-    process has and the log's tables have not, however long that takes. Other processes that share the log
-    are seen at the next reading alone.
+    process has and the log's tables have not, however long that takes. Where other processes share the log,
+    `SharedCover` parts the stake among them.
     """
 
     def __init__(
@@ -91,11 +91,14 @@ class StakeCover:
         (older, _), self._finished = self._finished, [self._finished[1], 0]
         in_journal = self._unread()  # what gets into the tables from here on may be counted twice, not missed
         try:
-            self.exposure = await asyncio.to_thread(self._read)
+            self.exposure = await self._look()
         except BaseException:
             self._finished[0] += older  # no reading has seen it yet
             raise
         self._in_journal = in_journal
+
+    async def _look(self) -> Exposure:
+        return await asyncio.to_thread(self._read)
 
     def _read(self) -> Exposure:
         with self._database.session() as connection:

@@ -1,0 +1,153 @@
+"""Several processes of a node put no more at risk, together, than the stake."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+
+import pytest
+from assay.errors import RetryableError
+from assay.node.errors import Unavailable
+from assay.node.receipts.database import Connection
+from assay.node.receipts.postgresql import PostgresDatabase
+from assay.node.receipts.unbatched import Exposure, read_exposure
+from assay.node.settlement import shared_cover
+from assay.node.settlement.shared_cover import FRESH_SECONDS, SharedCover
+
+from tests.backend.unit.node.settlement.test_closing import ALICE, PRICE, Desk
+
+pytestmark = pytest.mark.network
+STAKE = 40 * PRICE
+
+
+@pytest.fixture
+def desk(shared_database: PostgresDatabase) -> Iterator[Desk]:
+    made = Desk(shared_database)
+    yield made
+    made.close()
+
+
+def burst(cover: SharedCover, most: int = 1_000) -> int:
+    """How many requests it lets in at once."""
+    for number in range(most):
+        try:
+            cover.admit(PRICE)
+        except Unavailable as error:
+            assert error.code == "stake_exhausted"
+            return number
+    return most
+
+
+def test_admit__burst_on_three_processes__stays_below_the_stake(desk: Desk) -> None:
+    """Requests that take long: the log knows of none, however often it is asked."""
+
+    async def play() -> None:
+        covers = [SharedCover(desk.database, lambda: STAKE) for _ in range(3)]
+        for _ in range(4):
+            for cover in covers:
+                await cover.poll()
+        first = [burst(cover) for cover in covers]
+        assert min(first) >= 5
+        for _ in range(8):
+            for cover in covers:
+                await cover.poll()
+                burst(cover)
+        assert 34 * PRICE <= sum(cover.at_risk for cover in covers) <= STAKE
+
+    asyncio.run(play())
+
+
+def test_admit__receipts_written_by_all__come_to_the_stake_and_no_further(desk: Desk) -> None:
+    async def play() -> None:
+        covers = [SharedCover(desk.database, lambda: STAKE) for _ in range(3)]
+        for _ in range(20):
+            for cover in covers:
+                await cover.poll()
+                for _ in range(burst(cover)):
+                    desk.issue(ALICE)
+                    cover.finish(PRICE)
+        assert STAKE - 3 * PRICE <= covers[0].exposure.total <= STAKE
+        assert desk.log.receipt_count() * PRICE <= STAKE
+
+    asyncio.run(play())
+
+
+def test_poll__all_at_once__take_turns(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slowly(connection: Connection) -> Exposure:
+        time.sleep(0.05)
+        return read_exposure(connection)
+
+    monkeypatch.setattr(shared_cover, "read_exposure", slowly)
+
+    async def play() -> None:
+        covers = [SharedCover(desk.database, lambda: STAKE) for _ in range(4)]
+        await asyncio.gather(*(cover.poll() for cover in covers))
+        assert sum(burst(cover) for cover in covers) * PRICE <= STAKE
+
+    asyncio.run(play())
+
+
+def test_admit__process_that_died__leaves_its_part_to_the_others(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def play() -> None:
+        dead, alive = (SharedCover(desk.database, lambda: STAKE) for _ in range(2))
+        await dead.poll()
+        assert burst(dead) == 20
+        await alive.poll()
+        assert burst(alive) < 20
+        monkeypatch.setattr(shared_cover, "FRESH_SECONDS", 0.0)
+        await alive.poll()
+        monkeypatch.undo()
+        assert burst(alive) > 0
+        assert alive.at_risk > STAKE // 2
+
+    asyncio.run(play())
+
+
+def test_admit__not_heard_of_for_a_while__lets_nobody_in(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that was suspended: others may have its part by now."""
+    now = 0.0
+
+    def away(*_: object) -> None:
+        raise RetryableError("the log is away")
+
+    async def play() -> None:
+        nonlocal now
+        cover = SharedCover(desk.database, lambda: STAKE, clock=lambda: now)
+        await cover.poll()
+        cover.admit(PRICE)
+        now += FRESH_SECONDS / 2
+        cover.admit(0)
+        with pytest.raises(Unavailable) as refused:
+            cover.admit(PRICE)
+        assert refused.value.retry_after == 2
+        with monkeypatch.context() as patched:
+            patched.setattr(cover, "_take", away)
+            with pytest.raises(RetryableError):
+                await cover.poll()
+        assert burst(cover) == 0
+        await cover.poll()
+        assert burst(cover) > 0
+
+    asyncio.run(play())
+
+
+def test_admit__price_above_its_part__gets_in_when_it_asks_again(desk: Desk) -> None:
+    price = STAKE * 3 // 5
+
+    async def play() -> None:
+        idle, asked = (SharedCover(desk.database, lambda: STAKE) for _ in range(2))
+        await idle.poll()
+        await asked.poll()
+        for _ in range(4):
+            with pytest.raises(Unavailable):
+                asked.admit(price)
+            await idle.poll()
+            await asked.poll()
+            if asked._budget >= price:
+                break
+        asked.admit(price)
+
+    asyncio.run(play())
