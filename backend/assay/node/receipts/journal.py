@@ -95,13 +95,17 @@ class Journal:
 
     def _find_end(self) -> None:
         """Go on behind what is there: in the older segment, with a greater epoch."""
+        ends = []
         for segment in self._segments:
             end = 0
             for frame in read_frames(segment.descriptor):
                 segment.epoch, segment.last = frame.epoch, frame.number
                 segment.first = segment.first or frame.number
                 end += _HEAD.size + len(frame.payload)
-            segment.later = _frame_behind(segment.descriptor, end)
+            ends.append(end)
+        following = (max(segment.epoch for segment in self._segments) >> 32) + 1
+        for segment, end in zip(self._segments, ends, strict=True):
+            segment.later = _frame_behind(segment.descriptor, end, following)
         self.number = self._found = max(segment.last for segment in self._segments)
         newest = 0 if self._segments[0].epoch > self._segments[1].epoch else 1
         self._current, self._offset = newest, self._bytes  # full: the next frame begins the other one
@@ -164,13 +168,13 @@ def read_frames(descriptor: int, offset: int = 0) -> Iterator[Frame]:
         offset += _HEAD.size + length
 
 
-def _frame_behind(descriptor: int, end: int) -> int:
-    """The number of a whole frame of a segment's epoch somewhere behind its `end`; 0 if there is none."""
-    magic_and_epoch = os.pread(descriptor, len(_MAGIC) + 8, 0)
-    at = max(end, 1)
-    if not magic_and_epoch.startswith(_MAGIC):
-        return 0
-    while (at := _find(descriptor, magic_and_epoch, at)) >= 0:
+def _frame_behind(descriptor: int, end: int, following: int) -> int:
+    """The number of a whole frame of a segment's epoch somewhere behind its `end`; 0 if there is none. The
+    epoch is that of its beginning; if that is none, any of this upper half."""
+    what, at = os.pread(descriptor, len(_MAGIC) + 8, 0), max(end, 1)
+    if not what.startswith(_MAGIC):
+        what = _MAGIC + following.to_bytes(4, "big")
+    while (at := _find(descriptor, what, at)) >= 0:
         for frame in islice(read_frames(descriptor, at), 1):
             return frame.number
         at += 1

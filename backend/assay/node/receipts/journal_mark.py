@@ -37,6 +37,9 @@ def open_journal(database: SqliteDatabase, folder: Path, segment_bytes: int = SE
     missing = [name for name in NAMES if not (folder / name).exists()]
     if mark is not None and missing:
         raise _wrong(database, folder, f"{' and '.join(missing)} missing")
+    cut = [name for name in NAMES if mark and (folder / name).stat().st_size < segment_bytes]
+    if cut:
+        raise _wrong(database, folder, f"{' and '.join(cut)} cut off, below {segment_bytes} bytes")
     journal = Journal(folder, segment_bytes)
     problem = None if mark is None else _problem(journal, mark)
     if problem is not None:

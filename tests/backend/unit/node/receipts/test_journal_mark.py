@@ -78,6 +78,39 @@ def test_open_journal__frame_damaged_that_only_the_journal_has__is_fatal(
         open_journal(database, tmp_path, SMALL)
 
 
+@pytest.mark.parametrize(("behind", "is_known"), [(4, False), (5, True)])
+def test_open_journal__beginning_of_the_newest_segment_damaged__is_fatal_if_it_is_known(
+    database: SqliteDatabase, tmp_path: Path, behind: int, is_known: bool
+) -> None:
+    """Not even its epoch can be read. Four frames are in the sector; if no other came after them, a crash
+    may have been all that there was."""
+    with closing(Journal(tmp_path, SMALL)) as journal:
+        mark(database, fill(journal, 3))
+        fill(journal, FRAMES - 3 + behind)
+    path = tmp_path / NAMES[1]
+    path.write_bytes(bytes(SECTOR) + path.read_bytes()[SECTOR:])
+    if is_known:
+        with pytest.raises(FatalError, match="frame 33 is damaged"):
+            open_journal(database, tmp_path, SMALL)
+    else:
+        open_journal(database, tmp_path, SMALL).close()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_open_journal__file_cut_off_that_only_the_journal_has__is_fatal(
+    database: SqliteDatabase, tmp_path: Path, name: str
+) -> None:
+    """As a copy may be that ended early."""
+    with closing(Journal(tmp_path, SMALL)) as journal:
+        mark(database, fill(journal, 40))
+    with (tmp_path / name).open("r+b") as file:
+        file.truncate(SMALL - 1)
+    with pytest.raises(FatalError, match=f"{name} cut off.*(?s:Bring back .* both journal files)"):
+        open_journal(database, tmp_path, SMALL)
+    mark(database, None)
+    open_journal(database, tmp_path, SMALL).close()
+
+
 @pytest.mark.parametrize("frame", [1, 5, 32])
 @pytest.mark.parametrize("known", [40, None])
 def test_open_journal__frame_damaged_that_the_tables_have__goes_on(
