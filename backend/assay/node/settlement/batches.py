@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
+from assay.chain.outbox import Intent
 from assay.chain.values import TxReceipt
 from assay.commitments.identifiers import batch_id
 from assay.node.receipts import unbatched
@@ -390,6 +391,10 @@ class BatchStore:
     def note_claim(self, receipt: TxReceipt) -> None:
         with self._db.transaction():
             spending.record(self._db, Kind.CLAIM, receipt, [(0, None)])
+
+    def correct_costs(self, intents: Iterable[Intent]) -> None:
+        with self._db.transaction():
+            spending.correct(self._db, intents)
 
     def _record(self, kind: Kind, receipt: TxReceipt, batches: Sequence[Batch]) -> None:
         spending.record(self._db, kind, receipt, [(batch.id, batch.key.version_id) for batch in batches])

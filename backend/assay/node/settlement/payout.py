@@ -106,15 +106,21 @@ class Payout:
         if not due:
             return
         views = self._settlement.batches([batch.batch_id for batch in due], head)
-        self._store.settle([batch for batch, view in zip(due, views, strict=True) if view.collected])
+        final = [batch for batch, view in zip(due, views, strict=True) if view.collected]
+        self._store.correct_costs(self._intents(final))
+        self._store.settle(final)
         if gone := [batch for batch, view in zip(due, views, strict=True) if not view.collected]:
             _log.warning("a reorg undid collecting", batches=len(gone))
             self._store.mark_uncollected(gone, self._hashes(gone))
 
     def _hashes(self, batches: Sequence[Batch]) -> list[str]:
         """Of the node's transactions that have collected them."""
-        intents = [self._intent(key) for key in {batch.collect_key for batch in batches} if key is not None]
-        return [hex_bytes(attempt.hash) for intent in intents if intent for attempt in intent.attempts]
+        return [hex_bytes(attempt.hash) for intent in self._intents(batches) for attempt in intent.attempts]
+
+    def _intents(self, batches: Sequence[Batch]) -> list[Intent]:
+        """What collects them, where it is the node that does."""
+        keys = {batch.collect_key for batch in batches if batch.collect_key is not None}
+        return [intent for key in sorted(keys) if (intent := self._intent(key)) is not None]
 
     def _intent(self, key: str) -> Intent | None:
         return self._sender.outbox.find(self._client.chain_id, self._sender.address, key)

@@ -3,12 +3,13 @@ the sums of all by kind, so that whoever asks often reads four rows."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from assay.chain.client import hex_bytes
-from assay.chain.values import TxReceipt
+from assay.chain.outbox import Intent, IntentState
+from assay.chain.values import TxReceipt, parse_tx_receipt
 from assay.node.receipts.database import Connection
 from assay.node.receipts.schema import from_blob, to_blob
 from assay.types import Hash32
@@ -42,27 +43,43 @@ def record(
     """A mined transaction, its cost in equal parts for `shares`: (batch or 0, version or None if for all).
     Belongs into a transaction of the log.
 
-    Recorded again, as after a crash, it is what it was.
+    Recorded again, as after a crash, or for other shares, it is what it was: each is paid once.
     """
     tx_hash = hex_bytes(receipt.transaction_hash)
     wei = receipt.gas_used * receipt.effective_gas_price
     gases, weis = _parts(receipt.gas_used, len(shares)), _parts(wei, len(shares))
-    seen = connection.execute("SELECT 1 FROM spending WHERE tx_hash = ? LIMIT 1", (tx_hash,)).fetchone()
-    added = []
-    for (batch, version_id), gas, part in zip(shares, gases, weis, strict=True):
-        found = connection.execute(
-            "INSERT INTO spending (tx_hash, batch, version_id, kind, gas, wei) VALUES (?, ?, ?, ?, ?, ?)"
-            " ON CONFLICT (tx_hash, batch) DO NOTHING",
-            (tx_hash, batch, version_id, str(kind), gas, to_blob(part)),
-        )
-        if found.rowcount == 1:
-            added.append((gas, part))
-    if added:
-        _add(
-            connection,
-            kind,
-            Total(int(seen is None), sum(gas for gas, _ in added), sum(part for _, part in added)),
-        )
+    _hold(connection, kind)
+    if connection.execute("SELECT 1 FROM spending WHERE tx_hash = ? LIMIT 1", (tx_hash,)).fetchone():
+        return
+    connection.executemany(
+        "INSERT INTO spending (tx_hash, batch, version_id, kind, gas, wei) VALUES (?, ?, ?, ?, ?, ?)",
+        [
+            (tx_hash, batch, version_id, str(kind), gas, to_blob(part))
+            for (batch, version_id), gas, part in zip(shares, gases, weis, strict=True)
+        ],
+    )
+    _add(connection, kind, Total(1, receipt.gas_used, wei))
+
+
+def correct(connection: Connection, intents: Iterable[Intent]) -> None:
+    """After a reorg a transaction may have been mined again, at another price, with another outcome or under
+    another hash: each that is booked gets what it has cost in the end. Belongs into a transaction of the
+    log."""
+    for intent in intents:
+        if intent.state is not IntentState.MINED or intent.receipt is None:
+            continue
+        receipt = parse_tx_receipt(intent.receipt)
+        wei = receipt.gas_used * receipt.effective_gas_price
+        for attempt in intent.attempts:
+            rows = connection.execute(
+                "SELECT batch, version_id, kind, wei FROM spending WHERE tx_hash = ? ORDER BY batch",
+                (hex_bytes(attempt.hash),),
+            ).fetchall()
+            is_same = attempt.hash == receipt.transaction_hash
+            if rows and not (is_same and sum(from_blob(row[3]) for row in rows) == wei):
+                forget(connection, hex_bytes(attempt.hash))
+                shares = [(row[0], None if row[1] is None else Hash32(row[1])) for row in rows]
+                record(connection, Kind(rows[0][2]), receipt, shares)
 
 
 def forget(connection: Connection, tx_hash: str) -> None:
@@ -74,6 +91,11 @@ def forget(connection: Connection, tx_hash: str) -> None:
     if rows:
         gas, wei = sum(row[1] for row in rows), sum(from_blob(row[2]) for row in rows)
         _add(connection, Kind(rows[0][0]), Total(-1, -gas, -wei))
+
+
+def _hold(connection: Connection, kind: Kind) -> None:
+    """Its row, until the transaction ends: two who record the same transaction do so one after the other."""
+    _add(connection, kind, Total(0, 0, 0))
 
 
 def _add(connection: Connection, kind: Kind, more: Total) -> None:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import random
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 
 import pytest
 from assay.chain.client import hex_bytes
-from assay.chain.values import TxReceipt
+from assay.chain.outbox import Attempt, Intent, IntentState
+from assay.chain.transactions import Fees
+from assay.chain.values import Call, TxReceipt
 from assay.node.observability.gauges import read_log
 from assay.node.observability.metrics import Metrics
 from assay.node.receipts.database import Connection, Database, SqliteConnection, SqliteDatabase
 from assay.node.receipts.schema import MIGRATIONS, TABLES, from_blob, prepare_database, to_blob
 from assay.node.settlement.batches import BatchState, BatchStore
-from assay.node.settlement.spending import Kind, Total, forget, record, totals
+from assay.node.settlement.spending import Kind, Total, correct, forget, record, totals
 from assay.types import Address, Domain, Hash32
 
 NODE = Address("0x" + "11" * 20)
@@ -68,6 +71,43 @@ def test_totals__shared_repeated_and_large__each_transaction_once(db: Connection
         "collect": Total(2, 30_000_100, 30 * ETHER + 700),
         "claim": Total(1, 100, 700),
     }
+
+
+def test_record__for_other_batches_as_well__is_paid_once(db: Connection) -> None:
+    """One that collected several, was undone by a reorg, mined again and reverted: each batch finds it."""
+    spend(db, 1, Kind.COLLECT, 1)
+    spend(db, 1, Kind.COLLECT, 2, 3)
+    assert totals(db) == {"collect": Total(1, 100, 700)} == summed(db)
+
+
+@pytest.mark.parametrize("attempts", [(1,), (1, 2), (2, 1)])
+def test_correct__mined_again_at_another_price__costs_what_it_does_now(
+    db: Connection, attempts: tuple[int, ...]
+) -> None:
+    spend(db, 1, Kind.COLLECT, 1, 2)
+    spend(db, 7, Kind.CLAIM, 0)
+    mined = mined_intent(attempts, attempts[-1], gas=50, price=9)
+    for _ in range(2):
+        with db.transaction():
+            correct(db, [mined, replace(mined, state=IntentState.PENDING), replace(mined, receipt=None)])
+        assert totals(db) == {"collect": Total(1, 50, 450), "claim": Total(1, 100, 700)}
+        rows = db.execute("SELECT tx_hash, batch FROM spending WHERE kind = 'collect' ORDER BY batch")
+        assert rows.fetchall() == [(hex_bytes(tx(attempts[-1]).transaction_hash), n) for n in (1, 2)]
+
+
+def test_correct__not_in_the_books__is_none_of_theirs(db: Connection) -> None:
+    with db.transaction():
+        correct(db, [mined_intent((1,), 1, gas=50, price=9)])
+    assert totals(db) == {}
+
+
+def mined_intent(attempts: Sequence[int], mined: int, *, gas: int, price: int) -> Intent:
+    zero = "0x" + "00" * 32
+    receipt = {"transactionHash": hex_bytes(tx(mined).transaction_hash), "blockHash": zero, "logs": []}
+    receipt |= {"blockNumber": "0x1", "status": "0x1", "contractAddress": None}
+    receipt |= {"gasUsed": hex(gas), "effectiveGasPrice": hex(price), "from": NODE, "to": NODE}
+    tries = tuple(Attempt(tx(number).transaction_hash, b"", Fees(1, 1), 0.0) for number in attempts)
+    return Intent(1, "key", 0, Call(NODE, b"", "label", 0), 1, IntentState.MINED, tries, receipt)
 
 
 def test_record__transaction_rolled_back__adds_nothing(db: Connection) -> None:
