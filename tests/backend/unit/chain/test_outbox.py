@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sqlite3
 from pathlib import Path
 
@@ -103,6 +104,23 @@ def test_outbox__durability__wal_and_full_sync(tmp_path: Path) -> None:
     with Outbox(tmp_path / "o.sqlite3") as outbox:
         assert outbox._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         assert outbox._db.execute("PRAGMA synchronous").fetchone() == (2,)
+
+
+def test_outbox__opened__its_files_are_there_after_a_power_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite syncs the folder when it makes a file, and not when it finds one that a killed process made."""
+    synced: list[set[str]] = []
+    fsync = os.fsync
+
+    def watch(descriptor: int) -> None:
+        fsync(descriptor)
+        if Path(f"/proc/self/fd/{descriptor}").readlink() == tmp_path:
+            synced.append({path.name for path in tmp_path.iterdir()})
+
+    monkeypatch.setattr(os, "fsync", watch)
+    with Outbox(tmp_path / "outbox.sqlite3"):
+        assert synced[-1] >= {"outbox.sqlite3", "outbox.sqlite3-wal"}
 
 
 def test_outbox__not_a_database__configuration_error(tmp_path: Path) -> None:
