@@ -171,7 +171,7 @@ class FastReader:
         if type(size) is not int or type(shape) is not list or len(shape) != len(spec.shape):
             return index, None
         for dim, want in zip(shape, spec.shape, strict=True):
-            if type(dim) is not int or not (dim == want or (want == -1 and 0 < dim < 1 << 32)):
+            if type(dim) is not int or not (0 < dim < 1 << 32 if want == -1 else dim == want):
                 return index, None
         elements = prod(shape)
         if (

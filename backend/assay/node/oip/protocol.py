@@ -202,7 +202,7 @@ def _parse_shape(tensor: dict[str, Any], spec: TensorSpec, max_elements: int) ->
             f"input {spec.name!r}: shape must be an array of at most {MAX_RANK} integers", code="input_shape"
         )
     fits = len(shape) == len(spec.shape) and all(
-        dim == want or (want == -1 and dim > 0) for dim, want in zip(shape, spec.shape, strict=True)
+        dim > 0 if want == -1 else dim == want for dim, want in zip(shape, spec.shape, strict=True)
     )
     if not fits:
         raise InputError(

@@ -168,6 +168,18 @@ def test_read__refused_by_oip__is_left_to_it(change: tuple[tuple[str | int, ...]
     assert not check(request(change), tensors())
 
 
+@pytest.mark.parametrize(("shape", "size"), [([-1, -1], 4), ([-1, 1], 4), ([0, 0], 0), ([-2, -2], 16)])
+def test_read__shape_that_is_no_shape__is_left_to_oip_which_refuses_it(shape: list[int], size: int) -> None:
+    """-1 is what a signature says, and never what a tensor has."""
+    spec = TensorSpec("x", "FP32", (-1, -1))
+    tensor = {"name": "x", "datatype": "FP32", "shape": shape, "parameters": {"binary_data_size": size}}
+    head = json.dumps({"inputs": [tensor]}).encode()
+    assert FastReader((spec,), OUTPUTS, MOST).read(head + bytes(size), len(head)) is None
+    with pytest.raises(RequestError) as caught:
+        oip.parse_request(head + bytes(size), len(head), (spec,), OUTPUTS, max_elements=MOST)
+    assert caught.value.code == "input_shape"
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_read__not_finite__is_left_to_oip(value: float) -> None:
     array = np.ones((2, 4), np.float32)

@@ -264,6 +264,15 @@ def test_parse_request__more_strings_claimed_than_there_are__take_no_room() -> N
     assert caught.value.code == "input_size"
 
 
+@pytest.mark.parametrize(("dtype", "data"), [("FP32", [1.5]), ("BYTES", ["a"])])
+def test_parse_request__shape_of_the_signature_itself__is_refused(dtype: str, data: list[Any]) -> None:
+    """Minus one times minus one is one element."""
+    tensor = {"name": "x", "datatype": dtype, "shape": [-1, -1], "data": data}
+    with pytest.raises(InputError) as caught:
+        parse({"inputs": [tensor]}, specs=(TensorSpec("x", dtype, (-1, -1)),))
+    assert caught.value.code == "input_shape"
+
+
 @pytest.mark.parametrize("dtype", ["FP32", "INT64", "UINT8", "BOOL"])
 @pytest.mark.parametrize("data", [[], [[], []]])
 def test_parse_request__no_elements__are_an_empty_array(dtype: str, data: list[Any]) -> None:
