@@ -15,7 +15,7 @@ from assay.commitments.receipts import voucher_digest
 from assay.commitments.signing import SigningKey
 from assay.errors import FatalError, RetryableError
 from assay.node.errors import PaymentError, Unavailable
-from assay.node.payments.follower import Follower
+from assay.node.payments.follower import Account, Follower
 from assay.node.payments.gate import Gate, Ticket
 from assay.node.payments.ledger import NO_ESCROW, AccountView, NodeView
 from assay.node.payments.terms import Terms
@@ -114,6 +114,10 @@ class Desk:
     def admit_now(self, amount: int, count: int, input_hash: Hash32) -> Ticket | None:
         terms = self.terms(amount, count)
         return self.gate.admit_now(terms.consumer, terms.held, VERSION, PRICE, input_hash)
+
+    @property
+    def account(self) -> Account:
+        return self.follower.account(CONSUMER.address)
 
     def terms(self, amount: int, count: int, **options: object) -> Terms:
         voucher = Voucher(CONSUMER.address, NODE, VERSION, amount, count)
@@ -438,5 +442,51 @@ def test_run__chain_answers_what_nobody_expects__is_followed_on(desk: Desk) -> N
                 await asyncio.sleep(0.01)
         assert ledger.surprises == 0
         await follower.stop()
+
+    asyncio.run(scenario())
+
+
+# --- what the escrow covers, without asking --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("between", ["nothing", "admit", "acknowledge"])
+def test_admit_now__one_after_another__never_promise_more_than_the_escrow(desk: Desk, between: str) -> None:
+    async def scenario() -> None:
+        desk.ledger.escrows[CONSUMER.address] = Escrow((2 if between == "nothing" else 3) * PRICE, 0, 0)
+        await desk.serve(PRICE)
+        assert desk.admit_now(2 * PRICE, 1, OTHER_INPUT) is not None
+        if between == "admit":
+            await desk.admit(3 * PRICE, 1, Hash32(b"\x04" * 32))
+        elif between == "acknowledge":
+            await desk.gate.check_acknowledgement(desk.terms(3 * PRICE, 1), VERSION)
+        assert desk.admit_now(desk.account.owed + PRICE, 1, Hash32(b"\x05" * 32)) is None
+        desk.now = 1.0
+        assert await refused(desk, desk.account.owed + PRICE, 1, Hash32(b"\x05" * 32)) == "escrow_short"
+
+    asyncio.run(scenario())
+
+
+def test_admit_now__covered_by_a_failed_requests_voucher__keeps_that_one(desk: Desk) -> None:
+    async def scenario() -> None:
+        await desk.serve(PRICE)
+        failed = desk.admit_now(3 * PRICE, 1, OTHER_INPUT)
+        assert failed is not None
+        desk.gate.give_up(failed)
+        ticket = desk.admit_now(2 * PRICE, 1, OTHER_INPUT)
+        assert ticket is not None and ticket.voucher is not None
+        assert ticket.voucher.amount == 3 * PRICE
+
+    asyncio.run(scenario())
+
+
+def test_admit__two_wait_for_the_chain__what_the_first_is_charged_counts_for_the_second(desk: Desk) -> None:
+    """Each alone is covered by its voucher when it begins to wait, both together are not."""
+
+    async def scenario() -> None:
+        both = [desk.admit(PRICE, 0, INPUT), desk.admit(PRICE + 1, 0, OTHER_INPUT)]
+        first, second = await asyncio.gather(*both, return_exceptions=True)
+        assert isinstance(first, Ticket)
+        assert isinstance(second, PaymentError)
+        assert second.code == "voucher_short"
 
     asyncio.run(scenario())
