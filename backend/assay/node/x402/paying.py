@@ -152,7 +152,7 @@ class Till:
         name = payment_id(self._terms.domain, given.payer, given.nonce)
         asked = (version_id, input_hash)
         try:
-            logged = self._service.log.receipt_paid_by(name)
+            logged = await self._receipt_of(name)
             if logged is not None:
                 receipt = logged.signed.receipt
                 return Known.AGREED if (receipt.version_id, receipt.input_hash) == asked else Known.SPENT
@@ -165,6 +165,14 @@ class Till:
             return Known.SPENT
         is_same = (row.version_id, row.input_hash, row.authorization) == (*asked, given)
         return Known.AGREED if is_same and row.price == given.value else Known.NEW
+
+    async def _receipt_of(self, payment: Hash32) -> LoggedReceipt | None:
+        """What a payment has bought; a shared log is not waited for in the event loop. Raises
+        RetryableError."""
+        log = self._service.log
+        if log.is_shared:
+            return await asyncio.to_thread(log.receipt_paid_by, payment)
+        return log.receipt_paid_by(payment)
 
     @asynccontextmanager
     async def _alone(self, what: object) -> AsyncIterator[None]:
@@ -186,7 +194,7 @@ class Till:
 
     async def _buy(self, order: Order) -> Bought:
         row = await self._identified(order) or await self._noted(order)
-        logged = self._service.log.receipt_paid_by(row.payment if row else order.name)
+        logged = await self._receipt_of(row.payment if row else order.name)
         if logged is not None:
             return await self._repeat(order, logged, row or order.row())
         if row is not None:
@@ -317,7 +325,7 @@ class Till:
         return logged if is_ours else None
 
     async def _after_another(self, order: Order, row: PaymentRow) -> Bought:
-        logged = self._service.log.receipt_paid_by(row.payment)
+        logged = await self._receipt_of(row.payment)
         if logged is None:
             raise Unavailable("the receipts log refused the receipt; send the same request again")
         return await self._repeat(order, logged, row)

@@ -28,6 +28,7 @@ from assay.node.errors import RunFailed, Unavailable
 from assay.node.observability.metrics import Metrics
 from assay.node.oip.protocol import InferRequest
 from assay.node.places import Places
+from assay.node.receipts.entries import LoggedReceipt
 from assay.node.receipts.writer import Writer
 from assay.node.service import Admitted, Service
 from assay.node.x402.collecting import Collector, Depth
@@ -392,5 +393,28 @@ def test_buy__cut_short_wherever_it_waits__leaves_nothing_and_is_sold_once(run: 
             if is_whole:
                 break
         assert number > 3
+
+    run(scenario)
+
+
+def test_buy__log_is_shared__is_not_waited_for_in_the_event_loop(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that hangs would stop all other requests with it."""
+
+    async def scenario(market: Market) -> None:
+        log, threads = market.desk.log, set()
+        monkeypatch.setattr(type(log), "is_shared", True)
+        read = log.receipt_paid_by
+
+        def watched(digest: bytes) -> LoggedReceipt | None:
+            threads.add(threading.current_thread())
+            return read(digest)
+
+        monkeypatch.setattr(log, "receipt_paid_by", watched)
+        given = payment(SigningKey.generate())
+        assert [await market.outcome(given) for _ in range(2)] == ["sold", "repeated"]
+        assert threads
+        assert threading.current_thread() not in threads
 
     run(scenario)
