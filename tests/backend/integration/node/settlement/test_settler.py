@@ -377,6 +377,9 @@ def test_step__node_inactive__keeps_the_batch_and_posts_it_later(desk: Desk) -> 
     with desk.settler() as settler:
         settler.step(close_all=True)
         assert desk.states() == [BatchState.CLOSED]
+        desk.receipt(consumer, 2 * PRICE, 1)
+        settler.step(close_all=True)
+        assert desk.states() == [BatchState.CLOSED]  # one at a time
         network.send_as(node.operator, network.nodes.cancel_unstake())
         settler._retry_at.clear()
         settler.step()

@@ -343,18 +343,35 @@ def test_asked__one_that_makes_room_is_withdrawn_meanwhile__is_loaded_all_the_sa
     run(test, "a", "b", "c")
 
 
-def test_load__engine_fails_for_a_reason_nobody_foresaw__leaves_its_room_to_others() -> None:
+@pytest.mark.parametrize(
+    "fault", [ZeroDivisionError(), RetryableError("away"), ArtifactRefused("no", code="x")]
+)
+def test_load__engine_cannot_be_started__leaves_its_room_to_others(fault: Exception) -> None:
     async def test(world: World) -> None:
-        world.loader.faults["a"] = ZeroDivisionError()
+        world.loader.faults["a"] = fault
         world.loader.sizes["a"] = 80
         world.offer("a")
         await world.settle()
-        assert "in the log" in world.served("a").problem
+        assert world.ready() == set()
         world.offer("b")
         await world.settle()
         assert world.ready() == {"b"}
 
     run(test, "a", "b", offered=False)
+
+
+def test_asked__the_least_recently_used_has_work__another_makes_room() -> None:
+    async def test(world: World) -> None:
+        world.now += 31
+        world.ask("a")
+        world.ask("b")
+        world.loader.engines["a"].waiting = 2
+        world.ask("c")
+        await world.settle()
+        assert world.ready() == {"a", "c"}
+        world.loader.engines["a"].waiting = 0
+
+    run(test, "a", "b", "c")
 
 
 def test_asked__others_came_only_just_now__nobody_is_displaced() -> None:

@@ -466,6 +466,19 @@ def test_admit_now__one_after_another__never_promise_more_than_the_escrow(desk: 
     asyncio.run(scenario())
 
 
+def test_admit_now__escrow_seen_too_long_ago__is_left_to_admit(desk: Desk) -> None:
+    async def scenario() -> None:
+        await desk.serve(PRICE)
+        desk.now = 31.0
+        await desk.follower.poll()
+        desk.account.fetched_at = 0.5
+        assert desk.admit_now(2 * PRICE, 1, OTHER_INPUT) is None
+        desk.account.fetched_at = 1.0
+        assert desk.admit_now(2 * PRICE, 1, OTHER_INPUT) is not None
+
+    asyncio.run(scenario())
+
+
 def test_admit_now__covered_by_a_failed_requests_voucher__keeps_that_one(desk: Desk) -> None:
     async def scenario() -> None:
         await desk.serve(PRICE)

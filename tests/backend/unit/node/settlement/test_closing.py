@@ -19,10 +19,10 @@ from assay.node.receipts.log import ReceiptLog, batch_of, batch_receipts
 from assay.node.receipts.schema import MIGRATIONS, TABLES, prepare_database, to_blob
 from assay.node.receipts.unbatched import Exposure, Range, choose_ranges, count_open, within_rows
 from assay.node.settlement import closing as closing_module
-from assay.node.settlement.batches import Batch, BatchState, BatchStore, Shares
+from assay.node.settlement.batches import Batch, BatchState, BatchStore, ChannelVoucher, Shares
 from assay.node.settlement.profit import VersionProfit, read_profit
 from assay.node.settlement.spending import Kind, Total, totals
-from assay.types import ZERO_ADDRESS, ZERO_HASH, Address, Domain, Hash32
+from assay.types import ZERO_ADDRESS, ZERO_HASH, Address, Domain, Hash32, SkipReason
 
 DOMAIN = Domain(31337, Address("0x" + "11" * 20))
 NODE = SigningKey(b"\x07" * 32).address
@@ -155,6 +155,7 @@ def test_exposure__from_issue_to_collection__follows_each_receipt_once(desk: Des
     assert desk.store.exposure() == Exposure(open=5, closed=12)
     desk.store.mark_posted(batch, 1_100, 5, None, [])
     assert desk.store.exposure() == Exposure(open=5, posted=12)
+    assert desk.store.exposure().total == 17
     desk.store.mark_collected([(batch, Shares(5, 0, 0))])
     assert desk.store.exposure() == Exposure(open=5)
 
@@ -253,6 +254,19 @@ def test_mark_vanished__posting_undone__forgets_what_it_cost(desk: Desk) -> None
     assert desk.store.has_closed(VERSION)
     desk.store.mark_posted(batch, 1_200, PRICE, tx(1, price=30), [])  # mined again, at another price
     assert totals(desk.db) == {"post": Total(1, 100, 3_000)}
+
+
+def test_mark_vanished__a_row_was_skipped__is_looked_at_anew(desk: Desk) -> None:
+    """Where it is posted again the wallet may pay, and must not be refused for what a reorg undid."""
+    desk.issue(ALICE)
+    voucher = ChannelVoucher(1, ALICE, HeldVoucher(PRICE, 0, b"signature", wallet=True))
+    leaves = desk.store.leaves(desk.all_open())
+    batch = desk.store.write_batch(VERSION, leaves.root(), leaves, [voucher], desk.now)
+    desk.store.mark_posted(batch, 1_100, 0, None, [(ALICE, SkipReason.BAD_SIGNATURE)])
+    skipped = "SELECT skip_reason FROM batch_vouchers"
+    assert desk.db.execute(skipped).fetchone() == (SkipReason.BAD_SIGNATURE,)
+    desk.store.mark_vanished(batch)
+    assert desk.db.execute(skipped).fetchone() == (None,)
 
 
 def test_mark_vanished__an_attempt_before_was_mined_and_reverted__its_cost_stays(desk: Desk) -> None:
