@@ -119,9 +119,11 @@ class KnownHead:
 
 
 class Peer(Protocol):
-    """A connection, as the application sees it. `deadline` (loop time): when its wait under way ends."""
+    """A connection, as the application sees it. `deadline` (loop time): when its wait for its client ends,
+    infinite while it waits for none; `peer`: the remote host."""
 
     deadline: float
+    peer: str
 
     def expire(self) -> None:
         """The deadline passed."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from collections import Counter
 from collections.abc import Callable
+from math import inf
 from typing import Final
 
 import structlog
@@ -26,11 +28,13 @@ REST_SECONDS: Final = 0.2
 
 
 class Connections:
-    """All that are open. `add` says whether one is within `limit`."""
+    """All that are open. `add` says whether one is within `limit`, or took the place of another."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._open: set[Peer] = set()
+        self._of_host: Counter[str] = Counter()
+        """How many; of no host that has none."""
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -39,15 +43,32 @@ class Connections:
 
     def add(self, peer: Peer) -> bool:
         self._open.add(peer)
+        self._of_host[peer.peer] += 1
         self._empty.clear()
+        if len(self._open) <= self._limit or self._displace(peer.peer):
+            return True
         if len(self._open) > self._limit + EXCESS:
             peer.abort()
-        return len(self._open) <= self._limit
+        return False
 
     def remove(self, peer: Peer) -> None:
-        self._open.discard(peer)
+        if peer in self._open:
+            self._open.remove(peer)
+            self._of_host[peer.peer] -= 1
+            if not self._of_host[peer.peer]:
+                del self._of_host[peer.peer]
         if not self._open:
             self._empty.set()
+
+    def _displace(self, newcomer: str) -> bool:
+        """End a wait for the host that has most connections, if those are more than the newcomer's has: one
+        host must not keep all others out."""
+        host, most = self._of_host.most_common(1)[0]
+        waiting = [peer for peer in self._open if peer.peer == host and peer.deadline < inf]
+        if not waiting or most <= self._of_host[newcomer] + 1:
+            return False
+        min(waiting, key=lambda peer: peer.deadline).expire()
+        return True
 
     def sweep(self, now: float) -> None:
         """End the waits whose time is over."""

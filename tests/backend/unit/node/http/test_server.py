@@ -1,4 +1,4 @@
-"""Connections are accepted at once, however much each round of the event loop has to do."""
+"""Connections are accepted at once, however much each round of the event loop has to do; hosts share them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import resource
 import socket
+from dataclasses import dataclass, field
+from math import inf
 
 import pytest
 import uvloop
-from assay.node.http.server import ACCEPTED, Listener
+from assay.node.http.server import ACCEPTED, Connections, Listener
 
 pytestmark = pytest.mark.network
 
@@ -90,3 +92,48 @@ def test_listener__no_file_descriptors_left__accepts_again_later() -> None:
         listener.close()
 
     run(scenario())
+
+
+@dataclass(eq=False)
+class Waiter:
+    """A connection that waits for its client until `deadline`."""
+
+    peer: str
+    deadline: float = inf
+    ended: list[str] = field(default_factory=list)
+
+    def expire(self) -> None:
+        self.ended.append("expired")
+
+    def finish(self) -> None:
+        raise AssertionError("the server goes on")
+
+    def abort(self) -> None:
+        self.ended.append("aborted")
+
+
+def test_add__one_host_has_all_connections__another_takes_the_place_of_its_longest_wait() -> None:
+    connections = Connections(4)
+    flood = [Waiter("flood", deadline) for deadline in (inf, 7.0, 5.0, 6.0)]
+    assert all(connections.add(one) for one in flood)
+    assert not connections.add(Waiter("flood", 8.0))
+    assert connections.add(Waiter("other", 9.0))
+    assert [one.ended for one in flood] == [[], [], ["expired"], []]
+
+
+def test_add__all_hosts_have_as_many__nobody_is_displaced() -> None:
+    connections = Connections(2)
+    both = [Waiter("a", 5.0), Waiter("b", 5.0)]
+    assert all(connections.add(one) for one in both)
+    assert not connections.add(Waiter("c", 5.0))
+    assert not any(one.ended for one in both)
+
+
+def test_add__host_whose_requests_are_all_in_work__is_not_displaced() -> None:
+    connections = Connections(3)
+    working = [Waiter("busy") for _ in range(3)]
+    assert all(connections.add(one) for one in working)
+    assert not connections.add(Waiter("other", 5.0))
+    for one in working:
+        connections.remove(one)
+    assert not connections._of_host["busy"] and connections.add(Waiter("other", 5.0))
