@@ -45,7 +45,7 @@ def _failed(reason: str, cure: str) -> Refusal:
 
 REFUSALS: Final[dict[str, Refusal]] = {
     "input_json": _input(
-        "the request is not the JSON object that the protocol asks for",
+        "the request is not the JSON object, or over gRPC the message, that the protocol asks for",
         "correct the part that the message names",
     ),
     "input_header": _input(
