@@ -183,6 +183,38 @@ def test_submit__escrow_promised_at_the_other_process__is_short(
     play(scenario)
 
 
+def test_submit__escrow_funded_since_it_was_read__is_enough(
+    play: Callable[[Scenario], None], ledger: PlainLedger
+) -> None:
+    async def scenario(first: Process, second: Process) -> None:
+        ledger.escrows[CONSUMER.address] = Escrow(2 * PRICE, 0, 0)
+        await first.serve(PRICE)
+        await second.serve(PRICE, version=OTHER_VERSION)
+        late = await first.admit(2 * PRICE, 1)
+        ledger.escrows[CONSUMER.address] = Escrow(3 * PRICE, 0, 0)
+        account = first.follower.known(CONSUMER.address)
+        assert account is not None
+        account.fetched_at = -1e6  # not just now
+        assert (await first.issue(late)).signed.receipt.sequence == 2
+
+    play(scenario)
+
+
+def test_submit__escrow_that_was_paid_out__covers_what_it_has_paid(
+    play: Callable[[Scenario], None], ledger: PlainLedger
+) -> None:
+    """Of an escrow that holds less than was promised since the node began: a part of that is settled."""
+
+    async def scenario(first: Process, second: Process) -> None:
+        await second.serve(PRICE)
+        ledger.settled[CONSUMER.address] = PRICE
+        ledger.escrows[CONSUMER.address] = Escrow(PRICE, 0, 0)
+        assert (await first.serve(2 * PRICE, 1)).signed.receipt.sequence == 2
+        assert await refused(first.serve(3 * PRICE, 2)) == "escrow_short"
+
+    play(scenario)
+
+
 def test_admit__paid_by_the_chain_what_another_accepted__is_no_lost_log(
     play: Callable[[Scenario], None], ledger: PlainLedger
 ) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from enum import StrEnum
@@ -12,8 +14,10 @@ import pytest
 from assay.errors import ConfigurationError, FatalError, RetryableError
 from assay.node.receipts.database import Connection, Database, IntegrityError, SqliteDatabase, statements_of
 from assay.node.receipts.postgresql import PostgresDatabase
+from assay.node.receipts.schema import SCHEMA_VERSION, TABLES, prepare_database
 
-from tests.support.postgresql import Cluster
+from tests.backend.unit.node.receipts.test_log import DOMAIN, NODE
+from tests.support.postgresql import Cluster, cluster
 
 SCHEMA = """
 CREATE TABLE things (
@@ -196,6 +200,73 @@ def test_connection__lost__is_opened_again_but_not_within_a_transaction(
             postgresql.terminate_backends(postgresql.url())
             assert names(db)
         assert names(db) == ["b"]
+
+
+@pytest.mark.network
+def test_transaction__error_swallowed_within__commits_nothing_and_says_so(
+    shared_database: PostgresDatabase, postgresql: Cluster
+) -> None:
+    """The server answers such a COMMIT with ROLLBACK; a connection that is gone must not be opened again
+    before the transaction has ended."""
+    with closing(shared_database.connect()) as db:
+        db.define(SCHEMA)
+        with pytest.raises(RetryableError, match="rolled back"), db.transaction():
+            add(db, "a")
+            with contextlib.suppress(IntegrityError):
+                add(db, "a")
+        with pytest.raises(RetryableError, match="within a transaction"), db.transaction():
+            add(db, "b")
+            postgresql.terminate_backends(postgresql.url())
+            with contextlib.suppress(RetryableError):
+                add(db, "c")
+            add(db, "d")
+        assert names(db) == []
+
+
+@pytest.mark.network
+def test_connect__server_that_would_lose_what_it_confirms__is_refused() -> None:
+    with cluster() as server:
+        database = PostgresDatabase(server.url() + "?target_session_attrs=any")
+        server.run("ALTER SYSTEM SET fsync = off")
+        server.run("SELECT pg_reload_conf()")
+        until = time.monotonic() + 10
+        with pytest.raises(FatalError, match="fsync = off"):
+            while time.monotonic() < until:
+                database.connect().close()
+        server.run("ALTER SYSTEM RESET fsync")
+        server.stop()
+        (server.folder / "data" / "standby.signal").touch()
+        server.start()
+        with pytest.raises(RetryableError, match="is a standby"):
+            database.connect()
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("age", ["new", "old"])
+def test_prepare_database__of_several_processes_at_once__is_done_by_one(
+    shared_database: PostgresDatabase, age: str
+) -> None:
+    if age == "old":
+        with closing(shared_database.connect()) as db, db.transaction():
+            db.define(TABLES)
+            meta = {"schema": 1, "node": NODE, "chain_id": DOMAIN.chain_id, "settlement": DOMAIN.settlement}
+            db.executemany("INSERT INTO meta VALUES (?, ?)", [(key, str(meta[key])) for key in meta])
+    failures: list[BaseException] = []
+
+    def start() -> None:
+        try:
+            prepare_database(shared_database, DOMAIN, NODE).close()
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=start) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert failures == []
+    with shared_database.session() as db:
+        assert db.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone() == (str(SCHEMA_VERSION),)
 
 
 @pytest.mark.network

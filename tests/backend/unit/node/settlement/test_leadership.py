@@ -107,6 +107,33 @@ def test_lease__session_ended_by_the_server__writes_nothing_any_more(
     lease.release()
 
 
+def test_is_held__lock_lost_and_not_its_session__tells(candidate: Candidate) -> None:
+    """As through a pooler that gives the session to somebody else."""
+    lease = candidate.acquire()
+    assert lease is not None
+    lease.connect().execute("SELECT pg_advisory_unlock_all()")
+    assert not lease.is_held()
+    lease.release()
+
+
+def test_lease__transaction_of_one_thread__lets_the_others_wait(candidate: Candidate) -> None:
+    """Else what another writes would be undone with it."""
+    lease = candidate.acquire()
+    assert lease is not None
+    first, second = lease.connect(), lease.connect()
+    first.execute("CREATE TEMPORARY TABLE marks (name TEXT)")
+    other = threading.Thread(target=lambda: second.execute("INSERT INTO marks VALUES ('other')"))
+    with pytest.raises(ZeroDivisionError), first.transaction():
+        first.execute("INSERT INTO marks VALUES ('mine')")
+        other.start()
+        other.join(0.3)
+        assert other.is_alive()
+        raise ZeroDivisionError
+    other.join(10)
+    assert first.execute("SELECT name FROM marks").fetchall() == [("other",)]
+    lease.release()
+
+
 def test_lease__holder_that_hangs__loses_it(
     candidate: Candidate, rival: Candidate, monkeypatch: pytest.MonkeyPatch
 ) -> None:

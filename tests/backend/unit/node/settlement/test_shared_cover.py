@@ -11,6 +11,7 @@ from assay.errors import RetryableError
 from assay.node.errors import Unavailable
 from assay.node.receipts.database import Connection
 from assay.node.receipts.postgresql import PostgresDatabase
+from assay.node.receipts.schema import from_blob
 from assay.node.receipts.unbatched import Exposure, read_exposure
 from assay.node.settlement import shared_cover
 from assay.node.settlement.shared_cover import FRESH_SECONDS, SharedCover
@@ -74,16 +75,52 @@ def test_admit__receipts_written_by_all__come_to_the_stake_and_no_further(desk: 
 
 
 def test_poll__all_at_once__take_turns(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    def slowly(connection: Connection) -> Exposure:
-        time.sleep(0.05)
-        return read_exposure(connection)
+    inside: list[int] = []
 
-    monkeypatch.setattr(shared_cover, "read_exposure", slowly)
+    def slowly(connection: Connection) -> Exposure:
+        inside.append(1)
+        time.sleep(0.1)
+        try:
+            return read_exposure(connection)
+        finally:
+            assert inside == [1]
+            inside.clear()
 
     async def play() -> None:
-        covers = [SharedCover(desk.database, lambda: STAKE) for _ in range(4)]
-        await asyncio.gather(*(cover.poll() for cover in covers))
+        covers = [SharedCover(desk.database, lambda: STAKE) for _ in range(3)]
+        for _ in range(2):  # the second time over connections that are open
+            await asyncio.gather(*(cover.poll() for cover in covers))
         assert sum(burst(cover) for cover in covers) * PRICE <= STAKE
+
+    monkeypatch.setattr(shared_cover, "read_exposure", slowly)
+    asyncio.run(play())
+
+
+def test_poll__admitted_meanwhile__is_within_what_others_see(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log has filled up since the last budget was given: the next one is less."""
+
+    async def play() -> None:
+        cover = SharedCover(desk.database, lambda: STAKE)
+        await cover.poll()
+        for _ in range(20):
+            desk.issue(ALICE)
+        loop = asyncio.get_running_loop()
+
+        def busily(connection: Connection) -> Exposure:
+            asyncio.run_coroutine_threadsafe(admit_all(), loop).result(10)
+            return read_exposure(connection)
+
+        async def admit_all() -> None:
+            assert burst(cover) == 10
+
+        monkeypatch.setattr(shared_cover, "read_exposure", busily)
+        monkeypatch.setattr(cover, "_stake", lambda: 25 * PRICE)
+        cover.exposure = Exposure()
+        await cover.poll()
+        (row,) = desk.db.execute("SELECT budget FROM covers").fetchall()
+        assert from_blob(row[0]) == cover._budget == 10 * PRICE
 
     asyncio.run(play())
 
