@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from assay.node.receipts.database import SqliteDatabase
 from assay.node.receipts.log import ReceiptLog
-from assay.types import Hash32
+from assay.types import Address, Hash32
 
 from tests.support.accounting import WINDOW, World
 from tests.support.nodes import Network, local_network
@@ -22,6 +22,7 @@ from tests.support.nodes import Network, local_network
 pytestmark = pytest.mark.e2e
 
 FEE_BPS = 130
+TREASURY = Address("0x" + "7e" * 20)
 SEEDS = [int(seed) for seed in os.environ.get("ACCOUNTING_SEEDS", "1").split(",")]
 ROUNDS = int(os.environ.get("ACCOUNTING_ROUNDS", "3"))
 
@@ -29,7 +30,7 @@ ROUNDS = int(os.environ.get("ACCOUNTING_ROUNDS", "3"))
 @pytest.fixture
 def network(tmp_path: Path) -> Iterator[Network]:
     options = {"dispute_window": WINDOW, "fee_bps": FEE_BPS}
-    with local_network(tmp_path, treasury="0x" + "7e" * 20, **options) as made:
+    with local_network(tmp_path, treasury=TREASURY, **options) as made:
         yield made
 
 
@@ -86,8 +87,8 @@ def check_books(
         assert row["open"] == "0"
     total = {name: sum(int(row[name]) for row in rows.values()) for name in ("collected", "royalty", "fee")}
     assert network.token.balance_of(node.operator) == total["collected"]
-    assert network.settlement.claimable(network.chain.accounts[0]) == total["royalty"]
-    assert network.settlement.claimable("0x" + "7e" * 20) == total["fee"]
+    assert network.settlement.claimable(world.versions[0].publisher) == total["royalty"]
+    assert network.settlement.claimable(TREASURY) == total["fee"]
     left = sum(network.settlement.escrow(one.address, node.operator).balance for one in world.consumers)
     assert network.settlement.total_liabilities() == left + total["royalty"] + total["fee"]
     days = world.profit("--by", "day", "--days", "0")

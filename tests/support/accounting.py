@@ -107,17 +107,17 @@ class Stream:
 
 
 class World:
-    """A node with three versions and three consumers, and what may happen to it."""
+    """A node with two versions and three consumers, and what may happen to it."""
 
     def __init__(self, network: Network, seed: int) -> None:
         self.network, self.rng = network, random.Random(seed)
         settlement = SettlementConfig(poll_seconds=0.1, max_age_seconds=1, max_receipts=25)
         self.node = network.add_node(settlement=settlement)
         self.prices: dict[Hash32, int] = {}
-        self.versions = [network.publish("linear", linear_model(), linear_manifest()) for _ in range(3)]
+        self.versions = [network.publish("linear", linear_model(), linear_manifest()) for _ in range(2)]
         for published in self.versions:
             self.change_price(published)
-        self.consumers = [network.add_consumer((self.node.operator, 200)) for _ in range(3)]
+        self.consumers = [network.add_consumer((self.node.operator, 200)) for _ in range(2)]
         self.streams = [
             Stream(self, consumer, published, random.Random(self.rng.random()))
             for consumer in self.consumers
@@ -193,7 +193,7 @@ class World:
         events: list[Callable[[], None]] = [
             self.reorg,
             lambda: self.traffic(lambda: self.restart(self.node.kill)),
-            lambda: self.traffic(lambda: self.change_price(self.rng.choice(self.versions[:2]))),
+            lambda: self.traffic(lambda: self.change_price(self.rng.choice(self.versions[:-1]))),
             self.thaw,
             lambda: self.traffic(lambda: self.restart(self.node.stop)),
             lambda: self.fund(self.rng.choice(self.consumers), self.rng.randint(1, 60)),
