@@ -531,9 +531,12 @@ def test_connection__endless_trailers__are_ended(world: World) -> None:
     head = b"POST %s HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n0\r\n" % path
     with socket.create_connection(("127.0.0.1", world.node.port), timeout=10) as sock:
         sock.sendall(head)
-        with pytest.raises(ConnectionError):
+        try:
             for _ in range(2_000):
                 sock.sendall(b"x: " + b"y" * 16_000 + b"\r\n")
+            assert sock.recv(100).startswith(b"HTTP/1.1 431 ")
+        except ConnectionError:
+            pass  # as many as came in one part: it is ended without a word
     assert world.get("/v2/health/ready").status_code == 200
 
 
