@@ -171,6 +171,30 @@ def test_admit__not_heard_of_for_a_while__lets_nobody_in(desk: Desk, monkeypatch
     asyncio.run(play())
 
 
+def test_poll__after_a_long_sleep__keeps_nothing_of_what_others_have_by_now(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+
+    async def play() -> None:
+        nonlocal now
+        asleep = SharedCover(desk.database, lambda: STAKE, clock=lambda: now)
+        awake = SharedCover(desk.database, lambda: STAKE)
+        await asleep.poll()
+        asleep.admit(PRICE)
+        with monkeypatch.context() as patched:  # the server has not heard of it for so long
+            patched.setattr(shared_cover, "FRESH_SECONDS", 0.05)
+            await asyncio.sleep(0.1)
+            with pytest.raises(Unavailable):
+                awake.admit(STAKE - PRICE)
+            await awake.poll()
+        now += 2 * FRESH_SECONDS
+        await asleep.poll()
+        assert asleep._budget - PRICE + awake._budget <= STAKE
+
+    asyncio.run(play())
+
+
 def test_admit__price_above_its_part__gets_in_when_it_asks_again(desk: Desk) -> None:
     price = STAKE * 3 // 5
 
