@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
@@ -152,13 +153,19 @@ def forecasts(
         return
     owing, exposure = store.owing(), store.exposure()
     escrows = outlook.escrows.read(row.consumer for row in owing)
+    thawing = leaving(owing, escrows)
     for version_id, channels in versions.items():
         owed = [row for row in owing if row.version_id == version_id]
         chosen = eligible(channels, owed, rules.max_receipts, free=rules.free_receipts)
         if not chosen:
             continue
-        seen = prospect(version_id, chosen, choose_owing(owed, escrows), escrows, outlook)
-        seen = replace(seen, at_risk=exposure.total, cover=outlook.cover())
+        paying = choose_owing(owed, escrows)
+        seen = replace(
+            prospect(version_id, chosen, paying, escrows, outlook),
+            thawing=any(row.consumer in thawing and row.payable(1) for row in paying),
+            at_risk=exposure.total,
+            cover=outlook.cover(),
+        )
         if rules.free_receipts or not seen.is_idle(rules.max_receipts):
             yield Forecast(version_id, chosen, owed, seen, decide(seen, rules, now, close_all=close_all))
 
@@ -182,7 +189,6 @@ def prospect(
         rows=Rows(len(paying) - wallets, wallets, sum(row.is_first for row in paying)),
         gas_price=outlook.gas_price().now,
         acknowledged=all(channel.is_acknowledged for channel in channels),
-        thawing=any(is_leaving(row, escrows.get(row.consumer, NO_ESCROW)) for row in paying),
     )
 
 
@@ -210,7 +216,14 @@ def choose_owing(owing: Iterable[Owing], escrows: Mapping[Address, Escrow]) -> l
     return chosen
 
 
-def is_leaving(row: Owing, escrow: Escrow) -> bool:
-    """Whether the consumer has begun to take out what it owes."""
-    growth = row.payable(escrow.balance)
-    return growth > 0 and escrow.thawing > 0 and escrow.balance - escrow.thawing < growth
+def leaving(owing: Iterable[Owing], escrows: Mapping[Address, Escrow]) -> set[Address]:
+    """Consumers who have begun to take out what they owe, for all versions together."""
+    debts = Counter[Address]()
+    for row in owing:
+        debts[row.consumer] += max(row.amount - row.settled, 0)
+    found = set()
+    for consumer, debt in debts.items():
+        escrow = escrows.get(consumer, NO_ESCROW)
+        if escrow.thawing and escrow.balance - escrow.thawing < min(debt, escrow.balance):
+            found.add(consumer)
+    return found

@@ -80,3 +80,21 @@ def test_step__reorg_that_pays_another_amount__is_what_the_books_say(desk: Desk)
     found = desk.books()
     assert (found.collected + found.royalty + found.fee, found.voided) == (3, 0)
     assert found.collected == network.token.balance_of(operator)
+
+
+def test_step__thaw_leaves_too_little_for_two_versions_together__closes_both_at_once(desk: Desk) -> None:
+    """What stays would pay either of them, but not both."""
+    network, operator = desk.network, desk.node.operator
+    consumer = network.add_consumer((operator, 2 * PRICE))
+    desk.receipt(consumer, PRICE, 0)
+    desk.published = network.publish("linear", linear_model(), linear_manifest())
+    desk.receipt(consumer, PRICE, 0)
+    with desk.settler(max_age_seconds=10**9) as settler:
+        settler.step()
+        assert desk.states() == []
+        network.chain.set_balance(consumer.address, 10**18)
+        network.chain.request("anvil_impersonateAccount", consumer.address)
+        network.send_as(consumer.address, network.settlement.begin_thaw(operator, PRICE - 2))
+        settler.step()
+    assert desk.states() == [BatchState.POSTED] * 2
+    assert network.settlement.escrow(consumer.address, operator).balance == 0
