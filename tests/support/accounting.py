@@ -117,7 +117,7 @@ class World:
         self.versions = [network.publish("linear", linear_model(), linear_manifest()) for _ in range(2)]
         for published in self.versions:
             self.change_price(published)
-        self.consumers = [network.add_consumer((self.node.operator, 200)) for _ in range(2)]
+        self.consumers = [network.add_consumer((self.node.operator, 200)) for _ in range(3)]
         self.streams = [
             Stream(self, consumer, published, random.Random(self.rng.random()))
             for consumer in self.consumers
