@@ -48,7 +48,7 @@ from assay.node.receipts.import_process import ImportProcess
 from assay.node.receipts.journal_mark import open_journal
 from assay.node.receipts.journal_writer import JournalWriter
 from assay.node.receipts.log import ReceiptLog
-from assay.node.receipts.log_place import log_database, mark_place
+from assay.node.receipts.log_place import open_log
 from assay.node.receipts.writer import ReceiptWriter
 from assay.node.server import Server
 from assay.node.service import Service
@@ -122,9 +122,8 @@ class NodeProcess:
             check_registered(ledger, signer)
             records = describe_all(ledger, self.config)
             limit_arena(self.config.limits.arena_mib * MIB + memory_budget(self.config).size)
-            log = ReceiptLog(log_database(self.folder, self.config), deployment.domain, self.config.node)
+            log = open_log(self.folder, self.config, deployment.domain)
             stack.callback(log.close)
-            mark_place(self.folder, log.database)
             sock = self._listen()
             stack.callback(sock.close)
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

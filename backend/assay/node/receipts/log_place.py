@@ -9,9 +9,28 @@ from assay.disk import write_whole
 from assay.errors import ConfigurationError
 from assay.node.config import LOG_FILE, NodeConfig, resolve_path
 from assay.node.receipts.database import Database, SqliteDatabase
+from assay.node.receipts.log import ReceiptLog
+from assay.types import Domain
 
 SHARED_MARK: Final = "receipts.shared"
 """A file that names the shared log from which this folder's receipts are signed."""
+
+
+def open_log(folder: Path, config: NodeConfig, domain: Domain) -> ReceiptLog:
+    """To sign into. Raises ConfigurationError as `log_database`, and where the node has signed into a shared
+    log and the database has none; RetryableError, FatalError."""
+    database, mark = log_database(folder, config), folder / SHARED_MARK
+    if database.is_shared and mark.exists() and not database.exists():
+        database.close()
+        raise ConfigurationError(
+            f"{folder} has signed receipts into {mark.read_text().strip()}, and there is no log in "
+            f"{database.name}: a new one would give their sequences again, which is slashed; name the "
+            "database that has it in [log] url, or bring the log of before back. If it is lost for good, do "
+            "not sign on as this operator for the versions offered so far"
+        )
+    log = ReceiptLog(database, domain, config.node)
+    mark_place(folder, database)
+    return log
 
 
 def log_database(folder: Path, config: NodeConfig) -> Database:
