@@ -16,7 +16,7 @@ import orjson
 import uvloop
 from assay.errors import RequestError
 from assay.node.errors import Unavailable
-from assay.node.http.exchange import Exchange, KnownHead, Limits, Peer
+from assay.node.http.exchange import Exchange, KnownHead, Limits, Peer, body_too_large
 from assay.node.http.messages import Reply, Request
 from assay.node.http.routes import Handler, Routes
 from assay.node.http.server import Connections, HttpServer
@@ -51,6 +51,9 @@ class EchoApp:
         exchange.target = route.handler
         self.open += 1
         return route.max_body
+
+    def grow(self, exchange: Exchange) -> int:
+        raise body_too_large(exchange.max_body)
 
     def serve(self, exchange: Exchange) -> None:
         self.served.append(exchange.request.body)

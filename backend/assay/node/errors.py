@@ -8,6 +8,7 @@ payment_failed | payment_used`
 ├── PaymentConflict     409 `payment_conflict`
 ├── OperatorOnly        401 `operator_token`, 403 `operator_denied`
 ├── NotFound            404 `model_unknown`, `not_found`
+├── WrongMethod         405 `method`
 ├── VersionRevoked      409
 ├── LoadRefused         409 `load_refused`: a version that cannot be loaded or unloaded as it stands
 ├── TooLarge            413
@@ -61,6 +62,14 @@ class OperatorOnly(RequestError):
 class NotFound(RequestError):
     def __init__(self, message: str, *, code: str = "not_found") -> None:
         super().__init__(message, status=404, code=code)
+
+
+class WrongMethod(RequestError):
+    """`allow`: the methods that the path takes, as the header of that name has them."""
+
+    def __init__(self, method: str, taken: set[str]) -> None:
+        super().__init__(f"use {', '.join(sorted(taken))} here, not {method[:40]}", status=405, code="method")
+        self.allow = ", ".join(sorted(taken | {"HEAD"} if "GET" in taken else taken))
 
 
 class VersionRevoked(RequestError):

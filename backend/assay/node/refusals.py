@@ -12,7 +12,7 @@ from typing import Final
 import structlog
 
 from assay.errors import FatalError, RequestError, RetryableError
-from assay.node.errors import Unavailable
+from assay.node.errors import Unavailable, WrongMethod
 
 _log = structlog.get_logger(__name__)
 
@@ -285,6 +285,8 @@ class Answered:
     message: str
     cure: str
     retry_after: int | None = None
+    allow: str = ""
+    """The methods that there are, where another was used."""
 
     def to_json(self) -> dict[str, str]:
         return {"error": self.message, "code": self.code, "cure": self.cure}
@@ -310,6 +312,7 @@ def describe_error(error: BaseException) -> Answered:
             message=str(error),
             cure=error.cure or (known.cure if known else ""),
             retry_after=error.retry_after if isinstance(error, Unavailable) else None,
+            allow=error.allow if isinstance(error, WrongMethod) else "",
         )
     if isinstance(error, FatalError):
         return _of_code("not_ready", "this node had to stop; use another node", retry_after=60)

@@ -13,11 +13,11 @@ import orjson
 from assay.errors import RequestError
 from assay.node import views
 from assay.node.endpoints import Endpoints
-from assay.node.errors import PaymentError, TooLarge, Unavailable
+from assay.node.errors import PaymentError, TooLarge, Unavailable, WrongMethod
 from assay.node.hot_path import HotPath
 from assay.node.http.admission import Admission
 from assay.node.http.exchange import Exchange, KnownHead, Limits, Peer, body_too_large
-from assay.node.http.messages import BINARY, Reply, Request
+from assay.node.http.messages import BINARY, Headers, Reply, Request
 from assay.node.http.routes import Handler, Routes
 from assay.node.http.server import Connections
 from assay.node.inference_head import InferenceHead
@@ -32,6 +32,8 @@ from assay.node.x402.door import Door
 REMEMBERED_PATHS: Final = 4096
 REMEMBERED_LENGTH: Final = 512
 """Bytes of a path: no model's is longer, and anybody may send paths."""
+FIRST_BYTES: Final = 65_536
+"""Counted of a body in chunks before any of it came."""
 METHOD_NOT_ALLOWED: Final = 405
 _LENGTH_HEADER: Final = HEADER_LENGTH.encode()
 
@@ -82,7 +84,17 @@ class Server:
         except RequestError as error:
             self._failed(exchange, exchange.target.route, error.status, error.code, str(error))
             raise
-        return self.limits.max_body
+        return self.limits.max_body if length is not None else exchange.reserved
+
+    def grow(self, exchange: Exchange) -> int:
+        """Of a body in chunks, room for twice as much as came: none tells how long it will be."""
+        limit, size = self.limits.max_body, exchange.size
+        if type(exchange.target) is not InferenceHead or size > limit:
+            raise body_too_large(min(limit, exchange.max_body))
+        wanted = min(2 * size, limit)
+        self._admission.expect(exchange.request.peer, wanted, exchange.reserved)
+        exchange.reserved = wanted
+        return wanted
 
     def serve(self, exchange: Exchange) -> None:
         target = exchange.target
@@ -200,12 +212,13 @@ class Server:
         return found
 
     def _reserve(self, exchange: Exchange, length: int | None) -> None:
-        """Count what this request may hold. Raises RequestError `method`, `busy`, TooLarge."""
+        """Count what this request may hold. Raises WrongMethod, Unavailable `busy`, TooLarge."""
         if exchange.request.method != "POST":
-            raise RequestError(f"use POST here, not {exchange.request.method}", status=405, code="method")
+            raise WrongMethod(exchange.request.method, {"POST"})
         limits = self.limits
         if length is None:
-            length = limits.max_body if b"transfer-encoding" in exchange.request.headers else 0
+            in_chunks = b"transfer-encoding" in exchange.request.headers
+            length = min(FIRST_BYTES, limits.max_body) if in_chunks else 0
         if length > limits.max_body:
             raise body_too_large(limits.max_body, length)
         if self.stopping:
@@ -262,7 +275,12 @@ def _path(request: Request) -> str:
 
 
 def error_reply(answered: Answered) -> Reply:
-    """`{"error", "code", "cure"}`."""
-    seconds = answered.retry_after
-    headers = () if seconds is None else ((b"retry-after", b"%d" % seconds),)
+    """`{"error", "code", "cure"}`, and the headers that HTTP wants beside its status."""
+    headers: Headers = ()
+    if answered.retry_after is not None:
+        headers = ((b"retry-after", b"%d" % answered.retry_after),)
+    elif answered.allow:
+        headers = ((b"allow", answered.allow.encode()),)
+    elif answered.status == 401:
+        headers = ((b"www-authenticate", b"Bearer"),)
     return Reply(answered.status, orjson.dumps(answered.to_json()), headers=headers)

@@ -21,15 +21,15 @@ class Admission:
     _coming: dict[str, int] = field(default_factory=dict)
     """Bytes by host; of no host that has none."""
 
-    def expect(self, host: str, size: int) -> None:
-        """Room for a body of at most `size` bytes. Raises Unavailable `busy`. What it took goes to `start` or
-        `forget`."""
-        free, coming = self.max_bytes - self.bytes, self._coming.get(host, 0)
-        if size > free or (coming and coming + size > free):
+    def expect(self, host: str, size: int, before: int = 0) -> None:
+        """Room for a body of at most `size` bytes, of which it has `before`. Raises Unavailable `busy`. What
+        it took goes to `start` or `forget`."""
+        free, others = self.max_bytes - self.bytes + before, self._coming.get(host, 0) - before
+        if size > free or (others and others + size > free):
             raise Unavailable("this node is at its limit of bytes in progress; try again", code="busy")
-        self.bytes += size
+        self.bytes += size - before
         if size:
-            self._coming[host] = coming + size
+            self._coming[host] = others + size
 
     def start(self, host: str, size: int) -> None:
         """It is whole and in its turn; it goes to `finish`."""

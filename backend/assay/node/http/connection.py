@@ -10,7 +10,7 @@ import asyncio
 from collections import deque
 from math import inf
 from time import perf_counter
-from typing import Any, cast
+from typing import cast
 
 import httptools
 
@@ -18,6 +18,7 @@ from assay.node.http import exchange as limits_of
 from assay.node.http.exchange import MAX_HEAD, Application, Exchange
 from assay.node.http.known_heads import KNOWN_BYTES, remember
 from assay.node.http.messages import CLOSE, KEEP_ALIVE, Reply, Request, render_head
+from assay.node.http.parser import Parser
 from assay.node.http.streaming import write_stream
 from assay.node.remote_host import remote_host
 
@@ -29,7 +30,7 @@ class Connection(asyncio.Protocol):
         self._app = app
         self._limits = app.limits
         self._loop = loop
-        self._parser: Any = httptools.HttpRequestParser(self)
+        self._parser = Parser(self)
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
         self._head_bytes = 0
@@ -79,9 +80,8 @@ class Connection(asyncio.Protocol):
             return
         self._head_bytes += len(data)
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._has_ended = True  # what follows is not HTTP; the request itself is answered as it is
+            if not self._parser.feed(data):
+                self._has_ended = True
         except httptools.HttpParserError as error:
             self._refuse_head(limits_of.not_http(error))
         if self._head_bytes > MAX_HEAD and (self._in_head or self._incoming is not None):
@@ -100,14 +100,13 @@ class Connection(asyncio.Protocol):
             return False
         if len(data) != end + known.length:
             return False
-        request = Request("POST", known.path, known.query, known.headers, self.peer)
+        request = Request("POST", known.path, known.query, known.headers, self.peer, data[end:])
         exchange = Exchange(request, self, perf_counter(), known.target)
         try:
             exchange.max_body = self._app.begin(exchange, known.length)
             exchange.is_admitted = True
         except Exception as error:
             exchange.refusal = self._app.refuse(error, request)
-        request.body = data[end:]
         self._waiting.append(exchange)
         self._step()
         return True
@@ -155,7 +154,10 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         self._field_bytes += len(name) + len(value) + 4
         if self._in_head:
-            self._headers.setdefault(name.lower(), value)
+            name = name.lower()
+            if name == b"host" and name in self._headers:
+                value = self._headers.pop(name) + b", " + value  # which is no host
+            self._headers.setdefault(name, value)
         elif self._field_bytes > MAX_HEAD:
             self.abort()
 
@@ -168,19 +170,19 @@ class Connection(asyncio.Protocol):
         if size > MAX_HEAD:
             self._refuse_head(limits_of.head_too_large())
             return
+        if self._parser.leaves_upgrade_out(self._url, headers):
+            return
         path, _, query = limits_of.origin_form(self._url).partition(b"?")
-        request = Request(self._parser.get_method().decode(), path, query, headers, self.peer)
+        request = Request(self._parser.method.decode(), path, query, headers, self.peer)
         exchange = self._incoming = Exchange(request, self, perf_counter())
-        exchange.close = bool(self._parser.should_upgrade())
-        exchange.is_http_1_0 = self._parser.get_http_version() == "1.0"
+        exchange.close, exchange.is_http_1_0 = request.method == "CONNECT", self._parser.is_http_1_0
         length = None
         try:
             if self._is_excess:
                 exchange.close = True
                 raise limits_of.too_many_connections(self._limits.max_connections)
             length = limits_of.content_length(request)
-            if exchange.close and (length or b"transfer-encoding" in headers):
-                raise limits_of.no_upgrade()
+            limits_of.check_head(exchange)
             exchange.max_body = self._app.begin(exchange, length)
             exchange.is_admitted = True
             if length is not None and length > exchange.max_body:
@@ -201,8 +203,11 @@ class Connection(asyncio.Protocol):
                 self._refuse_now(exchange)
             return
         if exchange.size > exchange.max_body:
-            self._refuse(exchange, limits_of.body_too_large(exchange.max_body), None)
-            return
+            try:
+                exchange.max_body = self._app.grow(exchange)
+            except Exception as error:
+                self._refuse(exchange, error, None)
+                return
         exchange.take(body)
         if self._current is None:
             self.deadline += len(body) / self._limits.body_rate
@@ -212,10 +217,8 @@ class Connection(asyncio.Protocol):
         self._is_between = True
         if exchange is None or self._has_ended:
             return
-        parts = exchange.parts
-        exchange.request.body = parts[0] if len(parts) == 1 else b"".join(parts)
-        exchange.parts = []
-        if not self._parser.should_keep_alive():
+        exchange.put_together()
+        if not self._parser.keeps_alive:
             exchange.close = True
         raw, self._raw_head = self._raw_head, b""
         if raw and exchange.refusal is None:
@@ -232,7 +235,7 @@ class Connection(asyncio.Protocol):
     def _await_body(self, exchange: Exchange) -> None:
         limits = self._limits
         self.deadline = self._loop.time() + limits.body_seconds + exchange.size / limits.body_rate
-        if not exchange.size and exchange.request.headers.get(b"expect", b"").lower() == b"100-continue":
+        if exchange.waits_for_continue:
             self._transport.write(limits_of.CONTINUE)
 
     def _step(self) -> None:
@@ -280,6 +283,7 @@ class Connection(asyncio.Protocol):
     def send(self, exchange: Exchange, reply: Reply) -> None:
         if not self._is_wanted(exchange):
             return
+        exchange.close |= reply.stream is not None and exchange.is_http_1_0
         head = render_head(reply, keep_alive=not exchange.close, http_1_0=exchange.is_http_1_0)
         if exchange.request.method == "HEAD":
             self._transport.write(head)
@@ -310,7 +314,6 @@ class Connection(asyncio.Protocol):
             raise
         finally:
             self._stream = None
-        exchange.close |= exchange.is_http_1_0
         self._complete(exchange)
 
     def _complete(self, exchange: Exchange) -> None:
@@ -334,11 +337,7 @@ class Connection(asyncio.Protocol):
         self._release(exchange)
         exchange.parts = []
         chunked = b"transfer-encoding" in exchange.request.headers
-        if (
-            exchange.size > limits_of.DRAINED
-            or (length or 0) > limits_of.DRAINED
-            or b"expect" in exchange.request.headers
-        ):
+        if max(exchange.size, length or 0) > limits_of.DRAINED or b"expect" in exchange.request.headers:
             self._refuse_now(exchange)
         elif (length or chunked) and self._current is None:
             self.deadline = self._loop.time() + self._limits.body_seconds
@@ -350,7 +349,8 @@ class Connection(asyncio.Protocol):
         assert exchange.refusal is not None
         self._has_ended = True
         self._incoming = None
-        self._transport.write(render_head(exchange.refusal, keep_alive=False) + exchange.refusal.body)
+        body = b"" if exchange.request.method == "HEAD" else exchange.refusal.body
+        self._transport.write(render_head(exchange.refusal, keep_alive=False) + body)
         if self._transport.can_write_eof():
             self._transport.write_eof()
         self.deadline = self._loop.time() + limits_of.LINGER_SECONDS

@@ -102,6 +102,17 @@ class Exchange:
         else:
             parts[-1] += part
 
+    def put_together(self) -> None:
+        """It is whole."""
+        parts, self.parts = self.parts, []
+        self.request.body = parts[0] if len(parts) == 1 else b"".join(parts)
+
+    @property
+    def waits_for_continue(self) -> bool:
+        """Before it sends its body; who speaks HTTP/1.0 does not know that (RFC 9110 §10.1.1)."""
+        expected = self.request.headers.get(b"expect", b"").lower()
+        return expected == b"100-continue" and not self.size and not self.is_http_1_0
+
     def reply(self, reply: Reply) -> None:
         self.connection.send(self, reply)
 
@@ -142,8 +153,12 @@ class Application(Protocol):
     """Heads that connections have read, by their bytes: clients send the same one again and again."""
 
     def begin(self, exchange: Exchange, length: int | None) -> int:
-        """The head is there, and `length` if it tells one: bytes of body that are taken. Raises RequestError
-        to refuse it unread."""
+        """The head is there, and `length` if it tells one: bytes of body that are taken before `grow` is
+        asked. Raises RequestError to refuse it unread."""
+
+    def grow(self, exchange: Exchange) -> int:
+        """More of its body came than `begin` took: bytes that are taken now. Raises RequestError to refuse
+        it."""
 
     def serve(self, exchange: Exchange) -> None:
         """The request is whole: `exchange.reply` is due."""
@@ -167,6 +182,22 @@ def origin_form(target: bytes) -> bytes:
         return target
     _, slash, rest = target.partition(b"//")[2].partition(b"/")
     return slash + rest or b"/"
+
+
+def check_head(exchange: Exchange) -> None:
+    """What the parser lets through. Raises InputError `input_http`, `input_encoding`."""
+    headers = exchange.request.headers
+    host = headers.get(b"host")
+    if host is None and not exchange.is_http_1_0:
+        raise InputError("the request has no Host; send one", code="input_http")
+    if host is not None and (b"," in host or b" " in host):  # RFC 9112 §3.2
+        raise InputError(f"Host is {host[:80].decode('latin-1')!r}; send one host", code="input_http")
+    if (coding := headers.get(b"transfer-encoding", b"chunked")).lower() != b"chunked":
+        raise InputError(
+            f"Transfer-Encoding is {coding[:40].decode('latin-1')!r}; send the body in plain chunks, or with "
+            "Content-Length",
+            code="input_encoding",
+        )
 
 
 def content_length(request: Request) -> int | None:
@@ -204,15 +235,6 @@ def head_too_large() -> RequestError:
 
 def not_http(error: Exception) -> RequestError:
     return RequestError(f"this is no HTTP/1.1 request: {str(error)[:200]}", status=400, code="input_http")
-
-
-def no_upgrade() -> RequestError:
-    return RequestError(
-        "this node speaks HTTP/1.1 alone, and cannot tell the body of a request that asks for an upgrade "
-        "from what follows it; send it without Upgrade",
-        status=400,
-        code="input_http",
-    )
 
 
 def too_many_connections(limit: int) -> Unavailable:

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote
 
-from assay.errors import RequestError
-from assay.node.errors import NotFound
+from assay.node.errors import NotFound, WrongMethod
 from assay.node.http.messages import Reply, Request
 
 Handler = Callable[[Request], Awaitable[Reply]]
@@ -63,7 +62,7 @@ class Routes:
             self._fixed.setdefault(pattern, []).append(route)
 
     def find(self, method: str, path: bytes) -> tuple[Route, dict[str, str]]:
-        """The route of a request and its named segments. Raises NotFound, RequestError `method`."""
+        """The route of a request and its named segments. Raises NotFound, WrongMethod."""
         found: list[tuple[Route, dict[str, str]]]
         found = [(route, {}) for route in self._fixed.get(path.decode("ascii", "replace"), ())]
         if not found:
@@ -78,8 +77,7 @@ class Routes:
         for route, parts in found:
             if route.method == wanted:
                 return route, parts
-        methods = ", ".join(sorted({route.method for route, _ in found}))
-        raise RequestError(f"use {methods} here, not {method}", status=405, code="method")
+        raise WrongMethod(method, {route.method for route, _ in found})
 
 
 def split_path(path: bytes) -> tuple[str, ...]:

@@ -191,7 +191,7 @@ HTTP: Final[Mapping[str, Callable[[World], httpx.Response]]] = {
     "version_revoked": lambda w: ask(w, "revoked"),
     "load_refused": lambda w: post(w, LOAD.format("revoked"), **w.token),
     "too_large": lambda w: post(w, INFER, b" " * ((1 << 20) + 1)),
-    "headers_too_large": lambda w: raw(w, b"GET / HTTP/1.1\r\na: " + b"a" * 40_000 + b"\r\n\r\n"),
+    "headers_too_large": lambda w: raw(w, b"GET / HTTP/1.1\r\nhost: x\r\na: " + b"a" * 40_000 + b"\r\n\r\n"),
     "run_failed": lambda w: ask(w, "picking", x(datatype="INT64", shape=[1], data=[9])),
     "unsupported": lambda w: get(w, "/v2/logging"),
     "not_ready": unloaded,

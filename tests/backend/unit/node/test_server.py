@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 import pytest
 from assay.errors import FatalError, RequestError, RetryableError
-from assay.node.errors import PaymentError, Unavailable
+from assay.node.errors import OperatorOnly, PaymentError, TooLarge, Unavailable
 from assay.node.http.exchange import Exchange, Limits
 from assay.node.http.messages import Reply, Request
 from assay.node.models.catalog import Catalog, Served
@@ -57,8 +58,8 @@ class World:
         self.server = Server(service, NodeInfo(PUBLISHER, ""), Limits())
         self.way = Caught()
 
-    def exchange(self, method: str = "POST") -> Exchange:
-        request = Request(method, PATH.encode(), b"", {}, "127.0.0.1", b"{}")
+    def exchange(self, method: str = "POST", headers: Mapping[bytes, bytes] | None = None) -> Exchange:
+        request = Request(method, PATH.encode(), b"", headers or {}, "127.0.0.1", b"{}")
         return Exchange(request, self.way, time.perf_counter())
 
     def ask(self) -> Reply:
@@ -132,3 +133,58 @@ def test_begin__refused_before_its_body__has_a_line_as_well() -> None:
         ("refused", 503, "not_ready"),
     ]
     assert all(line["path"] == PATH and line["request"] for line in lines + more)
+
+
+CHUNKED = {b"transfer-encoding": b"chunked"}
+
+
+def test_begin__bodies_in_chunks__hold_what_came_of_them() -> None:
+    """Nobody knows how long they will be: small ones of one host must not keep each other out."""
+    world = World(ZeroDivisionError("it does not come to that"))
+    exchanges = [world.exchange(headers=CHUNKED) for _ in range(1000)]
+    for exchange in exchanges:
+        exchange.max_body = world.server.begin(exchange, None)
+    one = exchanges[0]
+    while one.max_body < Limits().max_body:
+        one.size = one.max_body + 1
+        one.max_body = world.server.grow(one)
+        assert one.max_body >= one.size
+    one.size = one.max_body + 1
+    with pytest.raises(TooLarge):
+        world.server.grow(one)
+    for exchange in exchanges:
+        world.server.end(exchange)
+    assert world.server._admission.bytes == 0
+
+
+def test_grow__one_host_sends_many_long_bodies__leaves_room_for_another() -> None:
+    world = World(ZeroDivisionError("it does not come to that"))
+    taken = 0
+    for _ in range(40):
+        exchange = world.exchange(headers=CHUNKED)
+        try:
+            world.server.begin(exchange, None)
+            exchange.size = Limits().max_body
+            world.server.grow(exchange)
+            taken += 1
+        except Unavailable as error:
+            assert error.code == "busy"
+    assert taken == Limits().max_bytes_in_progress // Limits().max_body // 2
+    other = world.exchange(headers=CHUNKED)
+    other.request.peer = "other"
+    world.server.begin(other, None)
+    other.size = Limits().max_body
+    assert world.server.grow(other) == Limits().max_body
+
+
+def test_refuse__headers_that_http_wants__are_there() -> None:
+    """RFC 9110 §15.5.2 and §15.5.6."""
+    world = World(ZeroDivisionError("it does not come to that"))
+    with pytest.raises(RequestError) as caught:
+        world.server.begin(world.exchange("GET"), None)
+    assert world.server.refuse(caught.value, None).headers == ((b"allow", b"POST"),)
+    with pytest.raises(RequestError) as caught:
+        world.server.routes.find("PUT", b"/v2/health/live")
+    assert world.server.refuse(caught.value, None).headers == ((b"allow", b"GET, HEAD"),)
+    for given, headers in ((False, ((b"www-authenticate", b"Bearer"),)), (True, ())):
+        assert world.server.refuse(OperatorOnly("this", given=given), None).headers == headers
