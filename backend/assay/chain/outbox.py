@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from assay.chain.transactions import Fees
 from assay.chain.values import Call, parse_tx_receipt
@@ -55,6 +55,9 @@ CREATE TABLE IF NOT EXISTS attempts (
 CREATE INDEX IF NOT EXISTS attempts_by_intent ON attempts (intent_id);
 CREATE INDEX IF NOT EXISTS intents_by_state ON intents (chain_id, sender, state);
 """
+
+RECENT: Final = 1_000
+"""Transactions: many more than the blocks that a reorg may take back."""
 
 
 class IntentState(StrEnum):
@@ -196,9 +199,17 @@ class Outbox:
         found = self._select("chain_id = ? AND sender = ? AND key = ?", (chain_id, sender, key))
         return found[0] if found else None
 
-    def begun(self, chain_id: int, sender: Address, prefix: str) -> list[Intent]:
-        """Those whose idempotency key begins with `prefix`, lowest nonce first."""
-        return self._select("chain_id = ? AND sender = ? AND key LIKE ?", (chain_id, sender, prefix + "%"))
+    def newest(self, chain_id: int, sender: Address, prefix: str = "") -> Iterator[Intent]:
+        """The last `RECENT` whose idempotency key begins with `prefix`, highest nonce first, each read when
+        it is asked for: one with its receipt may take a megabyte of memory."""
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT id FROM intents WHERE chain_id = ? AND sender = ? AND key LIKE ?"
+                " ORDER BY nonce DESC LIMIT ?",
+                (chain_id, sender, prefix + "%", RECENT),
+            ).fetchall()
+        for (number,) in rows:
+            yield self.get(number)
 
     def pending(self, chain_id: int, sender: Address) -> list[Intent]:
         """Unresolved intents, lowest nonce first."""

@@ -295,9 +295,9 @@ class Defender:
             del unpaid[key]
 
     def _owed_for(self) -> dict[str, Hash32 | None]:
-        """After a start all that the outbox knows of: what is in the books stays there as it is."""
+        """After a start the newest that the outbox knows of: what is in the books stays there as it is."""
         if self._unpaid is None:
-            sent = self._sender.outbox.begun(self._client.chain_id, self._sender.address, _PREFIX)
+            sent = self._sender.outbox.newest(self._client.chain_id, self._sender.address, _PREFIX)
             numbers = {intent.key: int(intent.key.split(":")[1]) for intent in sent}
             self._unpaid = {key: self._disputes.version_of(number) for key, number in numbers.items()}
         return self._unpaid

@@ -393,8 +393,10 @@ class BatchStore:
             spending.record(self._db, Kind.CLAIM, receipt, [(0, None)])
 
     def correct_costs(self, intents: Iterable[Intent]) -> None:
-        with self._db.transaction():
-            spending.correct(self._db, intents)
+        """Each in a transaction of its own: where `intents` are read as they come, they are read between."""
+        for intent in intents:
+            with self._db.transaction():
+                spending.correct(self._db, intent)
 
     def _record(self, kind: Kind, receipt: TxReceipt, batches: Sequence[Batch]) -> None:
         spending.record(self._db, kind, receipt, [(batch.id, batch.key.version_id) for batch in batches])

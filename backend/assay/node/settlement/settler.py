@@ -85,7 +85,7 @@ class Settler:
         if not self._resumed:
             self._sender.resume(timeout=60)
             outbox, chain_id = self._sender.outbox, self._client.chain_id
-            self._store.correct_costs(outbox.begun(chain_id, self._sender.address, ""))
+            self._store.correct_costs(outbox.newest(chain_id, self._sender.address))
             self._resumed = True
         with self._outlook.one_head():
             self.close_due(close_all=close_all)

@@ -3,7 +3,7 @@ the sums of all by kind, so that whoever asks often reads four rows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -61,25 +61,24 @@ def record(
     _add(connection, kind, Total(1, receipt.gas_used, wei))
 
 
-def correct(connection: Connection, intents: Iterable[Intent]) -> None:
+def correct(connection: Connection, intent: Intent) -> None:
     """After a reorg a transaction may have been mined again, at another price, with another outcome or under
-    another hash: each that is booked gets what it has cost in the end. Belongs into a transaction of the
+    another hash: one that is booked gets what it has cost in the end. Belongs into a transaction of the
     log."""
-    for intent in intents:
-        if intent.state is not IntentState.MINED or intent.receipt is None:
-            continue
-        receipt = parse_tx_receipt(intent.receipt)
-        wei = receipt.gas_used * receipt.effective_gas_price
-        for attempt in intent.attempts:
-            rows = connection.execute(
-                "SELECT batch, version_id, kind, wei FROM spending WHERE tx_hash = ? ORDER BY batch",
-                (hex_bytes(attempt.hash),),
-            ).fetchall()
-            is_same = attempt.hash == receipt.transaction_hash
-            if rows and not (is_same and sum(from_blob(row[3]) for row in rows) == wei):
-                forget(connection, hex_bytes(attempt.hash))
-                shares = [(row[0], None if row[1] is None else Hash32(row[1])) for row in rows]
-                record(connection, Kind(rows[0][2]), receipt, shares)
+    if intent.state is not IntentState.MINED or intent.receipt is None:
+        return
+    receipt = parse_tx_receipt(intent.receipt)
+    wei = receipt.gas_used * receipt.effective_gas_price
+    for attempt in intent.attempts:
+        rows = connection.execute(
+            "SELECT batch, version_id, kind, wei FROM spending WHERE tx_hash = ? ORDER BY batch",
+            (hex_bytes(attempt.hash),),
+        ).fetchall()
+        is_same = attempt.hash == receipt.transaction_hash
+        if rows and not (is_same and sum(from_blob(row[3]) for row in rows) == wei):
+            forget(connection, hex_bytes(attempt.hash))
+            shares = [(row[0], None if row[1] is None else Hash32(row[1])) for row in rows]
+            record(connection, Kind(rows[0][2]), receipt, shares)
 
 
 def forget(connection: Connection, tx_hash: str) -> None:

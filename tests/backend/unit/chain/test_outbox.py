@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import tracemalloc
 from pathlib import Path
 
 import pytest
+from assay.chain import outbox as outbox_module
 from assay.chain.outbox import Attempt, Intent, IntentState, Outbox
 from assay.chain.transactions import Fees
 from assay.chain.values import Call
@@ -127,3 +129,22 @@ def test_outbox__not_a_database__configuration_error(tmp_path: Path) -> None:
     (tmp_path / "o.sqlite3").write_bytes(b"garbage" * 1000)
     with pytest.raises(ConfigurationError, match="damaged"):
         Outbox(tmp_path / "o.sqlite3")
+
+
+def test_newest__many_with_long_receipts__are_in_memory_one_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node that has posted for a year has a hundred thousand of them."""
+    monkeypatch.setattr(outbox_module, "RECENT", 60)
+    with Outbox(tmp_path / "o.sqlite3") as outbox:
+        for nonce in range(80):
+            stored = outbox.add(1, SENDER, intent(f"{'post' if nonce % 4 else 'claim'}:{nonce}", nonce))
+            outbox.record_mined(stored.id, {"logs": [{"data": "0x" + "00" * 100_000}]})
+        outbox.add(2, SENDER, intent("post:0", 99))
+        tracemalloc.start()
+        found = [one.nonce for one in outbox.newest(1, SENDER)]
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert found == list(range(79, 19, -1))
+        assert peak < 3_000_000
+        assert [one.nonce for one in outbox.newest(1, SENDER, "claim:")] == list(range(76, -1, -4))

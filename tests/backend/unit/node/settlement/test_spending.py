@@ -89,7 +89,8 @@ def test_correct__mined_again_at_another_price__costs_what_it_does_now(
     mined = mined_intent(attempts, attempts[-1], gas=50, price=9)
     for _ in range(2):
         with db.transaction():
-            correct(db, [mined, replace(mined, state=IntentState.PENDING), replace(mined, receipt=None)])
+            for one in (mined, replace(mined, state=IntentState.PENDING), replace(mined, receipt=None)):
+                correct(db, one)
         assert totals(db) == {"collect": Total(1, 50, 450), "claim": Total(1, 100, 700)}
         rows = db.execute("SELECT tx_hash, batch FROM spending WHERE kind = 'collect' ORDER BY batch")
         assert rows.fetchall() == [(hex_bytes(tx(attempts[-1]).transaction_hash), n) for n in (1, 2)]
@@ -97,8 +98,25 @@ def test_correct__mined_again_at_another_price__costs_what_it_does_now(
 
 def test_correct__not_in_the_books__is_none_of_theirs(db: Connection) -> None:
     with db.transaction():
-        correct(db, [mined_intent((1,), 1, gas=50, price=9)])
+        correct(db, mined_intent((1,), 1, gas=50, price=9))
     assert totals(db) == {}
+
+
+def test_correct_costs__outbox_read_on_the_way__keeps_nobody_from_the_log(
+    database: Database, db: Connection
+) -> None:
+    """Whoever sends has the outbox and waits for the log: the two must not be waited for crosswise."""
+    spend(db, 1, Kind.POST, 1)
+    spend(db, 2, Kind.POST, 2)
+
+    def read() -> Iterator[Intent]:
+        for number in (1, 2):
+            spend(db, 10 + number, Kind.DEFEND, 0)
+            yield mined_intent((number,), number, gas=50, price=9)
+
+    with closing(BatchStore(database, NODE)) as store:
+        store.correct_costs(read())
+    assert totals(db) == {"post": Total(2, 100, 900), "defend": Total(2, 200, 1400)}
 
 
 def mined_intent(attempts: Sequence[int], mined: int, *, gas: int, price: int) -> Intent:
