@@ -81,8 +81,8 @@ class HotPath:
         places, peer = service.places, exchange.request.peer
         consumer = payer if held is not None and admitted.price else Address(f"ip:{peer}")
         places.check(consumer)
-        if held is not None:
-            service.suspicion.check(peer)
+        if held is not None and service.suspicion.is_full(peer):
+            service.check_suspect(peer, payer, held, served.version_id)
         try:
             ticket = service.gate.admit_now(payer, held, served.version_id, admitted.price, input_hash)
         except PaymentError as error:

@@ -28,7 +28,7 @@ from assay.node.payments.gate import Gate, Ticket
 from assay.node.payments.suspicion import Suspicion
 from assay.node.payments.terms import Terms, parse_terms
 from assay.node.places import Places
-from assay.node.receipts.entries import Acknowledge, ChannelKey, Issue, LoggedReceipt
+from assay.node.receipts.entries import Acknowledge, ChannelKey, HeldVoucher, Issue, LoggedReceipt
 from assay.node.receipts.log import ReceiptLog
 from assay.node.receipts.writer import ReceiptWriter
 from assay.types import Address, Domain, Hash32, VersionStatus
@@ -161,8 +161,8 @@ class Service:
         is_named = terms.voucher is not None and admitted.price  # at price 0 names cost nothing
         taker = Address(f"ip:{peer}") if peer and not is_named else terms.consumer
         self.places.check(taker)
-        if terms.voucher is not None:
-            self.suspicion.check(peer)
+        if terms.held is not None:
+            self.check_suspect(peer, terms.consumer, terms.held, served.version_id)
         try:
             ticket = await self.gate.admit(terms, served.version_id, admitted.price, input_hash)
         except PaymentError as error:
@@ -198,6 +198,10 @@ class Service:
         if notes.wants_all or seconds >= notes.slow_seconds:
             notes.answered(request.id, served.full_name, logged.digest, terms.consumer, seconds)
         return Answer(result.outputs, logged)
+
+    def check_suspect(self, peer: str, consumer: Address, voucher: HeldVoucher, version_id: Hash32) -> None:
+        """Raises Unavailable `busy`."""
+        self.suspicion.check(peer, lambda: self.gate.is_by_account(consumer, voucher, version_id))
 
     async def parse(
         self, admitted: Admitted, body: bytes, json_length: int | None
@@ -248,9 +252,9 @@ class Service:
 
     async def acknowledge(self, terms: Terms, *, peer: str = "") -> dict[str, Any]:
         """A voucher without a request, from `peer`; durable when this returns."""
-        assert terms.voucher is not None
-        self.suspicion.check(peer)
+        assert terms.voucher is not None and terms.held is not None
         served = self.catalog.get(terms.voucher.version_id)
+        self.check_suspect(peer, terms.consumer, terms.held, served.version_id)
         try:
             channel, held = await self.gate.check_acknowledgement(terms, served.version_id)
         except PaymentError as error:

@@ -228,6 +228,11 @@ class Gate:
                 else Unavailable("the first of these requests was given up; repeat it")
             )
 
+    def is_by_account(self, consumer: Address, voucher: HeldVoucher, version_id: Hash32) -> bool:
+        """Whether the consumer's own key signed it, so that no wallet need be asked."""
+        said = Voucher(consumer, self._log.node, version_id, voucher.amount, voucher.count)
+        return is_signed_by(voucher_digest(self._domain, said), voucher.signature, consumer)
+
     async def _check_signature(self, voucher: Voucher, signature: bytes) -> bool:
         """Whether the consumer is a wallet contract. Raises PaymentError `voucher_signature`."""
         digest = voucher_digest(self._domain, voucher)

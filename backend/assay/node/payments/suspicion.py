@@ -1,4 +1,4 @@
-"""Bounds what bad signatures cost: checking one takes as long as checking a good one, and nobody pays."""
+"""Bounds what bad signatures cost: a wallet is asked on the chain whether it signed, and nobody pays."""
 
 from __future__ import annotations
 
@@ -16,19 +16,23 @@ REMEMBERED: Final = 4096
 
 class Suspicion:
     """For each remote host, a bucket of bad signatures: `BURST` at once, `PER_SECOND` in the long run. While
-    it is full, vouchers and payments from there are not looked at. An empty name is no host, and is not
-    checked."""
+    it is full, vouchers and payments from there are not looked at, but for those that an account's own key
+    signed, which is known without asking anybody: behind a proxy all are one host. An empty name is no host,
+    and is not checked."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
         self._spent: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
-    def check(self, peer: str) -> None:
-        """Raises Unavailable `busy`."""
-        if peer and self._spent and self._level(peer) >= BURST:
+    def is_full(self, peer: str) -> bool:
+        return bool(peer and self._spent and self._level(peer) >= BURST)
+
+    def check(self, peer: str, is_by_account: Callable[[], bool]) -> None:
+        """`is_by_account` is asked while the bucket is full. Raises Unavailable `busy`."""
+        if self.is_full(peer) and not is_by_account():
             raise Unavailable(
-                "too many vouchers or payments from this address had a bad signature of late; check what you "
-                "sign, and try again",
+                "this signature is no account's, and too many from this address were bad of late; check what "
+                "you sign, or have your wallet's asked for again later",
                 code="busy",
             )
 

@@ -120,7 +120,7 @@ class Door:
         if _VOUCHER in request.headers:
             raise InputError("send a voucher or PAYMENT-SIGNATURE, not both", code="input_payment")
         payment = wire.parse_payment(request.headers[wire.SIGNATURE], self.terms)
-        self._service.suspicion.check(request.peer)
+        self._service.suspicion.check(request.peer, lambda: self._till.is_by_account(payment))
         known = await self._till.look_up(payment, served.version_id, input_hash)
         if known is Known.NEW:
             self._check_for_sale(admitted, payment.authorization.value)

@@ -133,7 +133,7 @@ class Till:
         given = payment.authorization
         name = payment_id(self._terms.domain, given.payer, given.nonce)
         identified = (given.payer, payment.identifier) if payment.identifier else None
-        is_agreed = known is Known.AGREED and self._account_problem(payment) is None
+        is_agreed = known is Known.AGREED and self.is_by_account(payment)
         with self.room.place(peer, given.payer, is_agreed=is_agreed) as place:
             if not is_agreed:
                 await self._check_signature(payment)
@@ -329,6 +329,10 @@ class Till:
         if logged is None:
             raise Unavailable("the receipts log refused the receipt; send the same request again")
         return await self._repeat(order, logged, row)
+
+    def is_by_account(self, payment: Payment) -> bool:
+        """Whether the payer's own key signed it, so that no wallet need be asked."""
+        return self._account_problem(payment) is None
 
     def _account_problem(self, payment: Payment) -> str | None:
         """Why the payer's own key did not sign it; None if it did."""

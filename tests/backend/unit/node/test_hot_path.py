@@ -22,6 +22,7 @@ from assay.node.http.messages import Reply, Request
 from assay.node.inference_head import InferenceHead
 from assay.node.models.catalog import Catalog, Route, Served
 from assay.node.observability.metrics import Metrics
+from assay.node.payments.suspicion import BURST
 from assay.node.receipts.entries import Issue, LoggedReceipt
 from assay.node.receipts.writer import Done
 from assay.node.service import Service
@@ -40,6 +41,7 @@ from tests.backend.unit.node.payments.test_gate import (
 
 pytestmark = pytest.mark.network  # an event loop needs a socket pair
 
+PEER = "127.0.0.1"
 BUSY = Unavailable("full", code="busy")
 FAULTS = {
     "submit": BUSY,
@@ -128,14 +130,14 @@ class Room:
         body = json + np.ones(2, np.float32).tobytes()
         if way == "waiting":
             try:
-                return await service.infer(self.served, "m", body, len(json))
+                return await service.infer(self.served, "m", body, len(json), peer=PEER)
             except Exception as error:
                 return error
         loop = asyncio.get_running_loop()
         self.ended = loop.create_future()
         path = HotPath(service, 100, lambda *_: None, lambda _, error: self.ended.set_result(error))
         headers = {b"inference-header-content-length": b"%d" % len(json)}
-        request = Request("POST", b"/v2/models/m/infer", b"", headers, "127.0.0.1", body)
+        request = Request("POST", b"/v2/models/m/infer", b"", headers, PEER, body)
         head = InferenceHead(Route("m", None, "infer"))
         head.read(request, sells_by_x402=False)
         try:
@@ -192,5 +194,27 @@ def test_infer__fails_somewhere__leaves_nothing_charged_and_no_place(
         assert (channel.issued, channel.charged, channel.pending) == (2, 2 * PRICE, 0)
         assert (channel.in_flight, good.places.taken) == ({}, 0)
         assert room.cover.events[2:] == [("admit", PRICE), ("finish", PRICE)]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("way", ["hot", "waiting"])
+def test_infer__host_of_bad_signatures__is_answered_what_the_account_itself_signed(
+    room: Room, way: str
+) -> None:
+    """Behind a proxy all are one host."""
+
+    async def scenario() -> None:
+        await room.desk.follower.poll()
+        await room.desk.serve(PRICE)
+        service = room.service("")
+        for _ in range(BURST + 10):
+            service.suspicion.note(PEER)
+        good = request(room, 2 * PRICE, 1)
+        at = good.index(b'"0x', good.index(b"voucher_signature")) + 20
+        forged = good[:at] + (b"1" if good[at : at + 1] != b"1" else b"2") + good[at + 1 :]
+        refused = await room.ask(service, way, forged)
+        assert isinstance(refused, Unavailable) and refused.code == "busy"
+        assert not isinstance(await room.ask(service, way, good), Exception)
 
     asyncio.run(scenario())

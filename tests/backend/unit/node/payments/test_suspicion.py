@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from assay.commitments.receipts import voucher_digest
 from assay.commitments.signing import SigningKey
 from assay.node.errors import PaymentError, Unavailable
 from assay.node.payments.suspicion import BURST, PER_SECOND, Suspicion
@@ -20,19 +21,34 @@ from tests.backend.unit.node.payments.test_gate import DOMAIN, NODE, PRICE, VERS
 STRANGER = SigningKey(b"\x0a" * 32).address
 
 
+def signed() -> bool:
+    return True
+
+
+def not_signed() -> bool:
+    return False
+
+
 def test_check__bad_signatures__stops_their_sender_alone_for_a_while() -> None:
     now = [0.0]
     suspicion = Suspicion(lambda: now[0])
     for _ in range(BURST):
-        suspicion.check("a")
+        suspicion.check("a", not_signed)
         suspicion.note("a")
     with pytest.raises(Unavailable) as refused:
-        suspicion.check("a")
+        suspicion.check("a", not_signed)
     assert refused.value.code == "busy"
-    suspicion.check("b")
-    suspicion.check("")
+    suspicion.check("b", not_signed)
+    suspicion.check("", not_signed)
     now[0] = 1.5 / PER_SECOND
-    suspicion.check("a")
+    suspicion.check("a", not_signed)
+
+
+def test_check__neighbour_of_who_sends_bad_signatures__is_let_through_by_its_own() -> None:
+    suspicion = Suspicion(lambda: 0.0)
+    for _ in range(BURST):
+        suspicion.note("proxy")
+    suspicion.check("proxy", signed)
 
 
 @pytest.mark.network  # an event loop needs a socket pair
@@ -52,16 +68,22 @@ def test_acknowledge__bad_signatures__are_counted_like_those_of_requests(tmp_pat
         **parts,
     )
     service.suspicion = Suspicion(lambda: 0.0)
+    key = SigningKey(b"\x0b" * 32)
+    voucher = Voucher(key.address, NODE, VERSION, PRICE, 0)
+    signed_by_its_account = Terms(key.address, voucher, key.sign(voucher_digest(DOMAIN, voucher)))
     forged = Terms(STRANGER, Voucher(STRANGER, NODE, VERSION, PRICE, 0), b"\x01" * 65)
 
     async def scenario() -> None:
         for _ in range(BURST):
             with pytest.raises(PaymentError):
                 await service.acknowledge(forged, peer="192.0.2.1")
-        with pytest.raises(Unavailable, match="bad signature"):
+        with pytest.raises(Unavailable, match="were bad of late"):
             await service.acknowledge(forged, peer="192.0.2.1")
         with pytest.raises(PaymentError):
             await service.acknowledge(forged, peer="192.0.2.2")
+        with pytest.raises(Unavailable) as caught:  # for the chain, which this desk has not seen
+            await service.acknowledge(signed_by_its_account, peer="192.0.2.1")
+        assert caught.value.code == "not_ready"
 
     asyncio.run(scenario())
     desk.log.close()
