@@ -307,7 +307,7 @@ class ChainClient:
 
 def _result(answer: dict[str, Any], method: str, endpoint: Endpoint) -> Any:
     if answer.get("error") is not None:
-        raise parse_error(answer["error"], method=method, endpoint=endpoint.name)
+        raise parse_error(answer["error"], method=method, endpoint=endpoint.name, hide=endpoint.hide)
     if "result" not in answer:
         raise RpcUnavailable(f"{endpoint.name} answered {method} with neither result nor error")
     return answer["result"]

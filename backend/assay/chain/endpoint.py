@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import orjson
 
 from assay.chain.errors import RpcUnavailable
-from assay.chain.transport import MAX_ANSWER_BYTES, AnswerTooLongError, Transport, TransportError
+from assay.chain.transport import (
+    MAX_ANSWER_BYTES,
+    AnswerTooLongError,
+    ProxyUnusableError,
+    Transport,
+    TransportError,
+)
 from assay.errors import ConfigurationError
 
 FIRST_COOLDOWN_SECONDS = 0.5
 MAX_COOLDOWN_SECONDS = 30.0
+SECRET_LENGTH = 8
+"""From which on a part of a URL may be a key."""
 
 
 def redact_url(url: str) -> str:
@@ -44,6 +53,13 @@ class Endpoint:
     def __post_init__(self) -> None:
         self.name = redact_url(self.url)
 
+    def hide(self, text: str) -> str:
+        """What it answered, to be told, without what its URL keeps secret: some repeat what they were
+        asked."""
+        for secret in _secrets(self.url):
+            text = text.replace(secret, "…")
+        return text
+
     def post(self, payload: Any, timeout: float) -> Any:
         """POST JSON, return parsed JSON; anything else than that is `RpcUnavailable`."""
         try:
@@ -69,7 +85,8 @@ class Endpoint:
         if status in (401, 403):
             raise ConfigurationError(f"{self.name} answered HTTP {status}: check the RPC URL's key")
         if status == 200:
-            raise RpcUnavailable(f"{self.name} answered something that is not JSON-RPC: {body[:80]!r}")
+            text = self.hide(body[:1000].decode(errors="replace"))[:80]
+            raise RpcUnavailable(f"{self.name} answered something that is not JSON-RPC: {text!r}")
         raise RpcUnavailable(f"{self.name} answered HTTP {status}")
 
     def note_success(self) -> None:
@@ -90,9 +107,22 @@ class Endpoint:
         self.head = head
 
 
+def _secrets(url: str) -> list[str]:
+    """Longest first: as a key is, before what may be a part of it."""
+    parts = urlsplit(url)
+    words = [*re.split(r"[/?&=]", parts.path + "?" + parts.query), parts.username or "", parts.password or ""]
+    found = {form for word in words for form in (word, unquote(word)) if len(form) >= SECRET_LENGTH}
+    return sorted(found, key=len, reverse=True)
+
+
 def open_endpoint(url: str, timeout: float) -> Endpoint:
-    """Raises `ConfigurationError` for anything but an http(s) URL."""
+    """Raises `ConfigurationError` for anything but an http(s) URL, or where its proxy cannot be used."""
     try:
         return Endpoint(url, Transport(url, timeout))
+    except ProxyUnusableError as error:
+        raise ConfigurationError(
+            f"the environment's proxy for {redact_url(url)} cannot be used ({error}): name an http:// or "
+            "https:// one in HTTPS_PROXY, HTTP_PROXY or ALL_PROXY, or the URL's host in NO_PROXY"
+        ) from None
     except ValueError:
         raise ConfigurationError(f"not an RPC URL: {redact_url(url)}; give http:// or https://") from None

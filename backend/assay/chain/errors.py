@@ -17,6 +17,7 @@ ContractRevert            of assay.errors: `"contract: reason"` from Error(strin
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from eth_abi.abi import decode as abi_decode
@@ -93,14 +94,18 @@ MESSAGES: tuple[tuple[str, type[AssayError]], ...] = (
 )
 
 
-def parse_error(error: Any, *, method: str, endpoint: str) -> AssayError:
-    """Turn a JSON-RPC error object into the exception to raise. `endpoint` is already redacted."""
+def parse_error(
+    error: Any, *, method: str, endpoint: str, hide: Callable[[str], str] = lambda text: text
+) -> AssayError:
+    """Turn a JSON-RPC error object into the exception to raise. `endpoint` is already redacted; `hide` takes
+    out of a text what nobody is to see."""
     if not isinstance(error, dict):
-        return RpcUnavailable(f"{endpoint} answered {method} with a malformed error: {str(error)[:200]}")
+        problem = hide(str(error)[:2000])[:200]
+        return RpcUnavailable(f"{endpoint} answered {method} with a malformed error: {problem}")
     code = int(error["code"]) if isinstance(error.get("code"), int) else 0
     message, data = str(error.get("message", "")), error.get("data")
     text = f"{message} {data}" if isinstance(data, str) and not data.startswith("0x") else message
-    described = f"{endpoint} refused {method}: {text[:300]} (code {code})"
+    described = f"{endpoint} refused {method}: {hide(text[:2000])[:300]} (code {code})"
     if method != "eth_sendRawTransaction" and (revert := parse_revert(message, data, code)):
         return revert
     for pattern, kind in MESSAGES:

@@ -8,6 +8,7 @@ Certificates are checked as httpx does it, which the rest of the package uses.
 from __future__ import annotations
 
 import logging
+from time import monotonic
 from typing import Any, Final
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
@@ -17,6 +18,9 @@ import urllib3
 
 LOOPBACK: Final = {"127.0.0.1", "::1", "localhost"}
 MAX_CONNECTIONS: Final = 32
+IDLE_SECONDS: Final = 30.0
+"""Below the minutes after which machines on the way forget a silent connection and tell nobody: what is sent
+there is not answered."""
 MAX_ANSWER_BYTES: Final = 256 << 20
 """More than any node or provider answers; a stream without end is cut off here."""
 
@@ -28,8 +32,13 @@ class AnswerTooLongError(TransportError):
     """Over `MAX_ANSWER_BYTES`."""
 
 
+class ProxyUnusableError(ValueError):
+    """What the environment names as a proxy is none of HTTP, or no URL."""
+
+
 class _RedactTargets(logging.Filter):
-    """urllib3 logs each request's path and query at DEBUG, where providers put keys."""
+    """urllib3 logs each request's path and query at DEBUG, and the whole URL at WARNING where it finds an
+    answer's headers odd; providers put keys there."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if isinstance(record.args, tuple):
@@ -42,17 +51,36 @@ class _RedactTargets(logging.Filter):
 _REDACT_TARGETS = _RedactTargets()
 
 
+class _Pool(urllib3.HTTPConnectionPool):
+    """Opens a connection anew that was idle for long."""
+
+    def _get_conn(self, timeout: float | None = None) -> Any:
+        connection: Any = super()._get_conn(timeout)
+        if monotonic() - getattr(connection, "idle_since", monotonic()) >= IDLE_SECONDS:
+            connection.close()
+        return connection
+
+    def _put_conn(self, conn: Any) -> None:
+        if conn is not None:
+            conn.idle_since = monotonic()
+        super()._put_conn(conn)
+
+
+class _TlsPool(_Pool, urllib3.HTTPSConnectionPool):
+    """Over TLS."""
+
+
 class Transport:
     """Thread-safe: each request under way has a connection of its own, `MAX_CONNECTIONS` at most."""
 
     def __init__(self, url: str, timeout: float) -> None:
-        """`timeout`: seconds for connecting. Raises ValueError for anything but an http(s) URL."""
+        """`timeout`: seconds for connecting. Raises ValueError for anything but an http(s) URL,
+        ProxyUnusableError."""
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("not an http(s) URL")
-        logger = logging.getLogger("urllib3.connectionpool")
-        if _REDACT_TARGETS not in logger.filters:
-            logger.addFilter(_REDACT_TARGETS)
+        for name in ("urllib3.connectionpool", "urllib3.connection"):
+            logging.getLogger(name).addFilter(_REDACT_TARGETS)  # once: it is the same
         path = parts.path or "/"
         self._headers = {"content-type": "application/json", **_authorization(parts, "basic_auth")}
         options: dict[str, Any] = {"maxsize": MAX_CONNECTIONS, "block": True, "timeout": timeout}
@@ -61,7 +89,10 @@ class Transport:
         self._manager, is_forwarding = urllib3.PoolManager(**options), False
         if proxy := _proxy(parts):
             login = _authorization(urlsplit(proxy), "proxy_basic_auth")
-            self._manager = urllib3.ProxyManager(proxy, proxy_headers=login, **options)
+            try:
+                self._manager = urllib3.ProxyManager(proxy, proxy_headers=login, **options)
+            except ValueError as error:
+                raise ProxyUnusableError(type(error).__name__) from None
             if is_forwarding := parts.scheme == "http":
                 self._headers |= login
         # What the request line names: path and query, or for a forwarding proxy the whole URL.
@@ -69,6 +100,7 @@ class Transport:
         self._target = urlunsplit((*place, path, parts.query, ""))
         if is_forwarding:
             self._headers["host"] = place[1]
+        self._manager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
         self._pool = self._manager.connection_from_host(parts.hostname, parts.port, parts.scheme)
 
     def post(self, body: bytes, timeout: float) -> tuple[int, bytes]:
@@ -113,4 +145,5 @@ def _proxy(parts: SplitResult) -> str | None:
     if parts.hostname in LOOPBACK or proxy_bypass(parts.netloc.rpartition("@")[2]):
         return None
     proxies = getproxies()
-    return proxies.get(parts.scheme) or proxies.get("all")
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    return proxy if not proxy or "://" in proxy else f"http://{proxy}"

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -15,6 +16,7 @@ from assay.chain import transport
 from assay.chain.client import ChainClient
 from assay.chain.errors import RpcUnavailable
 from assay.chain.transport import AnswerTooLongError, Transport, TransportError
+from assay.errors import AssayError, ConfigurationError
 
 pytestmark = pytest.mark.network
 
@@ -30,6 +32,9 @@ class Server(ThreadingHTTPServer):
         self.answer = b""
         self.closes = self.cuts = False
         """Whether it ends the connection after an answer, without a word; amid one."""
+        self.headers = b""
+        self.quiet: set[int] = set()
+        """Ports from which nothing arrives any more: a machine on the way has forgotten the connection."""
         self.ended = threading.Event()
 
     def shutdown_request(self, request: socket.socket | tuple[bytes, socket.socket]) -> None:
@@ -47,11 +52,16 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         sent = self.rfile.read(int(self.headers["content-length"]))
+        if self.client_address[1] in self.server.quiet:
+            self.rfile.read(1)
+            return
         self.server.seen.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
         self.server.callers.append(self.client_address[1])
         body = self.server.answer or sent
         self.send_response(200)
         self.send_header("content-length", str(len(body) + self.server.cuts))
+        self.flush_headers()
+        self.wfile.write(self.server.headers)
         self.end_headers()
         self.wfile.write(body)
         self.close_connection = self.server.closes or self.server.cuts
@@ -102,6 +112,26 @@ def test_post__server_ended_the_idle_connection__asked_over_a_new_one(server: Se
     assert len(set(server.callers)) == 2
 
 
+def test_post__idle_connections_forgotten_on_the_way__no_request_waits_for_their_answers(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Firewalls drop what has been silent for minutes, and tell nobody. A burst leaves many such."""
+    with opened(f"http://{server.place}") as http:
+        busy = [http._pool._get_conn() for _ in range(2)]
+        for connection in busy:
+            connection.request("POST", "/", b"1")
+            connection.getresponse().read()
+        for connection in busy:
+            http._pool._put_conn(connection)
+        assert http.post(b"2", 5) == (200, b"2") and len(set(server.callers)) == 2
+        server.quiet = set(server.callers)
+        now = time.monotonic()
+        monkeypatch.setattr(transport, "monotonic", lambda: now + transport.IDLE_SECONDS)
+        assert http.post(b"3", 0.5) == (200, b"3")
+        assert http.post(b"4", 0.5) == (200, b"4")
+    assert len(set(server.callers)) == 3
+
+
 def test_post__user_in_the_url__basic_authorization_and_whole_target(server: Server) -> None:
     with opened(f"http://al%40ice:se%2Fcret@{server.place}/v3/key?token=x") as http:
         http.post(b"1", 5)
@@ -118,6 +148,9 @@ def test_post__everything_logged__neither_key_nor_password_told(
         server.cuts = True
         with pytest.raises(TransportError):
             http.post(b"1", 5)
+        server.cuts, server.headers = False, b"no header\r\nx: y\r\n"
+        http.post(b"1", 5)
+    assert "Failed to parse headers" in caplog.text
     assert "POST" in caplog.text and "key" not in caplog.text and "secret" not in caplog.text
 
 
@@ -189,6 +222,47 @@ def test_post__https_by_a_proxy__asks_it_for_a_tunnel_alone(
     with opened("https://me:secret@chain.example/key") as http, pytest.raises(TransportError):
         http.post(b"1", 5)
     assert server.seen == [], "CONNECT was refused: nothing else was asked"
+
+
+def test_post__proxy_named_without_a_scheme__is_asked(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As curl takes it."""
+    monkeypatch.setenv("http_proxy", server.place)
+    with opened("http://chain.example/v3") as http:
+        http.post(b"1", 5)
+    assert server.seen[0][0] == "http://chain.example/v3"
+
+
+@pytest.mark.parametrize("proxy", ["socks5://me:secret@127.0.0.1:1080", "http://me:secret@proxy:port"])
+def test_chain_client__proxy_that_cannot_be_used__says_so(
+    monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    monkeypatch.setenv("all_proxy", proxy)
+    with pytest.raises(ConfigurationError, match=r"proxy .* NO_PROXY") as refused:
+        ChainClient("https://chain.example/v3/key")
+    assert "secret" not in str(refused.value) and "key" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"no such path: /v3/0123456789abcdef",
+        b'{"error":{"code":1,"message":"0123456789abcdef is no key of ours"}}',
+        b'{"error":{"code":1,"message":"refused","data":"0123456789abcdef"}}',
+        b'{"error":"0123456789abcdef"}',
+    ],
+)
+def test_request__endpoint_repeats_its_key__is_not_told(server: Server, answer: bytes) -> None:
+    server.answer = answer
+    for url in ("/v3/0123456789abcdef", "/?key=0123456789abcdef"):
+        with (
+            ChainClient(f"http://{server.place}{url}", 1, attempts=1) as client,
+            pytest.raises(AssayError) as refused,
+        ):
+            client.endpoints[0].is_checked = True
+            client.request("eth_gasPrice")
+        assert "…" in str(refused.value) and "0123456789abcdef" not in str(refused.value)
 
 
 @pytest.mark.parametrize("name", ["localhost", "127.0.0.1"])
