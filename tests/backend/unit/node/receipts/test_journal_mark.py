@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from assay.errors import FatalError
+from assay.node.receipts import journal as journal_module
 from assay.node.receipts.database import SqliteDatabase
 from assay.node.receipts.journal import NAMES, Journal
 from assay.node.receipts.journal_mark import Mark, open_journal, write_mark
@@ -123,6 +124,23 @@ def test_open_journal__frame_damaged_that_the_tables_have__goes_on(
     damage(tmp_path / NAMES[0], (frame - 1) * 128 + 60)
     with closing(open_journal(database, tmp_path, SMALL)) as journal:
         assert journal.number == 42
+
+
+def test_open_journal__another_release_wrote_it__is_fatal_unless_that_stopped_in_order(
+    database: SqliteDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its frames may be none to this one."""
+    with monkeypatch.context() as patched:
+        patched.setattr(journal_module, "_checksum", lambda epoch, number, payload: number)
+        with closing(Journal(tmp_path, SMALL)) as journal:
+            mark(database, fill(journal, FRAMES + 3))
+    with pytest.raises(FatalError, match=r"frame 35 is not in them.*another release .*SIGTERM"):
+        open_journal(database, tmp_path, SMALL)
+    mark(database, None)
+    with closing(open_journal(database, tmp_path, SMALL)) as journal:
+        fill(journal, FRAMES + 1)
+    with closing(Journal(tmp_path, SMALL)) as journal:
+        assert [frame.number for frame in journal.frames()] == list(range(1, FRAMES + 2))
 
 
 def test_open_journal__last_frame_torn__goes_on_before_it(database: SqliteDatabase, tmp_path: Path) -> None:
