@@ -91,9 +91,10 @@ def _wrong(database: SqliteDatabase, folder: Path, problem: str) -> FatalError:
     return FatalError(
         f"the receipts journal in {folder} ({', '.join(NAMES)}) is not the one that {database.name} was "
         f"written with last: {problem}. It may hold the newest receipts, and signing on without them gives "
-        "their sequences again, which is slashed. If another release of this program served "
-        "from here last, and did not stop in order, start that one once more and stop it (SIGTERM): no more "
-        "is needed. Bring back the log and both journal files together as they were last. If they are lost for good, do not sign on as this operator for the versions offered so "
-        "far, neither from this folder nor from a new one, and no other signer key changes that: close their "
-        "offers, and serve new versions or as another operator, from a folder of its own (`assay node init`)"
+        "their sequences again, which is slashed. If another release of this program served from here last, "
+        "and did not stop in order, start that one once more and stop it (SIGTERM): no more is needed. Bring "
+        "back the log and both journal files together as they were last. If they are lost for good, do not "
+        "sign on as this operator for the versions offered so far, neither from this folder nor from a new "
+        "one, and no other signer key changes that: close their offers, and serve new versions or as another "
+        "operator, from a folder of its own (`assay node init`)"
     )
