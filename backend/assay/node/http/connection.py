@@ -15,7 +15,7 @@ from typing import cast
 import httptools
 
 from assay.node.http import exchange as limits_of
-from assay.node.http.exchange import MAX_HEAD, Application, Exchange
+from assay.node.http.exchange import MAX_HEAD, Application, Exchange, Loss
 from assay.node.http.known_heads import KNOWN_BYTES, remember
 from assay.node.http.messages import CLOSE, KEEP_ALIVE, Reply, Request, render_head
 from assay.node.http.parser import Parser
@@ -31,11 +31,7 @@ class Connection(asyncio.Protocol):
         self._limits = app.limits
         self._loop = loop
         self._parser = Parser(self)
-        self._url = b""
-        self._headers: dict[bytes, bytes] = {}
         self._head_bytes = 0
-        self._field_bytes = 0
-        self._in_head = False
         self._is_between = True  # the parser has read whole requests alone
         self._raw_head = b""
         self._incoming: Exchange | None = None
@@ -43,12 +39,22 @@ class Connection(asyncio.Protocol):
         self._current: Exchange | None = None
         self._stream: asyncio.Task[None] | None = None
         self._drained: asyncio.Future[None] | None = None
-        self._is_excess = False
+        self._is_excess = self._has_asked = False
         self._is_paused = self._is_stepping = False
         self._has_ended = False  # no further request is taken
         self._is_closing = False
         self.peer = ""
         self.deadline = inf
+
+    @property
+    def loss(self) -> Loss | None:
+        is_taking = self._drained is not None
+        if self.deadline == inf or self._is_closing or (self._has_ended and not is_taking):
+            return None
+        if is_taking or not self._has_asked or not self._is_between:
+            return Loss.AN_EXCHANGE
+        spare_at = self.deadline - self._limits.idle_seconds + limits_of.SPARE_SECONDS
+        return Loss.A_REQUEST if self._loop.time() < spare_at else Loss.NOTHING
 
     # Called by the transport
 
@@ -76,6 +82,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._has_ended:
             return
+        self._has_asked = True
         if self._is_between and not self._is_excess and self._take_known(data):
             return
         self._head_bytes += len(data)
@@ -84,7 +91,7 @@ class Connection(asyncio.Protocol):
                 self._has_ended = True
         except httptools.HttpParserError as error:
             self._refuse_head(limits_of.not_http(error))
-        if self._head_bytes > MAX_HEAD and (self._in_head or self._incoming is not None):
+        if self._head_bytes > MAX_HEAD and (self._parser.in_head or self._incoming is not None):
             self._refuse_head(limits_of.head_too_large())
 
     def _take_known(self, data: bytes) -> bool:
@@ -140,42 +147,22 @@ class Connection(asyncio.Protocol):
     # Called by the parser
 
     def on_message_begin(self) -> None:
-        self._url, self._headers = b"", {}
-        self._in_head = True
         self._is_between = False
         self._head_bytes = 0  # what came before belongs to the body of the last request
-        self._field_bytes = 0
         if self._current is None and self._drained is None:
             self.deadline = self._loop.time() + self._limits.head_seconds
 
-    def on_url(self, url: bytes) -> None:
-        self._url += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._field_bytes += len(name) + len(value) + 4
-        if self._in_head:
-            name = name.lower()
-            if name == b"host" and name in self._headers:
-                value = self._headers.pop(name) + b", " + value  # which is no host
-            self._headers.setdefault(name, value)
-        elif self._field_bytes > MAX_HEAD:
-            self.abort()
-
     def on_headers_complete(self) -> None:
-        self._in_head, self._head_bytes = False, 0
+        self._head_bytes, parser = 0, self._parser
         if self._has_ended:
             return
-        headers, size = self._headers, len(self._url) + self._field_bytes
-        self._field_bytes = 0
-        if size > MAX_HEAD:
+        if parser.size > MAX_HEAD:
             self._refuse_head(limits_of.head_too_large())
             return
-        if self._parser.leaves_upgrade_out(self._url, headers):
-            return
-        path, _, query = limits_of.origin_form(self._url).partition(b"?")
-        request = Request(self._parser.method.decode(), path, query, headers, self.peer)
+        path, _, query = limits_of.origin_form(parser.target).partition(b"?")
+        request = Request(parser.method, path, query, parser.headers, self.peer)
         exchange = self._incoming = Exchange(request, self, perf_counter())
-        exchange.close, exchange.is_http_1_0 = request.method == "CONNECT", self._parser.is_http_1_0
+        exchange.close, exchange.is_http_1_0 = request.method == "CONNECT", parser.is_http_1_0
         length = None
         try:
             if self._is_excess:
@@ -264,7 +251,7 @@ class Connection(asyncio.Protocol):
         if self._has_ended:
             self._close()
         elif incoming is None:
-            seconds = self._limits.head_seconds if self._in_head else self._limits.idle_seconds
+            seconds = self._limits.head_seconds if self._parser.in_head else self._limits.idle_seconds
             self.deadline = self._loop.time() + seconds
         elif incoming.refusal is not None and incoming.close:
             self._refuse_now(incoming)
@@ -360,7 +347,7 @@ class Connection(asyncio.Protocol):
         if self._has_ended:
             return
         self._release(self._incoming)
-        self._in_head = False
+        self._parser.in_head = False
         exchange = self._incoming = Exchange(Request("", b"", b"", {}, self.peer), self, perf_counter())
         exchange.refusal = self._app.refuse(error, None)
         self._refuse_now(exchange)
@@ -370,7 +357,7 @@ class Connection(asyncio.Protocol):
         self.deadline = inf
         if self._is_closing or self._has_ended or self._drained is not None:
             self.abort()
-        elif (incoming := self._incoming) is not None and not self._in_head:
+        elif (incoming := self._incoming) is not None and not self._parser.in_head:
             incoming.refusal = self._app.refuse(limits_of.body_too_slow(self._limits), incoming.request)
             self._release(incoming)
             self._refuse_now(incoming)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any, Final, Protocol
 
 from assay.errors import RequestError
@@ -19,6 +20,9 @@ WHOLE_PARTS: Final = 1024
 """Parts of a body that are kept as they came."""
 LINGER_SECONDS: Final = 2.0
 """How long a larger one is read and dropped after the refusal, so that whoever is still sending sees it."""
+
+SPARE_SECONDS: Final = 2.0
+"""Without a request, a connection is one that its client does not need now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +133,27 @@ class KnownHead:
     """What the application kept of the first request that had it."""
 
 
+class Loss(IntEnum):
+    """What the end of a connection that waits for its client costs that."""
+
+    NOTHING = 0
+    """It had no request for SPARE_SECONDS."""
+    A_REQUEST = 1
+    """One that may be on its way."""
+    AN_EXCHANGE = 2
+    """It is sending one, taking an answer, or has not begun."""
+
+
 class Peer(Protocol):
     """A connection, as the application sees it. `deadline` (loop time): when its wait for its client ends,
     infinite while it waits for none; `peer`: the remote host."""
 
     deadline: float
     peer: str
+
+    @property
+    def loss(self) -> Loss | None:
+        """Its client's, if it ended now; None: its request is in work, or it ends already."""
 
     def expire(self) -> None:
         """The deadline passed."""

@@ -7,13 +7,13 @@ import contextlib
 import socket
 from collections import Counter
 from collections.abc import Callable
-from math import inf
+from operator import itemgetter
 from typing import Final
 
 import structlog
 
 from assay.node.http.connection import Connection
-from assay.node.http.exchange import Application, Peer
+from assay.node.http.exchange import Application, Loss, Peer
 
 _log = structlog.get_logger(__name__)
 
@@ -35,6 +35,8 @@ class Connections:
         self._open: set[Peer] = set()
         self._of_host: Counter[str] = Counter()
         """How many; of no host that has none."""
+        self._in_vain: set[str] = set()
+        """Hosts whose newcomers found no place to take since the last sweep: a look takes a while."""
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -61,17 +63,29 @@ class Connections:
             self._empty.set()
 
     def _displace(self, newcomer: str) -> bool:
-        """End a wait for the host that has most connections, if those are more than the newcomer's has: one
-        host must not keep all others out."""
-        host, most = self._of_host.most_common(1)[0]
-        waiting = [peer for peer in self._open if peer.peer == host and peer.deadline < inf]
-        if not waiting or most <= self._of_host[newcomer] + 1:
+        """End a wait of the host that has most connections, if those are more than the newcomer's has: one
+        host must not keep all others out. Or one of the newcomer's own that its client does not need: a pool
+        keeps more than it uses."""
+        if newcomer in self._in_vain:
             return False
-        min(waiting, key=lambda peer: peer.deadline).expire()
+        host, most = self._of_host.most_common(1)[0]
+        other = host if most > self._of_host[newcomer] + 1 else newcomer
+        waiting = [
+            (loss, peer.deadline, peer)
+            for peer in self._open
+            if peer.peer in (other, newcomer)
+            and (loss := peer.loss) is not None
+            and (loss is Loss.NOTHING or peer.peer != newcomer)
+        ]
+        if not waiting:
+            self._in_vain.add(newcomer)
+            return False
+        min(waiting, key=itemgetter(0, 1))[2].expire()
         return True
 
     def sweep(self, now: float) -> None:
         """End the waits whose time is over."""
+        self._in_vain.clear()
         for peer in [peer for peer in self._open if peer.deadline <= now]:
             peer.expire()
 

@@ -11,6 +11,7 @@ import tracemalloc
 from collections.abc import Iterator
 
 import pytest
+from assay.node.http import exchange
 from assay.node.http.exchange import Exchange, Limits
 from assay.node.http.messages import Request
 from hypothesis import HealthCheck, given, settings
@@ -374,6 +375,44 @@ def test_connection__one_too_many__is_told_so() -> None:
         status, head, _ = read_answer(third)
         assert (status, b"retry-after" in head) == (503, True)
         assert is_ended(third)
+
+
+def connect_from(running: RunningApp, host: str) -> socket.socket:
+    return socket.create_connection(running.address, 10, (host, 0))
+
+
+def ask(sock: socket.socket) -> int:
+    sock.sendall(post(b"ab"))
+    return read_answer(sock)[0]
+
+
+def test_connection__all_are_one_host_s__another_host_takes_an_idle_one() -> None:
+    """Not one whose body is on its way."""
+    with running_app(Limits(max_connections=3)) as running, contextlib.ExitStack() as stack:
+        idle, first, second = (stack.enter_context(running.connect()) for _ in range(3))
+        message = post(b"abc")
+        for sock in (first, second):
+            sock.sendall(message[:-1])
+        assert ask(idle) == 200
+        assert ask(stack.enter_context(connect_from(running, "127.0.0.2"))) == 200
+        assert is_ended(idle)
+        for sock in (first, second):
+            sock.sendall(message[-1:])
+            assert read_answer(sock)[2] == b"cba"
+
+
+def test_connection__one_host_s_pool_keeps_all__it_gets_another_for_one_that_it_does_not_need(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with running_app(Limits(max_connections=3)) as running, contextlib.ExitStack() as stack:
+        pool = [stack.enter_context(running.connect()) for _ in range(3)]
+        assert [ask(sock) for sock in pool] == [200] * 3
+        assert ask(stack.enter_context(running.connect())) == 503  # each may be asked again at once
+        monkeypatch.setattr(exchange, "SPARE_SECONDS", 0.0)
+        time.sleep(0.3)
+        assert ask(stack.enter_context(running.connect())) == 200
+        assert is_ended(pool[0])
+        assert [ask(sock) for sock in pool[1:]] == [200] * 2
 
 
 @pytest.mark.parametrize(("line", "held"), [("started: 1", 1), ("other: 1", 0)])

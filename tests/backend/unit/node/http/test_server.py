@@ -11,6 +11,7 @@ from math import inf
 
 import pytest
 import uvloop
+from assay.node.http.exchange import Loss
 from assay.node.http.server import ACCEPTED, Connections, Listener
 
 pytestmark = pytest.mark.network
@@ -96,11 +97,16 @@ def test_listener__no_file_descriptors_left__accepts_again_later() -> None:
 
 @dataclass(eq=False)
 class Waiter:
-    """A connection that waits for its client until `deadline`."""
+    """A connection that waits for its client until `deadline`, or one in work, or a new one."""
 
     peer: str
     deadline: float = inf
+    given: Loss = Loss.AN_EXCHANGE
     ended: list[str] = field(default_factory=list)
+
+    @property
+    def loss(self) -> Loss | None:
+        return None if self.ended or self.deadline == inf else self.given
 
     def expire(self) -> None:
         self.ended.append("expired")
@@ -112,20 +118,63 @@ class Waiter:
         self.ended.append("aborted")
 
 
+def flood(*deadlines: float, loss: Loss = Loss.AN_EXCHANGE) -> list[Waiter]:
+    return [Waiter("flood", deadline, loss) for deadline in deadlines]
+
+
 def test_add__one_host_has_all_connections__another_takes_the_place_of_its_longest_wait() -> None:
     connections = Connections(4)
-    flood = [Waiter("flood", deadline) for deadline in (inf, 7.0, 5.0, 6.0)]
-    assert all(connections.add(one) for one in flood)
-    assert not connections.add(Waiter("flood", 8.0))
-    assert connections.add(Waiter("other", 9.0))
-    assert [one.ended for one in flood] == [[], [], ["expired"], []]
+    first = flood(inf, 7.0, 5.0, 6.0)
+    assert all(connections.add(one) for one in first)
+    assert not connections.add(Waiter("flood"))
+    assert connections.add(Waiter("other"))
+    assert [one.ended for one in first] == [[], [], ["expired"], []]
+
+
+def test_add__host_with_most_has_idle_connections__those_end_before_requests_that_come() -> None:
+    """The time for a body is shorter than that between two requests."""
+    connections = Connections(4)
+    first = flood(3.0, 4.0) + flood(60.0, loss=Loss.A_REQUEST) + flood(70.0, loss=Loss.NOTHING)
+    assert all(connections.add(one) for one in first)
+    assert connections.add(Waiter("other"))
+    assert connections.add(Waiter("another"))
+    assert [one.ended for one in first] == [[], [], ["expired"], ["expired"]]
+
+
+def test_add__many_newcomers_in_one_round__each_takes_a_place_of_its_own() -> None:
+    """A connection that ends is open until the next round of the event loop."""
+    connections = Connections(8)
+    first = flood(*range(1, 9))
+    assert all(connections.add(one) for one in first)
+    assert sum(connections.add(Waiter(f"other {n}")) for n in range(8)) == 8
+    assert all(one.ended == ["expired"] for one in first)
+    assert not connections.add(Waiter("last"))
+
+
+def test_add__own_pool_has_more_than_it_uses__a_newcomer_takes_the_oldest() -> None:
+    connections = Connections(3)
+    first = flood(3.0, loss=Loss.A_REQUEST) + flood(5.0, 4.0, loss=Loss.NOTHING)
+    assert all(connections.add(one) for one in first)
+    assert connections.add(Waiter("flood"))
+    assert [one.ended for one in first] == [[], [], ["expired"]]
+
+
+def test_add__look_was_in_vain__is_not_repeated_before_the_next_sweep() -> None:
+    connections = Connections(1)
+    (only,) = flood(inf)
+    assert connections.add(only)
+    assert not connections.add(Waiter("flood"))
+    only.deadline, only.given = 5.0, Loss.NOTHING
+    assert not connections.add(Waiter("flood"))
+    connections.sweep(0.0)
+    assert connections.add(Waiter("flood"))
 
 
 def test_add__all_hosts_have_as_many__nobody_is_displaced() -> None:
     connections = Connections(2)
     both = [Waiter("a", 5.0), Waiter("b", 5.0)]
     assert all(connections.add(one) for one in both)
-    assert not connections.add(Waiter("c", 5.0))
+    assert not connections.add(Waiter("c"))
     assert not any(one.ended for one in both)
 
 
@@ -133,7 +182,7 @@ def test_add__host_whose_requests_are_all_in_work__is_not_displaced() -> None:
     connections = Connections(3)
     working = [Waiter("busy") for _ in range(3)]
     assert all(connections.add(one) for one in working)
-    assert not connections.add(Waiter("other", 5.0))
+    assert not connections.add(Waiter("other"))
     for one in working:
         connections.remove(one)
-    assert not connections._of_host["busy"] and connections.add(Waiter("other", 5.0))
+    assert not connections._of_host["busy"] and connections.add(Waiter("other"))
