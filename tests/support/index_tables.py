@@ -11,6 +11,8 @@ from assay.chain.client import ChainClient
 from assay.chain.deployments import Deployment
 from assay.db.engine import normalize_url, open_engine, read_session, upgrade
 from assay.db.tables import Base
+from assay.index.batches import BatchChecker
+from assay.index.download import ShouldStop, go_on
 from assay.index.fetch import Fetcher
 from assay.index.follower import Follower, Outcome
 from sqlalchemy import Engine, select, text
@@ -74,6 +76,12 @@ def follow(follower: Follower, until: int | None = None) -> int:
     while follower.step(until).outcome is Outcome.ADVANCED:
         windows += 1
     return windows
+
+
+def check_batches(checker: BatchChecker, should_stop: ShouldStop = go_on) -> None:
+    """Until nothing is due."""
+    while checker.step(should_stop=should_stop, wait=0.25) or checker.is_busy:
+        pass
 
 
 def contents(engine: Engine, *without: str) -> dict[str, list[dict[str, Any]]]:

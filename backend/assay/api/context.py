@@ -21,7 +21,7 @@ from assay.db.engine import read_session
 from assay.db.repositories.paging import MAX_LIMIT, Page, PageRequest
 from assay.db.repositories.status import get_cursor
 from assay.db.tables import Cursor
-from assay.errors import ConfigurationError, RequestError
+from assay.errors import ConfigurationError, RequestError, RetryableError
 from assay.index.probe import PERIOD
 
 Row = TypeVar("Row")
@@ -83,7 +83,7 @@ def get_session(context: ContextIn) -> Iterator[Session]:
     try:
         with read_session(context.engine) as session:
             yield session
-    except DBAPIError as error:
+    except (DBAPIError, RetryableError) as error:
         raise NotReady(
             "the index database does not answer; is ASSAY_DATABASE_URL right and `assay index run` running?"
         ) from error

@@ -19,6 +19,8 @@ from assay.errors import ConfigurationError, RetryableError
 SQLITE_BUSY_MS = 30_000
 JOURNAL = f"journal_size_limit={64 << 20}"
 """Bytes: what a large transaction leaves behind is given back to the disk."""
+READS = "assay_reads"
+"""Execution option of transactions that write nothing: on SQLite they wait for no writer."""
 
 
 def normalize_url(url: str) -> URL:
@@ -67,7 +69,8 @@ def _open_sqlite(url: URL, read_only: bool) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+        reads = read_only or connection.get_execution_options().get(READS)
+        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
     return engine
 
@@ -86,9 +89,15 @@ def write_transaction(engine: Engine) -> Iterator[Connection]:
 
 @contextmanager
 def read_session(engine: Engine) -> Iterator[Session]:
-    """One read transaction: every query inside sees the same state."""
-    with Session(engine, expire_on_commit=False, autoflush=False) as session:
-        yield session
+    """One read transaction: every query inside sees the same state. Raises RetryableError when the database
+    is gone.
+    """
+    reading = engine.execution_options(**{READS: True})
+    try:
+        with Session(reading, expire_on_commit=False, autoflush=False) as session:
+            yield session
+    except OperationalError as error:
+        raise RetryableError(f"the database did not answer: {error.orig}") from error
 
 
 def upgrade(engine: Engine) -> None:

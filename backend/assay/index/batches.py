@@ -1,13 +1,16 @@
 """Fetches posted batches' receipts from their nodes, checks them and records what came of it.
 
-A node's batches are taken in posting order. Everything but a proof of fault is looked at again with growing
+Several nodes are asked at once, in threads of their own (places.py), each for its batches in posting order.
+Everything but a proof of fault is looked at again with growing
 waits: a node may come back, a served file may be mended, a later batch may fill a gap. Receipts that match
 the posted root and are badly signed, dated or numbered stay what they are.
 """
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,8 +25,9 @@ from assay.db.engine import read_session, write_transaction
 from assay.db.repositories.checks import CheckResult, CheckStore, PendingBatch, StoredReceipt
 from assay.errors import VerificationError
 from assay.index.batch_file import BatchFile, spool
-from assay.index.download import Limits, Unreachable, download_to
-from assay.index.turns import Turns
+from assay.index.download import Limits, ShouldStop, Unreachable, download_to, go_on
+from assay.index.places import Places, alone
+from assay.index.turns import STEP_SECONDS
 from assay.index.verify import BatchClaim, Validity, verify_batch
 from assay.types import Address, BatchAvailability, BatchKey, Domain, Hash32
 
@@ -56,7 +60,7 @@ class Verdict:
 
 
 class BatchChecker:
-    """`step` checks the batches that are due and says how many it finished."""
+    """`step` asks for the batches that are due; what a node does cannot end it, nor keep it from others."""
 
     def __init__(
         self,
@@ -69,34 +73,60 @@ class BatchChecker:
     ) -> None:
         self._engine, self._domain, self._limits, self._clock = engine, domain, limits, clock
         self._folder = folder or Path(tempfile.gettempdir())
-        self._turns = Turns()
+        self._places: Places[int] = Places("batches", patience=limits.seconds)
+        self._large, self._writing = threading.Lock(), threading.Lock()
+        """Held by who checks a large batch, and by who writes one into the database."""
 
-    def step(self, limit: int = 20, should_stop: Callable[[], bool] = lambda: False) -> int:
+    @property
+    def is_busy(self) -> bool:
+        """Whether batches are under way."""
+        return self._places.is_busy
+
+    def step(self, limit: int = 20, should_stop: ShouldStop = go_on, wait: float = 0.0) -> int:
+        """Ask the nodes that are due, for so many batches each in a turn; how many turns began or ended.
+        Where none did, one is waited for `wait` seconds. Raises RetryableError, DiskFullError among them.
+        """
+        ended = len(self._places.ended())
         now = int(self._clock())
+        begun = self._places.fill(self._due_nodes(now), partial(self._turn, now, limit), should_stop)
+        return ended + begun or len(self._places.ended(wait))
 
-        def check(batch: PendingBatch) -> None:
+    def close(self) -> None:
+        """End what is under way; it is begun again another time."""
+        self._places.close()
+
+    def _turn(self, now: int, limit: int, node: Address, should_stop: ShouldStop) -> int:
+        """How many batches it gave or did not give."""
+        started, done = time.monotonic(), 0
+        for batch in self._due(now, node, limit):
+            if should_stop() or time.monotonic() >= started + STEP_SECONDS:
+                break
             with spool(self._folder) as file:
-                self._record(batch, self._check(batch, file, should_stop))
+                self._fetch(batch, file, should_stop)
+            done += 1
+        return done
 
-        nodes = self._due_nodes(now)
-        return self._turns.work(nodes, partial(self._due, now), check, limit, should_stop)
-
-    def _due_nodes(self, now: int) -> list[str]:
+    def _due_nodes(self, now: int) -> list[Address]:
         with read_session(self._engine) as session:
-            return CheckStore(session.connection()).due_nodes(now)
+            return list(map(Address, CheckStore(session.connection()).due_nodes(now)))
 
-    def _due(self, now: int, node: str, limit: int) -> list[PendingBatch]:
+    def _due(self, now: int, node: Address, limit: int) -> list[PendingBatch]:
         with read_session(self._engine) as session:
             return CheckStore(session.connection()).due(now, node, limit)
 
-    def _check(self, batch: PendingBatch, file: BinaryIO, should_stop: Callable[[], bool]) -> Verdict:
+    def _fetch(self, batch: PendingBatch, file: BinaryIO, should_stop: ShouldStop) -> None:
         url = f"{batch.endpoint.rstrip('/')}/v1/batches/{batch.batch_id}"
         try:
             size = download_to(file, url, self._limits, should_stop)
         except Unreachable as error:
-            return Verdict(BatchAvailability.UNAVAILABLE, str(error))
+            self._record(batch, Verdict(BatchAvailability.UNAVAILABLE, str(error)), should_stop)
+            return
         if size > LARGE:
             log.info("checking a large batch", batch=batch.batch_id, bytes=size)
+        with alone(self._large, should_stop) if size > LARGE else contextlib.nullcontext():
+            self._record(batch, self._check(batch, file, should_stop), should_stop)
+
+    def _check(self, batch: PendingBatch, file: BinaryIO, should_stop: ShouldStop) -> Verdict:
         claim = self._claim(batch)
         receipts = BatchFile(self._domain, claim.key, file, should_stop=should_stop)
         try:
@@ -111,12 +141,12 @@ class BatchChecker:
         key = BatchKey(Address(batch.node), to_hash(batch.version_id), to_hash(batch.receipts_root))
         return BatchClaim(self._domain, to_hash(batch.batch_id), key, batch.posted_at, signers)
 
-    def _record(self, batch: PendingBatch, verdict: Verdict) -> None:
-        """Neighbours are compared in the transaction that writes, so that no two batches pass each other
-        by.
+    def _record(self, batch: PendingBatch, verdict: Verdict, should_stop: ShouldStop) -> None:
+        """Neighbours are compared in the transaction that writes, one at a time, so that no two batches pass
+        each other by.
         """
         now = int(self._clock())
-        with write_transaction(self._engine) as connection:
+        with alone(self._writing, should_stop), write_transaction(self._engine) as connection:
             store = CheckStore(connection)
             if not store.lock(batch):
                 return  # a reorg took the batch away meanwhile

@@ -9,11 +9,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 
 import structlog
 
 from assay.errors import RetryableError
 from assay.index.batches import BatchChecker
+from assay.index.download import LOOK_SECONDS
 from assay.index.follower import Follower, Outcome, Step
 from assay.index.probe import PERIOD, Prober
 from assay.index.programs import ProgramChecker
@@ -80,9 +82,14 @@ class Daemon:
         self._loop("follow", follow)
 
     def _check_loop(self) -> None:
-        self._loop(
-            "check", lambda: 0.0 if self._checker.step(should_stop=self._stopping.is_set) else self._poll
-        )
+        checker, wait = self._checker, min(LOOK_SECONDS, self._poll)
+
+        def check() -> float:
+            done = checker.step(should_stop=self._stopping.is_set, wait=wait)
+            return 0.0 if done or checker.is_busy else self._poll
+
+        with closing(checker):
+            self._loop("check", check)
 
     def _program_loop(self) -> None:
         programs = self._programs

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future
 from concurrent.futures import wait as wait_for
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
@@ -20,7 +21,7 @@ import structlog
 
 from assay.disk import DiskFullError
 from assay.errors import RetryableError
-from assay.index.download import Interrupted, ShouldStop, go_on
+from assay.index.download import LOOK_SECONDS, Interrupted, ShouldStop, go_on
 from assay.index.turns import STEP_SECONDS, Turns
 from assay.types import Address
 
@@ -177,3 +178,15 @@ class Places(Generic[R]):
             self._take(node, turn)
         if self._failures and not isinstance(error := self._worst(), RetryableError):
             raise error
+
+
+@contextmanager
+def alone(lock: threading.Lock, should_stop: ShouldStop) -> Iterator[None]:
+    """What turns do one after another. Raises Interrupted: told to stop while another does it."""
+    while not lock.acquire(timeout=LOOK_SECONDS):
+        if should_stop():
+            raise Interrupted("it was not its turn before the stop: it is done another time")
+    try:
+        yield
+    finally:
+        lock.release()

@@ -8,14 +8,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Final, TypeVar
 
-from assay.disk import DiskFullError
-from assay.index.download import Interrupted
-
 N = TypeVar("N", bound=str)
-B = TypeVar("B")
 HALF_LIFE: Final = 3_600.0
 """Seconds after which the time that was spent on a node counts half."""
 STEP_SECONDS: Final = 10.0
@@ -29,37 +25,6 @@ class Turns:
         self._clock = clock
         self._spent: dict[str, tuple[float, float]] = {}
         """Seconds, and when they were that many; of no node that has next to none."""
-
-    def work(
-        self,
-        nodes: Iterable[N],
-        due: Callable[[N, int], Sequence[B]],
-        check: Callable[[B], None],
-        limit: int,
-        should_stop: Callable[[], bool],
-    ) -> int:
-        """Check what is `due` of each node, given how many at most, in turns; how many were checked. Ends
-        early when told to, if a check raises Interrupted, and after a batch that ends its node's turn. Raises
-        DiskFullError; others, who may have smaller ones, go first then."""
-        done = 0
-        for node in self.order(nodes):
-            for batch in due(node, limit - done):
-                if should_stop():
-                    return done
-                started = time.monotonic()
-                try:
-                    check(batch)
-                except Interrupted:
-                    return done
-                except DiskFullError:
-                    self.took(node, 2 * STEP_SECONDS)
-                    raise
-                done += 1
-                if self.took(node, time.monotonic() - started):
-                    return done
-            if done >= limit:
-                break
-        return done
 
     def order(self, nodes: Iterable[N]) -> list[N]:
         """`nodes`, which come by age."""

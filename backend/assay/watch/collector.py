@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -23,20 +23,12 @@ from assay.commitments.identifiers import address_word
 from assay.errors import VerificationError
 from assay.index.batch_file import BatchFile, spool
 from assay.index.batches import LARGE, PROVEN
-from assay.index.download import (
-    LOOK_SECONDS,
-    Interrupted,
-    Limits,
-    ShouldStop,
-    Unreachable,
-    download_to,
-    go_on,
-)
+from assay.index.download import Limits, ShouldStop, Unreachable, download_to, go_on
+from assay.index.places import Places, alone
 from assay.index.turns import STEP_SECONDS
 from assay.index.verify import BatchClaim, Validity, verify_batch
 from assay.types import Address, BatchAvailability
 from assay.watch.contracts import Contracts
-from assay.watch.places import Places
 from assay.watch.policy import Policy, choose
 from assay.watch.published import is_signed, public_digests, signed_by_node, signers_of
 from assay.watch.store import Store
@@ -79,6 +71,7 @@ class Collector:
         self._domain = contracts.domain
         self._places = places or Places("batches", patience=limits.seconds)
         self._large = threading.Lock()
+        """Held by who judges a large batch."""
 
     @property
     def is_busy(self) -> bool:
@@ -122,23 +115,9 @@ class Collector:
             except Unreachable as error:
                 self._record(batch, view.posted_at, Found(BatchAvailability.UNAVAILABLE, str(error)))
                 return
-            with self._memory(size, should_stop):
+            with alone(self._large, should_stop) if size > LARGE else contextlib.nullcontext():
                 published = BatchFile(self._domain, batch.key, file, should_stop=should_stop)
                 self._record(batch, view.posted_at, self._judge(batch, view.posted_at, published))
-
-    @contextlib.contextmanager
-    def _memory(self, size: int, should_stop: ShouldStop) -> Iterator[None]:
-        """Large batches are judged one at a time. Raises Interrupted."""
-        if size <= LARGE:
-            yield
-            return
-        while not self._large.acquire(timeout=LOOK_SECONDS):
-            if should_stop():
-                raise Interrupted("a large batch was left unread: it is read again another time")
-        try:
-            yield
-        finally:
-            self._large.release()
 
     def _judge(self, batch: PostedBatch, posted_at: int, published: BatchFile) -> Found:
         """Keeps what the node signed, so many receipts at a time; begun again, it keeps them once."""

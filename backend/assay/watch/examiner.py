@@ -16,11 +16,11 @@ import structlog
 from assay.chain.contracts import NodeRegistry
 from assay.errors import RequestError, RetryableError
 from assay.index.download import Interrupted, ShouldStop, Unreachable, go_on
+from assay.index.places import Places
 from assay.index.turns import STEP_SECONDS
 from assay.types import Address
 from assay.watch.evidence import Evidence
 from assay.watch.examine import DEFAULT_MAX_MEMORY, Finding, examine, signed_data
-from assay.watch.places import Places
 from assay.watch.programs import NoProgramError, Programs
 from assay.watch.store import Store
 from assay.watch.values import DataState, SeenReceipt, Verdict

@@ -36,7 +36,7 @@ from tests.support.api_server import serving
 from tests.support.batch_server import BatchServer, batch_server
 from tests.support.cli import RUNNER
 from tests.support.deploy import UNIT
-from tests.support.index_tables import follow, new_database, new_follower, url_of
+from tests.support.index_tables import check_batches, follow, new_database, new_follower, url_of
 from tests.support.index_world import PostedBatch, TestNode, World, index_world
 from tests.support.onnx_models import convolution_model
 
@@ -113,7 +113,7 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting]:
         engine = new_database(folder)
         follow(new_follower(engine, world.rpc, world.deployment))
         domain = world.deployment.domain
-        BatchChecker(engine, domain, Limits(1 << 20, 2.0, True)).step()
+        check_batches(BatchChecker(engine, domain, Limits(1 << 20, 2.0, True)))
         assert ProgramChecker(engine, folder / "hub").step() == 2
         prober = Prober(engine, domain, deadline=2.0, allow_private=True)
         assert prober.step() == 1

@@ -8,25 +8,29 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 from assay.commitments.receipts import receipt_digest
 from assay.db.engine import read_session
+from assay.db.repositories.checks import CheckStore, PendingBatch
 from assay.db.tables import BatchCheck, Receipt
 from assay.disk import DiskFullError
-from assay.index.batches import MAX_GAP_WAITS, NEVER, BatchChecker
+from assay.index.batches import MAX_GAP_WAITS, NEVER, BatchChecker, Verdict, compare_neighbours
 from assay.index.download import Limits
+from assay.index.places import PLACES
 from assay.types import Hash32, SignedReceipt
 from sqlalchemy import Engine, func, select
 
 from tests.support.batch_server import (
     BatchServer,
+    Held,
     batch_server,
     body_of,
     dripping,
@@ -34,7 +38,7 @@ from tests.support.batch_server import (
     paced,
     redirecting,
 )
-from tests.support.index_tables import follow, new_database, new_follower
+from tests.support.index_tables import check_batches, follow, new_database, new_follower
 from tests.support.index_world import PostedBatch, TestNode, World, index_world
 
 LIMITS = Limits(bytes=1 << 20, seconds=1.0, allow_private=True)
@@ -53,10 +57,13 @@ class Setting:
         follow(new_follower(self.engine, self.world.rpc, self.world.deployment))
 
     def check(self, rounds: int = 1, limits: Limits = LIMITS) -> None:
-        checker = BatchChecker(self.engine, self.world.deployment.domain, limits, clock=lambda: self.now)
+        checker = self.checker(limits)
         for _ in range(rounds):
-            checker.step()
+            check_batches(checker)
             self.now += 6 * 3600
+
+    def checker(self, limits: Limits = LIMITS) -> BatchChecker:
+        return BatchChecker(self.engine, self.world.deployment.domain, limits, clock=lambda: self.now)
 
     def state(self, batch: PostedBatch) -> tuple[str, str, int]:
         with read_session(self.engine) as session:
@@ -66,6 +73,10 @@ class Setting:
             )
         assert row is not None
         return row.availability, row.reason, stored or 0
+
+    def checked(self) -> int:
+        with read_session(self.engine) as session:
+            return session.scalar(select(func.count()).select_from(BatchCheck)) or 0
 
     def serve(self, consumer: int = 1, count: int = 3, publish: bool = True) -> PostedBatch:
         batch = self.world.serve(self.node, self.version, self.world.consumer(consumer), count)
@@ -123,7 +134,8 @@ def die(connection, cursor, statement, *rest):
             os.kill(os.getpid(), signal.SIGKILL)
 limits = Limits(allow_private=True)
 checker = BatchChecker(engine, Domain(int(chain_id), Address(settlement)), limits, folder=Path(folder))
-checker.step()
+while checker.step(wait=1.0) or checker.is_busy:
+    pass
 """
 
 
@@ -153,12 +165,14 @@ def test_step__stopped_halfway__says_nothing_of_the_batch(
     monkeypatch.setattr("assay.index.batch_file.CHUNK", 2)
     batch = setting.serve(1, 5)
     setting.index()
-    asked: list[bool] = []
-    checker = BatchChecker(setting.engine, setting.world.deployment.domain, LIMITS, clock=lambda: setting.now)
-    assert checker.step(should_stop=lambda: asked.append(True) or len(asked) > 2) == 0
-    with read_session(setting.engine) as session:
-        assert session.get(BatchCheck, batch.batch_id) is None
-    setting.check()
+    stopped = 0
+    while True:
+        looks = iter([False] * stopped)
+        check_batches(setting.checker(), lambda: next(looks, True))  # noqa: B023
+        if setting.checked():
+            break
+        stopped += 1
+    assert stopped > 5  # at as many places: before and amid the download, the check and the writing
     assert setting.state(batch) == ("available", "", 5)
 
 
@@ -198,34 +212,86 @@ def test_step__stopped_amid_a_download__ends_at_once(setting: Setting) -> None:
     batch = setting.serve(1, 40, publish=False)
     setting.server.answers[f"/v1/batches/{batch.batch_id}"] = paced(batch.body, seconds=5.0)
     setting.index()
-    checker = BatchChecker(
-        setting.engine,
-        setting.world.deployment.domain,
-        replace(LIMITS, seconds=30),
-        clock=lambda: setting.now,
-    )
-    started = time.monotonic()
-    assert checker.step(should_stop=lambda: time.monotonic() > started + 0.2) == 0
+    checker, started = setting.checker(replace(LIMITS, seconds=30)), time.monotonic()
+    check_batches(checker, lambda: time.monotonic() > started + 0.2)
     assert time.monotonic() - started < 3
     with read_session(setting.engine) as session:
         assert session.get(BatchCheck, batch.batch_id) is None
 
 
-def test_step__node_whose_batches_take_long__lets_others_go_first(
-    setting: Setting, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("assay.index.turns.STEP_SECONDS", 0.3)
-    slow = [setting.serve(1, 2, publish=False) for _ in range(3)]
-    for batch in slow:
-        setting.server.answers[f"/v1/batches/{batch.batch_id}"] = paced(batch.body, seconds=0.6)
-    setting.node = setting.world.add_node(setting.server.url, {setting.version: 10})
+def test_step__nodes_that_drip_their_batches__hold_nobody_up(setting: Setting) -> None:
+    """Each keeps the pace, and could go on for half an hour."""
+    held = []
+    for _ in range(PLACES - 1):
+        batch = setting.serve(1, 2, publish=False)
+        answer = setting.server.answers[f"/v1/batches/{batch.batch_id}"] = Held(batch.body)
+        held.append((batch, answer))
+        setting.node = setting.world.add_node(setting.server.url, {setting.version: 10})
     quick = [setting.serve(1, 1), setting.serve(1, 1)]
     setting.index()
-    checker = BatchChecker(setting.engine, setting.world.deployment.domain, LIMITS, clock=lambda: setting.now)
-    assert [checker.step() for _ in range(4)] == [1, 3, 1, 0]
-    asked = [path.rpartition("/")[2] for path in setting.server.asked]
-    assert asked == [batch.batch_id for batch in (slow[0], *quick, *slow[1:])]
-    assert {setting.state(batch)[0] for batch in (*slow, *quick)} == {"available"}
+    checker, deadline = setting.checker(replace(LIMITS, seconds=60.0)), time.monotonic() + 60
+    while not all(answer.asked.is_set() for _, answer in held) or setting.checked() < len(quick):
+        assert time.monotonic() < deadline
+        checker.step(wait=0.1)
+    assert [setting.state(batch)[0] for batch in quick] == ["available"] * len(quick)
+    for _, answer in held:
+        answer.let.set()
+    check_batches(checker)
+    assert [setting.state(batch) for batch, _ in held] == [("available", "", 2)] * len(held)
+
+
+def test_step__large_batches__are_checked_one_at_a_time_and_small_ones_meanwhile(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = [setting.serve(1, 9)]
+    setting.node = setting.world.add_node(setting.server.url, {setting.version: 10})
+    large.append(setting.serve(1, 9))
+    setting.node = setting.world.add_node(setting.server.url, {setting.version: 10})
+    small = setting.serve(1, 1)
+    setting.index()
+    monkeypatch.setattr("assay.index.batches.LARGE", 2 * len(small.body))
+    checker, let, checking = setting.checker(), threading.Event(), list[str]()
+    check = checker._check
+
+    def check_slowly(batch: PendingBatch, *given: Any) -> Verdict:
+        checking.append(batch.batch_id)
+        assert batch.batch_id == small.batch_id or let.wait(60)
+        return check(batch, *given)
+
+    monkeypatch.setattr(checker, "_check", check_slowly)
+    deadline = time.monotonic() + 60
+    while len(setting.server.asked) < 3 or not setting.checked():
+        assert time.monotonic() < deadline
+        checker.step(wait=0.1)
+    assert setting.state(small)[0] == "available"
+    assert len(checking) == 2  # the small one, and one of the large
+    let.set()
+    check_batches(checker)
+    assert [setting.state(batch) for batch in large] == [("available", "", 9)] * 2
+
+
+def test_step__batches_of_several_nodes__are_written_one_after_another(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is compared with what others wrote: a receipt in two batches is seen, whichever comes first."""
+    batches = []
+    for _ in range(PLACES):
+        batches.append(setting.serve(1, 3))
+        setting.node = setting.world.add_node(setting.server.url, {setting.version: 10})
+    setting.index()
+    writing, most = list[str](), list[int]()
+
+    def compare_slowly(store: CheckStore, batch: PendingBatch, verdict: Verdict) -> Verdict:
+        writing.append(batch.batch_id)
+        time.sleep(0.05)
+        most.append(len(writing))
+        writing.remove(batch.batch_id)
+        return compare_neighbours(store, batch, verdict)
+
+    monkeypatch.setattr("assay.index.batches.compare_neighbours", compare_slowly)
+    setting.check()
+    assert most == [1] * PLACES
+    assert [setting.state(batch) for batch in batches] == [("available", "", 3)] * PLACES
 
 
 def test_step__disk_is_full__is_told_as_such_and_nobody_is_blamed(
@@ -250,7 +316,7 @@ def test_step__batch_that_the_disk_has_no_room_for__lets_others_go_first(
     setting.node = setting.world.add_node(setting.server.url, {setting.version: 10})
     small = setting.serve(2, 1)
     setting.index()
-    checker = BatchChecker(setting.engine, setting.world.deployment.domain, LIMITS, clock=lambda: setting.now)
+    checker = setting.checker()
 
     def look(file: BinaryIO) -> None:
         if file.tell() > 4_000:
@@ -258,12 +324,12 @@ def test_step__batch_that_the_disk_has_no_room_for__lets_others_go_first(
 
     monkeypatch.setattr("assay.index.download.check_room", look)
     with pytest.raises(DiskFullError):
-        checker.step()
+        check_batches(checker)
     with pytest.raises(DiskFullError):
-        checker.step()
+        check_batches(checker)
     assert setting.state(small) == ("available", "", 1)
     monkeypatch.undo()
-    checker.step()
+    check_batches(checker)
     assert setting.state(large) == ("available", "", 40)
 
 

@@ -31,7 +31,7 @@ from sqlalchemy import Engine, insert, select, update
 from tests.support.batch_server import BatchServer, batch_server
 from tests.support.deploy import UNIT
 from tests.support.game_players import point
-from tests.support.index_tables import contents, follow, new_database, new_follower
+from tests.support.index_tables import check_batches, contents, follow, new_database, new_follower
 from tests.support.index_world import PostedBatch, TestNode, World, index_world
 from tests.support.onnx_models import convolution_model
 
@@ -51,7 +51,7 @@ class Setting:
         follow(new_follower(self.engine, self.world.rpc, self.world.deployment))
 
     def check(self) -> None:
-        BatchChecker(self.engine, self.world.deployment.domain, Limits(1 << 20, 2.0, True)).step()
+        check_batches(BatchChecker(self.engine, self.world.deployment.domain, Limits(1 << 20, 2.0, True)))
         with self.engine.begin() as connection:
             row = {
                 "outcome": "lowered",

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +14,11 @@ from typing import Any
 
 import pytest
 from assay.chain.client import ChainClient
-from assay.db.engine import open_engine
+from assay.db.engine import open_engine, write_transaction
 from assay.errors import FatalError, RetryableError
+from assay.index.batches import BatchChecker
+from assay.index.daemon import Daemon
+from assay.index.download import Limits
 from assay.index.fetch import Fetcher
 from assay.index.follower import Follower, Outcome
 
@@ -146,6 +150,36 @@ follower.prepare()
 while follower.step().outcome is Outcome.ADVANCED:
     pass
 """
+
+
+def test_run__somebody_writes_for_longer_than_writers_are_waited_for__goes_on_afterwards(
+    world: World, expected: dict[str, list[dict[str, Any]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a batch of a million receipts is written."""
+    monkeypatch.setattr("assay.db.engine.SQLITE_BUSY_MS", 100)
+    engine = new_database(tmp_path)
+    follower = new_follower(engine, world.rpc, world.deployment)
+    checker = BatchChecker(engine, world.deployment.domain, Limits(seconds=0.2))
+    daemon, failures = Daemon(follower, checker, None, poll=0.05), list[BaseException]()
+
+    def run() -> None:
+        try:
+            daemon.run()
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=run)
+    with write_transaction(engine):
+        thread.start()
+        thread.join(1.5)
+    deadline = time.monotonic() + 60
+    while thread.is_alive() and follower.position().number < world.rpc.block_number():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    daemon.stop()
+    thread.join(60)
+    assert failures == []
+    assert contents(engine) == expected
 
 
 def test_backfill__killed_at_every_kind_of_request__ends_with_the_same_tables(

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from assay.index.places import PLACES
 from assay.types import Hash32
-from assay.watch.places import PLACES
 from assay.watch.setup import Watch
 
 from tests.support.batch_server import BatchServer, Held, Whole, batch_server, cut_off, silent
@@ -38,8 +38,8 @@ def slow(world: WatchedWorld, server: BatchServer) -> list[LyingNode]:
 
 @pytest.fixture
 def short_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("assay.watch.places.SLOW_SECONDS", 0.3)
-    monkeypatch.setattr("assay.watch.places.STEP_SECONDS", 0.3 - LONG)  # put off as soon as they are slow
+    monkeypatch.setattr("assay.index.places.SLOW_SECONDS", 0.3)
+    monkeypatch.setattr("assay.index.places.STEP_SECONDS", 0.3 - LONG)  # put off as soon as they are slow
 
 
 def hold(node: LyingNode, path: str) -> Held:

@@ -10,9 +10,9 @@ import pytest
 from assay.disk import DiskFullError
 from assay.errors import RetryableError
 from assay.index.download import Interrupted
+from assay.index.places import PLACES, SLOW_FOR, SLOW_SECONDS, Places
 from assay.index.turns import STEP_SECONDS
 from assay.types import Address
-from assay.watch.places import PLACES, SLOW_FOR, SLOW_SECONDS, Places
 from assay.watch.setup import WatchOptions
 
 LATE = SLOW_SECONDS + STEP_SECONDS
