@@ -49,3 +49,9 @@ def test_write_transaction__while_another_writes__is_told_to_try_again(engine: E
 def test_read_session__database_that_does_not_answer__is_told_to_try_again(engine: Engine) -> None:
     with pytest.raises(RetryableError, match="did not answer"), read_session(engine) as session:
         session.execute(text("SELECT * FROM nowhere"))
+
+
+def test_upgrade__of_what_is_up_to_date__waits_for_no_writer(engine: Engine) -> None:
+    """`assay index status` beside an index that writes a large batch."""
+    with write_transaction(engine):
+        upgrade(engine)
