@@ -38,6 +38,7 @@ from assay.node.observability.metrics import Metrics
 from assay.node.observability.request_log import RequestLog
 from assay.node.oip.extensions import Extensions
 from assay.node.oip.repository import Repository
+from assay.node.open_files import max_connections
 from assay.node.operator_token import load_token
 from assay.node.payments.chain_ledger import ChainLedger
 from assay.node.payments.follower import Follower
@@ -201,7 +202,7 @@ class NodeProcess:
                 max_json=limits.max_json_mib * MIB,
                 max_concurrent=limits.max_concurrent,
                 max_bytes_in_progress=limits.max_mib_in_progress * MIB,
-                max_connections=limits.max_connections,
+                max_connections=max_connections(config),
             ),
         )
         self._http = HttpServer(app, app.connections, self.grace_seconds)
