@@ -21,9 +21,12 @@ from assay.cli.connect import parse_amount
 from assay.cli.node import merge_versions, parse_served
 from assay.commitments.identifiers import checksum_address
 from assay.errors import ConfigurationError
-from assay.node.config import FILE, NodeConfig, load_config, resolve_path
+from assay.node.config import FILE, NodeConfig, load_config, parse_config, resolve_path
+from assay.node.models.loader import describe_version
+from assay.node.payments.chain_ledger import ChainLedger
 from assay.node.setup import Registrar, Step, create_signer, write_folder
 from assay.settings import Settings
+from assay.types import Address
 
 
 def initialise(folder: Path, options: dict[str, Any]) -> Iterator[Step]:
@@ -44,6 +47,9 @@ def initialise(folder: Path, options: dict[str, Any]) -> Iterator[Step]:
         decimals = Token(client, deployment).decimals()
         ask = not options["yes"] and sys.stdin.isatty()
         config = _config(options, known, settings, urls, client.chain_id, deployments, account, decimals, ask)
+        for version in config.versions:  # before anything is written or sent
+            ledger = ChainLedger(client, deployment, config.node)
+            describe_version(ledger, Address(version.publisher), version.name, version.number)
         yield write_folder(folder, config)
         signer, step = create_signer(folder, config)
         yield step
@@ -120,4 +126,4 @@ def _config(  # noqa: PLR0917 - one call, above
             f"this folder belongs to operator {known.operator}, the account given is {changes['operator']}; "
             "give another --data folder"
         )
-    return NodeConfig.model_validate(before | changes)
+    return parse_config(before | changes, "what was given")

@@ -265,6 +265,14 @@ class NodeConfig(Section):
     def _address(cls, value: str) -> str:
         return checksum_address(value)
 
+    @field_validator("endpoint")
+    @classmethod
+    def _reachable(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError("must be the URL at which consumers reach this node, as in https://node.example")
+        return value
+
     @property
     def node(self) -> Address:
         return Address(self.operator)

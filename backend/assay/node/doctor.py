@@ -15,7 +15,7 @@ from assay.chain.client import ChainClient
 from assay.chain.deployments import Deployment
 from assay.commitments.signing import SigningKey
 from assay.errors import AssayError, RetryableError
-from assay.node.config import MIB, POSTING_SECONDS, NodeConfig, load_config, resolve_path
+from assay.node.config import FILE, MIB, POSTING_SECONDS, NodeConfig, load_config, resolve_path
 from assay.node.disputes.dispute_log import read_disputes
 from assay.node.engine_checks import check_executor, check_memory, cost_of
 from assay.node.finding import Finding
@@ -45,7 +45,9 @@ class Doctor:
         try:
             config = load_config(self._folder)
         except AssayError as error:
-            yield Finding("configuration", False, str(error), f"assay node init --data {self._folder}")
+            path = self._folder / FILE
+            cure = f"correct {path}" if path.exists() else f"assay node init --data {self._folder}"
+            yield Finding("configuration", False, str(error), cure)
             return
         yield Finding("configuration", True, str(self._folder / "node.toml"))
         yield self._disk()
@@ -105,17 +107,9 @@ class Doctor:
         except AssayError:
             yield Finding("port", True, f"this node runs (it holds {self._folder / 'lock'})")
             return
-        try:
-            socket.create_server((config.host, config.port)).close()
-        except OSError as error:
-            yield Finding(
-                "port",
-                False,
-                f"{config.host}:{config.port}: {error.strerror}",
-                "stop what listens there, or change host and port in node.toml",
-            )
-        else:
-            yield Finding("port", True, f"{config.host}:{config.port} is free")
+        yield _free_port("port", config.host, config.port)
+        if config.grpc.port:
+            yield _free_port("gRPC port", config.host, config.grpc.port)
 
     def _signer(self, config: NodeConfig) -> tuple[SigningKey | None, Finding]:
         try:
@@ -251,9 +245,10 @@ class Doctor:
                 offer = ledger.nodes.offer_of(ledger.node, record.served.version_id)
                 prepared = loader.prepare(record)
             except AssayError as error:
-                yield Finding(
-                    name, False, str(error), "correct or remove it in node.toml, or push it to the hub"
-                )
+                cure = "correct or remove it in node.toml"
+                if isinstance(error, RetryableError):
+                    cure = "check hub_url in node.toml, or push it to the hub"
+                yield Finding(name, False, str(error), cure)
                 continue
             if not offer.active:
                 cure = f"assay node init --data {self._folder} (offers it)"
@@ -262,6 +257,15 @@ class Doctor:
                 yield Finding(name, True, f"loads{cost_of(prepared)}, offered at {offer.price}")
             if prepared.remote is not None:
                 yield check_executor(prepared.remote, name)
+
+
+def _free_port(name: str, host: str, port: int) -> Finding:
+    try:
+        socket.create_server((host, port)).close()
+    except OSError as error:
+        cure = "stop what listens there, or change host and port in node.toml"
+        return Finding(name, False, f"{host}:{port}: {error.strerror}", cure)
+    return Finding(name, True, f"{host}:{port} is free")
 
 
 def posting_price(client: ChainClient) -> int:

@@ -47,8 +47,7 @@ def describe_version(ledger: ChainLedger, publisher: Address, name: str, number:
     if not version.exists:
         raise ConfigurationError(
             f"{publisher}/{name} version {number} is not in the model registry of chain "
-            f"{ledger.client.chain_id}; "
-            "correct or remove it in node.toml"
+            f"{ledger.client.chain_id}; correct it, or remove it from node.toml"
         )
     assurance = ledger.deployment.assurance_of(has_program=version.has_program)
     served = Served(version_id, publisher, name, number, assurance)

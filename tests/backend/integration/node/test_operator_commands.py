@@ -13,7 +13,7 @@ import pytest
 from assay.chain.keys import create_keystore
 from assay.chain.values import Call
 from assay.cli import main
-from assay.node.config import load_config, write_config
+from assay.node.config import GrpcConfig, load_config, write_config
 from assay.node.setup import create_signer
 from assay.types import Address
 from click.testing import Result
@@ -147,6 +147,24 @@ def test_init__another_operators_folder__is_refused(operator: Operator) -> None:
     (operator.home / "other.json").unlink()
 
 
+def test_init__endpoint_that_is_no_url__is_refused_before_anything_is_written(operator: Operator) -> None:
+    before = (operator.data / "node.toml").read_text()
+    refused = operator.run("init", "--yes", "--json", "--endpoint", "node.example", code=5)
+    assert "https://node.example" in json.loads(refused.stdout)["error"]
+    assert (operator.data / "node.toml").read_text() == before
+    assert operator.network.nodes.node(operator.address).endpoint == f"http://127.0.0.1:{operator.port}"
+
+
+def test_init__version_that_nobody_published__is_refused_before_anything_is_written(
+    operator: Operator,
+) -> None:
+    before = (operator.data / "node.toml").read_text()
+    served = f"{operator.published.publisher}/lineer@1=1"
+    refused = operator.run("init", "--yes", "--json", "--serve", served, code=5)
+    assert "lineer version 1" in json.loads(refused.stdout)["error"]
+    assert (operator.data / "node.toml").read_text() == before
+
+
 def test_doctor__after_init__finds_everything_in_order(operator: Operator) -> None:
     expected = {
         "configuration",
@@ -167,6 +185,11 @@ def test_doctor__after_init__finds_everything_in_order(operator: Operator) -> No
 
 def break_configuration(operator: Operator) -> None:
     (operator.data / "node.toml").unlink()
+
+
+def misspell_a_setting(operator: Operator) -> None:
+    path = operator.data / "node.toml"
+    path.write_text(path.read_text().replace("\nport =", "\nprot ="))
 
 
 def break_rpc(operator: Operator) -> None:
@@ -224,6 +247,7 @@ def take_versions(operator: Operator) -> None:
     ("spoil", "name", "cure"),
     [
         (break_configuration, "configuration", "assay node init"),
+        (misspell_a_setting, "configuration", "correct "),
         (break_rpc, "RPC", "rpc_urls"),
         (break_contracts, "contracts", "deployments"),
         (break_password, "signer key", "password_file"),
@@ -249,10 +273,14 @@ def test_doctor__one_thing_missing__names_it_and_its_cure(
     assert all(failed.values()), "every failed check has a cure"
 
 
-def test_doctor__port_taken__says_which(operator: Operator) -> None:
-    with socket.create_server(("127.0.0.1", operator.port)):
-        found = operator.doctor(code=1)["port"]
-    assert str(operator.port) in found["detail"] and "node.toml" in found["cure"]
+@pytest.mark.parametrize("name", ["port", "gRPC port"])
+def test_doctor__port_taken__says_which(operator: Operator, name: str) -> None:
+    taken = operator.port if name == "port" else free_port()
+    operator.configure(grpc=GrpcConfig(port=0 if name == "port" else taken))
+    with socket.create_server(("127.0.0.1", taken)):
+        found = operator.doctor(code=1)[name]
+    assert str(taken) in found["detail"] and "node.toml" in found["cure"]
+    assert operator.doctor(code=0)["port"]["ok"]
 
 
 def test_status__after_init__tells_how_the_node_stands(operator: Operator) -> None:
