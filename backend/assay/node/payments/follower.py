@@ -134,8 +134,9 @@ class Follower:
         again when its view has reached half of the age allowed."""
         started = self._clock()
         versions = tuple(self._versions())
-        self._view = view = await asyncio.to_thread(self._ledger.node_view, versions)
-        self._viewed_at = started
+        view = await asyncio.to_thread(self._ledger.node_view, versions)
+        _tell_standing(self._view, view)
+        self._view, self._viewed_at = view, started
         now = self._clock()
         recent = [a for a in self._accounts.values() if a.fetched_at and now - a.used_at < RECENT_SECONDS]
         recent.sort(key=lambda account: account.fetched_at or 0.0)
@@ -307,3 +308,17 @@ class Follower:
             account.promised = None
             for version_id, settled in view.settled.items():
                 account.channels[version_id].settled = settled
+
+
+def _tell_standing(before: NodeView | None, now: NodeView) -> None:
+    """In the log, when the stake stops or begins to be enough."""
+    if now.active == (before is None or before.active):
+        return
+    if now.active:
+        _log.info("the stake is enough again", stake=now.stake)
+    else:
+        _log.warning(
+            "below the minimum stake: every request is refused; `assay node init` adds stake",
+            stake=now.stake,
+            min_stake=now.min_stake,
+        )

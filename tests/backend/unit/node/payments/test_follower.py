@@ -25,6 +25,7 @@ from assay.node.payments.ledger import AccountView, NodeView
 from assay.node.receipts.database import SqliteDatabase
 from assay.node.receipts.log import ReceiptLog
 from assay.types import Address, Domain, Hash32
+from structlog.testing import capture_logs
 
 NODE, SETTLEMENT = Address("0x" + "11" * 20), Address("0x" + "22" * 20)
 VERSION, OTHER = Hash32(b"\x01" * 32), Hash32(b"\x02" * 32)
@@ -39,12 +40,13 @@ class Asked:
         """Accounts, by request."""
         self.whose: list[tuple[Address, ...]] = []
         self.is_down = False
+        self.is_active = True
         self.held = threading.Event()
         self.held.set()
 
     def node_view(self, versions: Iterable[Hash32]) -> NodeView:
         self.polls.append(Counter())
-        return NodeView(1, 1, NODE, True, {}, {})
+        return NodeView(1, 1, NODE, self.is_active, {}, {})
 
     def account_views(
         self, channels: Mapping[Address, Iterable[Hash32]], block: int | None = None
@@ -282,3 +284,19 @@ def test_account__as_many_as_may_be_are_busy__refuses_and_forgets_none_of_them(
         assert follower.accounts() == (busy, new, again)
 
     asyncio.run(scenario())
+
+
+def test_poll__stake_below_the_minimum__is_told_once_and_when_it_is_over(tmp_path: Path) -> None:
+    ledger = Asked()
+    log = ReceiptLog(SqliteDatabase(tmp_path / "log.sqlite3"), Domain(1, SETTLEMENT), NODE)
+    follower = Follower(ledger, log, lambda: (VERSION,))
+
+    async def scenario() -> list[list[str]]:
+        told = []
+        for ledger.is_active in (False, False, True, True, False):
+            with capture_logs() as lines:
+                await follower.poll()
+            told.append([line["log_level"] for line in lines])
+        return told
+
+    assert asyncio.run(scenario()) == [["warning"], [], ["info"], [], ["warning"]]
