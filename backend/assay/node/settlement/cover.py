@@ -56,9 +56,10 @@ class StakeCover:
         return self.exposure.total + self._in_journal + self._in_work + sum(self._finished)
 
     def admit(self, price: int) -> None:
-        """Count a paid request, until `finish` or `give_up`. Raises Unavailable `stake_exhausted`."""
+        """Count a paid request, until `finish` or `give_up`; 0: one that must be served. Raises Unavailable
+        `stake_exhausted`."""
         stake = self._stake()
-        if stake is not None and self.at_risk + price > stake:
+        if price and stake is not None and self.at_risk + price > stake:
             raise Unavailable(
                 f"this node's receipts that can still be disputed are worth {self.at_risk}, its stake of "
                 f"{stake} does not cover {price} more; use another node, or ask again when a batch is final",

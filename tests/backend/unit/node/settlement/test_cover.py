@@ -46,6 +46,25 @@ def test_admit__until_the_stake_is_used_up__then_refuses_until_a_batch_is_final(
     desk.close()
 
 
+def test_admit__nothing_more_at_risk_above_the_stake__is_let_in(tmp_path: Path) -> None:
+    """What was paid for outside of the vouchers, and must be served, also after a slash."""
+    desk = Desk(SqliteDatabase(tmp_path / "log.sqlite3"))
+    stake = 3 * PRICE
+
+    async def play() -> None:
+        nonlocal stake
+        cover = StakeCover(desk.database, lambda: stake)
+        await cover.poll()
+        cover.admit(3 * PRICE)
+        stake = PRICE
+        cover.admit(0)
+        with pytest.raises(Unavailable):
+            cover.admit(1)
+
+    asyncio.run(play())
+    desk.close()
+
+
 class Failing(SqliteDatabase):
     """Fails while told to."""
 

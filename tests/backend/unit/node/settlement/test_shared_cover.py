@@ -195,6 +195,19 @@ def test_poll__after_a_long_sleep__keeps_nothing_of_what_others_have_by_now(
     asyncio.run(play())
 
 
+def test_admit__nothing_more_at_risk_above_the_stake__is_let_in(desk: Desk) -> None:
+    async def play() -> None:
+        cover = SharedCover(desk.database, lambda: STAKE)
+        for _ in range(41):
+            desk.issue(ALICE)
+        await cover.poll()
+        assert cover.at_risk > STAKE
+        cover.admit(0)
+        assert burst(cover) == 0
+
+    asyncio.run(play())
+
+
 def test_admit__price_above_its_part__gets_in_when_it_asks_again(desk: Desk) -> None:
     price = STAKE * 3 // 5
 
