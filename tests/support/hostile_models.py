@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -201,6 +202,116 @@ def matrix_powers(count: int = 400, side: int = 4096) -> bytes:
     return bytes(model.SerializeToString())
 
 
+def asked(
+    *nodes: onnx.NodeProto,
+    inputs: dict[str, tuple[list[Any], int]],
+    out: int,
+    stored: tuple[onnx.TensorProto, ...] = (),
+    opset: int = 17,
+) -> bytes:
+    """Runs on zeros; what it does on other inputs is another matter. Gives `y`."""
+    ports = [value(name, dims, dtype) for name, (dims, dtype) in inputs.items()]
+    made = build_model(
+        nodes, ports, [helper.make_tensor_value_info("y", out, None)], stored, {"": opset, "com.microsoft": 1}
+    )
+    return bytes(made.SerializeToString())
+
+
+def divided(operator: str) -> bytes:
+    """x by x + 1: the least integer by -1 ends the process."""
+    return asked(
+        helper.make_node("Add", ["d", "one"], ["by"]),
+        helper.make_node(operator, ["x", "by"], ["y"]),
+        inputs={"x": (["n"], TensorProto.INT64), "d": (["n"], TensorProto.INT64)},
+        out=TensorProto.INT64,
+        stored=(tensor("one", np.array([1], np.int64)),),
+    )
+
+
+def two_of_a_name() -> bytes:
+    """Which of two divisors is meant is anybody's guess."""
+    return asked(
+        helper.make_node("Constant", [], ["by"], value=tensor("two", np.array([2], np.int64))),
+        helper.make_node("Div", ["x", "by"], ["y"]),
+        inputs={"x": (["n"], TensorProto.INT64)},
+        out=TensorProto.INT64,
+        stored=(tensor("by", np.array([-1], np.int64)),),
+    )
+
+
+def least_among_sizes() -> bytes:
+    """The least integer beside a length of an axis, by what is asked for."""
+    return asked(
+        helper.make_node("Shape", ["x"], ["size"]),
+        helper.make_node("Concat", ["size", "least"], ["of"], axis=0),
+        helper.make_node("Sub", ["x", "one"], ["by"]),
+        helper.make_node("Div", ["of", "by"], ["y"]),
+        inputs={"x": ([2], TensorProto.INT64)},
+        out=TensorProto.INT64,
+        stored=(
+            tensor("least", np.array([-(1 << 63)], np.int64)),
+            tensor("one", np.array([2, 2], np.int64)),
+        ),
+    )
+
+
+def asked_rank() -> bytes:
+    """Beside a matrix, a tensor of as many axes as the request says: none of elements ends the process."""
+    return asked(
+        helper.make_node("Reshape", ["x", "shape"], ["other"]),
+        helper.make_node("Concat", ["other", "m"], ["y"], axis=0),
+        inputs={"x": (["n"], TensorProto.FLOAT), "shape": (["rank"], TensorProto.INT64)},
+        out=TensorProto.FLOAT,
+        stored=(tensor("m", np.ones((2, 2), np.float32)),),
+    )
+
+
+def asked_weights() -> bytes:
+    """Of as many columns as the request leaves: with none, the convolution never ends."""
+    return asked(
+        helper.make_node("Sub", ["three", "less"], ["end"]),
+        helper.make_node("Slice", ["w", "zero", "end", "two"], ["kept"]),
+        helper.make_node("Conv", ["x", "kept"], ["y"], pads=[1, 1]),
+        inputs={"x": ([1, 2, 5], TensorProto.FLOAT), "less": ([1], TensorProto.INT64)},
+        out=TensorProto.FLOAT,
+        stored=(
+            tensor("w", np.ones((4, 2, 3), np.float32)),
+            *(tensor(name, np.array([i], np.int64)) for name, i in (("zero", 0), ("two", 2), ("three", 3))),
+        ),
+    )
+
+
+def emptied_sequence(operator: str = "GRU", gates: int = 3) -> bytes:
+    """A recurrent network over what the request leaves of its input: none of it ends the process."""
+    return asked(
+        helper.make_node("Sub", ["four", "less"], ["end"]),
+        helper.make_node("Slice", ["x", "zero", "end", "one"], ["part"]),
+        helper.make_node(operator, ["part", "w", "r"], ["y"], hidden_size=2),
+        inputs={"x": ([4, 4, 3], TensorProto.FLOAT), "less": ([1], TensorProto.INT64)},
+        out=TensorProto.FLOAT,
+        stored=(
+            tensor("w", np.ones((1, 2 * gates, 3), np.float32)),
+            tensor("r", np.ones((1, 2 * gates, 2), np.float32)),
+            *(tensor(name, np.array([i], np.int64)) for name, i in (("zero", 0), ("one", 1), ("four", 4))),
+        ),
+    )
+
+
+def narrow_pool() -> bytes:
+    """Over windows wider than an image may be, channels last."""
+    scale, zero = tensor("s", np.float32(1)), tensor("z", np.uint8(0))
+    pool = helper.make_node(
+        "QLinearAveragePool",
+        ["x", "s", "z", "s", "z"],
+        ["y"],
+        domain="com.microsoft",
+        kernel_shape=[2, 2],
+        channels_last=1,
+    )
+    dims = [1, "height", "width", 1]
+    return asked(pool, inputs={"x": (dims, TensorProto.UINT8)}, out=TensorProto.UINT8, stored=(scale, zero))
+
+
 MEMORY = ("memory", "run_failed", "load_failed", "crashed")
 HOSTILE = (
     Hostile("endless-loop", lambda: loops(0), ("control_flow",)),
@@ -220,6 +331,15 @@ HOSTILE = (
     Hostile("sparse", sparse, ("sparse",)),
     Hostile("doubled-strings", doubled_strings, ("strings",)),
     Hostile("tiled-strings", tiled_strings, ("strings",)),
+    Hostile("asked-divisor", lambda: divided("Div"), ("hazard",)),
+    Hostile("asked-modulus", lambda: divided("Mod"), ("hazard",)),
+    Hostile("two-of-a-name", two_of_a_name, ("load_failed",)),
+    Hostile("least-among-sizes", least_among_sizes, ("hazard",)),
+    Hostile("asked-rank", asked_rank, ("hazard",)),
+    Hostile("asked-weights", asked_weights, ("hazard",)),
+    Hostile("emptied-gru", emptied_sequence, ("hazard",)),
+    Hostile("emptied-lstm", lambda: emptied_sequence("LSTM", 4), ("hazard",)),
+    Hostile("narrow-pool", narrow_pool, ("hazard",)),
     Hostile("custom-domain", lambda: custom_domain("com.example"), ("domain",)),
     Hostile(
         "unknown-operator", lambda: data_of(helper.make_node("Evil", ["x"], ["y"])), ("load_failed",), True

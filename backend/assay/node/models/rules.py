@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 
 from assay.commitments.tensors import MAX_RANK, ONNX_TO_OIP
 from assay.node.errors import ArtifactRefused
+from assay.node.models.hazards import check_hazards
 from assay.types import TensorSpec
 
 MAX_ARTIFACT: Final = 512 << 20
@@ -106,6 +107,7 @@ def _check_model(model: onnx.ModelProto) -> onnx.ModelProto:
         )
     _check_graph(model.graph)
     _check_strings(model)
+    check_hazards(model)
     return model
 
 
