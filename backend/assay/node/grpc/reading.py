@@ -2,15 +2,17 @@
 has come of it until it is whole.
 
 Calls are taken before their message is read. Reading one needs a place, of which each host may have as many
-as it leaves free; who finds none waits a little. While somebody waits, whoever has been reading for longer
-than `patience_seconds` goes first: so neither slow senders nor calls that never send anything keep others
-from being read. A stream may bring a message whenever it likes, so it has a place for as long as it is open.
+as it leaves free; who finds none waits a little. While somebody waits, whoever of the host that has most has
+been reading for longer than `patience_seconds` gives way: so neither slow senders nor calls that never send
+anything keep others from being read. A stream may bring a message whenever it likes, so it has a place for as
+long as it is open.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -73,7 +75,11 @@ class Reader:
             raise self._too_slow() from None
         except asyncio.CancelledError:
             if mine.is_given_up:
-                raise self._too_slow() from None
+                raise Unavailable(
+                    f"the message was not there within {self.rules.patience_seconds:g} s, and others waited; "
+                    "send it again, smaller, with fewer at a time or over HTTP",
+                    code="busy",
+                ) from None
             raise
         finally:
             mine.task.cancel()
@@ -85,8 +91,7 @@ class Reader:
 
     def _too_slow(self) -> RequestError:
         return RequestError(
-            f"the message arrived too slowly: it may take {self.rules.read_seconds:g} s, and "
-            f"{self.rules.patience_seconds:g} s while others wait",
+            f"the message arrived too slowly: it may take {self.rules.read_seconds:g} s",
             status=408,
             code="input_body",
         )
@@ -98,7 +103,7 @@ class Reader:
         try:
             async with asyncio.timeout(self.rules.wait_seconds):
                 while not mine.granted.done():
-                    self._hurry()
+                    self._hurry(mine.host)
                     await asyncio.wait([mine.granted], timeout=LOOK_SECONDS)
         except TimeoutError:
             if not mine.granted.done():
@@ -132,10 +137,14 @@ class Reader:
             else:
                 refused.add(one.host)
 
-    def _hurry(self) -> None:
-        """Give up whoever has been reading for longest, if that is long."""
+    def _hurry(self, host: Address) -> None:
+        """Give up whoever has been reading for longest, if that is long, for one of `host` that waits: of the
+        host that has most places, if the one that waits has none or much fewer, else of its own."""
         before = asyncio.get_running_loop().time() - self.rules.patience_seconds
-        slowest = next((one for one in self._reading if not one.is_given_up), None)
+        held = Counter(one.host for one in self._reading)
+        most = max(held.values(), default=0)
+        ready = {host} if 0 < held[host] >= most - 1 else {one for one in held if held[one] == most}
+        slowest = next((one for one in self._reading if one.host in ready and not one.is_given_up), None)
         if slowest is not None and slowest.since < before and slowest.task is not None:
             slowest.is_given_up = True
             slowest.task.cancel()

@@ -232,7 +232,12 @@ def _in_place(methods: Methods, streams: Places) -> Stream:
         host, started = Address(f"ip:{peer_host(context.peer())}"), time.perf_counter()
         try:
             streams.take(host)
-        except Unavailable as error:
+        except Unavailable:
+            error = Unavailable(
+                "too many streams are open here, or of this host; send requests one by one (ModelInfer), or "
+                "ask another node",
+                code="busy",
+            )
             methods.inference.unread(error, "ModelStreamInfer", started)
             await abort(context, answer_error(error, "ModelStreamInfer"))
         try:

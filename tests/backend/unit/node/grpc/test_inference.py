@@ -289,6 +289,7 @@ def test_refusals__of_calls_whose_message_is_not_read__are_logged_and_counted() 
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await anext(aiter(stream(channel)(iter(()))))
             assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+            assert "streams" in (caught.value.details() or "")
             first.cancel()
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await channel.stream_unary(f"/{SERVICE}/ModelInfer")(iter(()))

@@ -83,10 +83,46 @@ def test_read__others_wait__who_reads_for_long_gives_way() -> None:
         quick = Sender()
         quick.sent.set()
         assert await begin(reader, quick) is MESSAGE
-        with pytest.raises(RequestError) as caught:
+        with pytest.raises(Unavailable) as caught:  # it may come again when fewer do
             await idle
-        assert caught.value.code == "input_body"
+        assert caught.value.code == "busy"
         assert reader._places.taken == 0
+
+    run(scenario())
+
+
+def test_read__host_with_its_share_wants_more__others_keep_theirs() -> None:
+    """To end somebody's slow message would not even help: the host has as many places as it may have."""
+
+    async def scenario() -> None:
+        reader = Reader(ReadingRules(8, patience_seconds=0.1, wait_seconds=1.0))
+        slow = Sender()
+        modest = begin(reader, slow, "modest")
+        await settled()
+        greedy = [begin(reader, Sender(), "greedy") for _ in range(9)]
+        await asyncio.sleep(0.8)
+        assert sum(task.done() for task in greedy) > 0  # in the end it waits for itself alone
+        slow.sent.set()
+        assert await modest is MESSAGE
+        for task in greedy:
+            task.cancel()
+        await asyncio.gather(*greedy, return_exceptions=True)
+        assert reader._places.taken == 0
+
+    run(scenario())
+
+
+def test_read__all_places_are_slow_hosts_of_one_call_each__a_newcomer_is_read() -> None:
+    async def scenario() -> None:
+        reader = Reader(ReadingRules(2, patience_seconds=0.1))
+        slow = [begin(reader, Sender(), host) for host in "ab"]
+        await settled()
+        quick = Sender()
+        quick.sent.set()
+        assert await begin(reader, quick, "c") is MESSAGE
+        assert [task.done() for task in slow] == [True, False]
+        slow[1].cancel()
+        await asyncio.gather(*slow, return_exceptions=True)
 
     run(scenario())
 
