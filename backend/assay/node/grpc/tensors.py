@@ -30,6 +30,7 @@ CONTENTS: Final[Mapping[str, str]] = {
     "BYTES": "bytes_contents",
 }
 """The field of `InferTensorContents` that holds a datatype; FP16 has none."""
+_SHARED: Final = "shared_memory_region"
 _VOUCHER_NUMBERS: Final = ("voucher_amount", "voucher_count")
 
 
@@ -85,6 +86,8 @@ def is_typed(message: Message) -> bool:
 
 def _chunks(message: Message, max_elements: int) -> list[bytes]:
     """Each input's bytes as the binary tensor extension has them."""
+    if shared := [tensor.name for tensor in message.inputs if _SHARED in tensor.parameters]:
+        raise oip.shared_memory(shared[0][:80])
     raw = message.raw_input_contents
     if not raw:
         return [_typed_bytes(tensor, max_elements) for tensor in message.inputs]

@@ -5,10 +5,8 @@ Source: the KServe `rest_predict_v2` specification and Triton's binary tensor da
 
 from __future__ import annotations
 
-from array import array as numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from math import prod
 from typing import Any, Final
 
@@ -18,13 +16,11 @@ from numpy.typing import NDArray
 
 from assay.commitments.tensors import MAX_RANK, OIP_TO_NUMPY, array_bytes
 from assay.node.errors import InputError, TooLarge
+from assay.node.oip.json_numbers import numbers_from_json
 from assay.node.oip.strings import strings_from_binary, strings_from_json
 from assay.types import TensorSpec
 
 HEADER_LENGTH: Final = "inference-header-content-length"
-_INTEGER_KINDS = "iu"
-_CODES: Final[dict[str, Any]] = {"f": "d", "i": "q", "u": "Q"}
-"""Which array holds the JSON numbers of a numpy kind; it takes no others."""
 
 Array = NDArray[Any]
 
@@ -66,8 +62,7 @@ def parse_request(
     """Decode and check a request against the model's signature: names, dtypes, shapes, finite values.
 
     `json_length` is the `Inference-Header-Content-Length` header's value. Raises InputError `input_*`, and
-    TooLarge if
-    a tensor has more than `max_elements` elements.
+    TooLarge if a tensor has more than `max_elements` elements.
     """
     header, binary = _split(body, json_length)
     return read_request(header, binary, inputs, outputs, max_elements=max_elements)
@@ -82,7 +77,7 @@ def read_request(
     max_elements: int,
 ) -> InferRequest:
     """`parse_request` for a header that is no JSON text (any more), and the binary tensors behind it."""
-    parameters = _object(header.get("parameters", {}), "parameters")
+    parameters = _parameters(header, "parameters")
     if parameters.get("sequence_id"):
         raise InputError(
             "sequences are not supported: this node keeps nothing between requests; leave sequence_id out",
@@ -132,6 +127,12 @@ def _object(value: Any, what: str) -> dict[str, Any]:
     return value
 
 
+def _parameters(holder: dict[str, Any], what: str) -> dict[str, Any]:
+    """Null is none: clients send it for what they leave out."""
+    value = holder.get("parameters")
+    return {} if value is None else _object(value, what)
+
+
 def _parse_inputs(
     tensors: Any, binary: memoryview, specs: Sequence[TensorSpec], max_elements: int
 ) -> tuple[Array, ...]:
@@ -171,12 +172,9 @@ def _parse_inputs(
 
 
 def _binary_size(tensor: dict[str, Any], name: str) -> int | None:
-    parameters = _object(tensor.get("parameters", {}), f"input {name!r} parameters")
+    parameters = _parameters(tensor, f"input {name!r} parameters")
     if "shared_memory_region" in parameters:
-        raise InputError(
-            f"input {name!r}: shared memory is not supported; send the tensor itself",
-            code="input_unsupported",
-        )
+        raise shared_memory(name)
     size = parameters.get("binary_data_size")
     if size is None:
         return None
@@ -187,6 +185,12 @@ def _binary_size(tensor: dict[str, Any], name: str) -> int | None:
     if "data" in tensor:
         raise InputError(f"input {name!r} has both data and binary_data_size; send one", code="input_data")
     return size
+
+
+def shared_memory(name: str) -> InputError:
+    return InputError(
+        f"input {name!r}: shared memory is not supported; send the tensor itself", code="input_unsupported"
+    )
 
 
 def _parse_shape(tensor: dict[str, Any], spec: TensorSpec, max_elements: int) -> tuple[int, ...]:
@@ -223,60 +227,7 @@ def _from_json(data: Any, spec: TensorSpec, shape: tuple[int, ...]) -> Array:
         raise InputError(f"input {spec.name!r}: data must be a JSON array", code="input_data")
     if spec.dtype == "BYTES":
         return strings_from_json(data, spec, shape)
-    try:
-        flat, found = _flatten(data)
-    except ValueError:
-        raise InputError(
-            f"input {spec.name!r}: data is ragged, or nested deeper than arrays can be", code="input_data"
-        ) from None
-    if found not in (shape, (prod(shape),)):
-        raise InputError(
-            f"input {spec.name!r}: data has shape {list(found)}, the request says {list(shape)}",
-            code="input_shape",
-        )
-    return _from_numbers(flat, spec).reshape(shape)
-
-
-def _flatten(data: list[Any]) -> tuple[list[Any], tuple[int, ...]]:
-    """The elements of nested lists in order, and the lists' shape. Raises ValueError if they are ragged, or
-    nested deeper than a tensor."""
-    shape = [len(data)]
-    while data and type(data[0]) is list:
-        if len(shape) == MAX_RANK or set(map(type, data)) != {list}:
-            raise ValueError
-        sizes = set(map(len, data))
-        if len(sizes) > 1:
-            raise ValueError
-        shape.append(sizes.pop())
-        data = list(chain.from_iterable(data))
-    return data, tuple(shape)
-
-
-def _from_numbers(flat: list[Any], spec: TensorSpec) -> Array:
-    """numpy is never asked to find a type for all of them: beside one string it makes strings of all others,
-    each with as much room as the longest needs."""
-    dtype = OIP_TO_NUMPY[spec.dtype]
-    if not flat:
-        return np.empty(0, dtype)
-    try:
-        if dtype.kind == "b" or type(flat[0]) is bool:
-            if dtype.kind != "b" or set(map(type, flat)) != {bool}:
-                raise TypeError
-            return np.array(flat, dtype)
-        raw = np.array(numbers(_CODES[dtype.kind], flat))
-        if dtype.kind in _INTEGER_KINDS:
-            limits = np.iinfo(dtype)
-            if int(raw.min()) < limits.min or int(raw.max()) > limits.max:
-                raise OverflowError
-    except TypeError:
-        kinds = ", ".join(sorted({type(value).__name__ for value in flat}))
-        raise InputError(
-            f"input {spec.name!r}: data holds {kinds} values where {spec.dtype} is due", code="input_data"
-        ) from None
-    except OverflowError:
-        raise InputError(f"input {spec.name!r}: a value is outside {spec.dtype}", code="input_data") from None
-    with np.errstate(over="ignore"):
-        return raw.astype(dtype)
+    return numbers_from_json(data, spec, shape)
 
 
 def from_binary(raw: bytes | memoryview, spec: TensorSpec, shape: tuple[int, ...]) -> Array:
@@ -328,7 +279,7 @@ def requested(outputs: Any, specs: Sequence[TensorSpec], default: bool) -> tuple
                 f"output {str(name)[:80]!r} is not of this model; it has {', '.join(names)}",
                 code="input_unknown",
             )
-        parameters = _object(item.get("parameters", {}), f"output {name!r} parameters")
+        parameters = _parameters(item, f"output {name!r} parameters")
         if unsupported := [key for key in ("classification", "shared_memory_region") if parameters.get(key)]:
             raise InputError(f"output {name!r}: {unsupported[0]} is not supported", code="input_unsupported")
         if any(name == other.name for other in result):

@@ -144,9 +144,12 @@ def test_read_request__bytes_that_are_no_text__refused() -> None:
     assert code_of(request("BYTES", [1], bytes_contents=[b"\xff"]), "BYTES") == "input_data"
 
 
-def test_read_request__shared_memory__refused() -> None:
-    message = request("FP32", [1])
+@pytest.mark.parametrize(("datatype", "raw"), [("FP32", []), ("FP16", []), ("FP32", [b"\0" * 4])])
+def test_read_request__shared_memory__refused(datatype: str, raw: list[bytes]) -> None:
+    """By name, also where the datatype has no typed contents, and where other inputs bring their bytes."""
+    message = request(datatype, [1], raw=raw)
     message.inputs[0].parameters["shared_memory_region"].string_param = "region"
+    message.inputs.add(name="z", datatype="FP32", shape=[1])
     assert code_of(message) == "input_unsupported"
 
 

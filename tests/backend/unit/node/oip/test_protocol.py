@@ -142,6 +142,15 @@ def test_parse_request__tensor_that_does_not_fit__is_refused_by_code(
     assert refusal({"inputs": [PLAIN | change]}) == code
 
 
+def test_parse_request__null_for_what_is_left_out__is_nothing() -> None:
+    """As serialisers of optional fields write it."""
+    document = {"inputs": [PLAIN | {"parameters": None}], "parameters": None, "id": None, "outputs": None}
+    asked = parse(document)
+    assert (asked.id, asked.outputs, asked.parameters) == (None, None, {})
+    wanted = parse(document | {"outputs": [{"name": "y", "parameters": None}]}).outputs
+    assert wanted == (oip.RequestedOutput("y", False),)
+
+
 @pytest.mark.parametrize(
     ("document", "code"),
     [
