@@ -6,7 +6,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,15 @@ import promql_parser
 import pytest
 import yaml
 from assay.node.observability.metrics import STAGES, Metrics
+from assay.node.x402.counting import PaymentCounters
 from prometheus_client.parser import text_string_to_metric_families
 
 OPERATIONS = Path(assay.__file__).parents[1] / "operations"
 ALERTS = OPERATIONS / "prometheus" / "alerts.yaml"
 DASHBOARD = OPERATIONS / "grafana" / "node.json"
-SELECTOR = re.compile(r"\b(assay_[a-z_]+|up)\b")
+SCRAPED = {"instance", "job"}
+"""Labels that Prometheus gives every series."""
+SELECTOR = re.compile(r"\b(assay_[a-z0-9_]+|up)\b")
 
 
 def kubernetes_objects() -> Iterator[dict[str, Any]]:
@@ -43,9 +46,10 @@ def dashboard_queries() -> list[str]:
     ]
 
 
-def exported_names() -> set[str]:
-    """Every series name that a node's /metrics can show."""
+def exported_labels() -> dict[str, set[str]]:
+    """Every series that a node's /metrics can show: its name, and the labels it has once it is scraped."""
     metrics = Metrics(1.0)
+    PaymentCounters(metrics).sold(1, repeated=False)
     for family in (metrics.batches, metrics.transactions, metrics.gas_used, metrics.gas_wei):
         family.labels("some").inc()
     gauges = (metrics.queue, metrics.loaded_bytes, metrics.batch_limit, metrics.load_seconds)
@@ -58,7 +62,39 @@ def exported_names() -> set[str]:
         histogram.labels("some").observe(1)
     metrics.record(503, "busy", 0.1)
     families = text_string_to_metric_families(metrics.render().decode())
-    return {sample.name for family in families for sample in family.samples} | {"up"}
+    every = [sample for family in families for sample in family.samples]
+    samples = [sample for sample in every if not sample.name.endswith("_created")]
+    return {sample.name: SCRAPED | set(sample.labels) for sample in samples} | {"up": SCRAPED}
+
+
+def check_query(query: Any, needed: Collection[str] = ()) -> set[str]:
+    """Every series of a parsed query exists, with the labels that it is picked, summed and matched by. The
+    labels of what it gives."""
+    match query:
+        case promql_parser.NumberLiteral():
+            return set(needed)
+        case promql_parser.VectorSelector():
+            exported = exported_labels()
+            assert query.name in exported, query.name
+            picked = {matcher.name for matcher in query.matchers.matchers}
+            assert {*needed, *picked} <= exported[query.name], query.name
+            return exported[query.name]
+        case promql_parser.MatrixSelector():
+            return check_query(query.vector_selector, needed)
+        case promql_parser.AggregateExpr():
+            by = set(query.modifier.labels) if query.modifier else set()
+            assert set(needed) <= by
+            check_query(query.expr, by)
+            return by
+        case promql_parser.BinaryExpr():
+            on = query.modifier.matching.labels if query.modifier and query.modifier.matching else ()
+            check_query(query.rhs, on)
+            return check_query(query.lhs, on)
+        case promql_parser.Call():
+            return check_query(query.args[-1], needed)
+        case promql_parser.ParenExpr():
+            return check_query(query.expr, needed)
+    raise AssertionError(query)
 
 
 @pytest.mark.parametrize(
@@ -108,16 +144,21 @@ def test_compose__its_secrets_volumes_and_files__are_declared_or_there() -> None
 
 @pytest.mark.parametrize("rule", alert_rules(), ids=lambda rule: rule["alert"])
 def test_alert__its_query__parses_and_asks_for_metrics_that_exist(rule: dict[str, Any]) -> None:
-    promql_parser.parse(rule["expr"])
-    assert set(SELECTOR.findall(rule["expr"])) <= exported_names()
+    labels = check_query(promql_parser.parse(rule["expr"]))
     assert rule["labels"]["severity"] in ("page", "ticket")
     assert set(rule["annotations"]) == {"summary", "cure"}
+    assert set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"])) <= labels
 
 
 @pytest.mark.parametrize("query", sorted(set(dashboard_queries())))
 def test_dashboard__each_query__parses_and_asks_for_metrics_that_exist(query: str) -> None:
-    promql_parser.parse(query)
-    assert set(SELECTOR.findall(query)) <= exported_names()
+    check_query(promql_parser.parse(query))
+
+
+def test_query__label_or_series_that_there_is_not__is_found() -> None:
+    for text in ("sum by (version) (assay_node_queue_jobs)", 'assay_node_stake{code="busy"}', "assay_node_x"):
+        with pytest.raises(AssertionError):
+            check_query(promql_parser.parse(text))
 
 
 def test_dashboard__every_metric_of_the_node__is_shown_or_alerted_on() -> None:
@@ -127,7 +168,7 @@ def test_dashboard__every_metric_of_the_node__is_shown_or_alerted_on() -> None:
         for name in SELECTOR.findall(query)
     }
     bases = {re.sub(r"_(total|bucket|sum|count)$", "", name) for name in asked}
-    exported = {re.sub(r"_(total|bucket|sum|count)$", "", name) for name in exported_names()}
+    exported = {re.sub(r"_(total|bucket|sum|count)$", "", name) for name in exported_labels()}
     assert exported - bases <= {"assay_node_requests_in_progress", "assay_node_transactions"}
 
 
