@@ -16,6 +16,10 @@ STAGES: Final = ("admit", "run", "log", "total")
 """From the whole request read to its admission; queue and run; durable; all of it up to the answer."""
 
 
+REPORTED: Final = "not_reproducible"
+"""The code that somebody is woken for: counted from 0, so that its first time is a growth, too."""
+
+
 class Metrics:
     """Infer requests that reached the node, and what became of them. `deadline_seconds` bounds
     `in_deadline`."""
@@ -35,6 +39,7 @@ class Metrics:
         self._failures = counters.counter(
             "assay_node_failures", "Refused or failed infer requests by code", ["code"]
         )
+        self._failures.labels(REPORTED)
         seconds = counters.histogram(
             "assay_node_request_seconds", "Time from request to response, and of its stages", ["stage"]
         )

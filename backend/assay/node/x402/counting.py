@@ -18,6 +18,7 @@ class PaymentCounters:
             ["outcome"],
             registry=registry,
         )
+        self._requests.labels("payment_unavailable")  # an alert asks for its growth, from 0 on
         self._income = Counter(
             "assay_node_x402_income_base_units",
             "What x402 payments brought, in base units",

@@ -150,6 +150,18 @@ def test_alert__its_query__parses_and_asks_for_metrics_that_exist(rule: dict[str
     assert set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"])) <= labels
 
 
+def test_alerts__on_the_growth_of_a_counter__hear_the_first_event_too() -> None:
+    """A series that appears with 1 has not grown, for Prometheus: it must be there before, with 0."""
+    metrics = Metrics(1.0)
+    PaymentCounters(metrics)
+    fresh = metrics.render().decode()
+    grown = [re.findall(r'increase\((\w+\{\w+="\w+"\})', rule["expr"]) for rule in alert_rules()]
+    named = [series for found in grown for series in found]
+    assert len(named) == 2
+    for series in named:
+        assert f"{series} 0.0" in fresh
+
+
 @pytest.mark.parametrize("query", sorted(set(dashboard_queries())))
 def test_dashboard__each_query__parses_and_asks_for_metrics_that_exist(query: str) -> None:
     check_query(promql_parser.parse(query))
