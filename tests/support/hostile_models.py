@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 from tests.support.onnx_models import build_model, linear_model, tensor, value
 
 X, Y = value("x", [1]), value("y", [1])
+LONG = "a" * 1_000_000
 IDENTITY = helper.make_node("Identity", ["x"], ["y"])
 
 
@@ -153,6 +154,48 @@ def tiled_strings() -> bytes:
         [value("s", [1], TensorProto.STRING)],
         [value("y", [None], TensorProto.STRING)],
         [tensor("n", np.array([1 << 24], np.int64))],
+    )
+    return bytes(model.SerializeToString())
+
+
+def long_labels(**labels: Any) -> bytes:
+    """A megabyte for each number of a request but one."""
+    node = helper.make_node("LabelEncoder", ["x"], ["y"], domain="ai.onnx.ml", keys_int64s=[0], **labels)
+    model = build_model(
+        [node],
+        [value("x", ["n"], TensorProto.INT64)],
+        [value("y", ["n"], TensorProto.STRING)],
+        opsets={"": 17, "ai.onnx.ml": 4},
+    )
+    return bytes(model.SerializeToString())
+
+
+def picked_strings() -> bytes:
+    """One of two texts for each number of a request."""
+    model = build_model(
+        [helper.make_node("OneHot", ["x", "depth", "texts"], ["y"])],
+        [value("x", ["n"], TensorProto.INT64)],
+        [value("y", ["n", 2], TensorProto.STRING)],
+        [tensor("depth", np.int64(2)), tensor("texts", np.array([LONG, "b"], object))],
+    )
+    return bytes(model.SerializeToString())
+
+
+def copied_strings(times: int = 200) -> bytes:
+    """Keeps as many copies of a request's text at once."""
+    nodes, ends = [], []
+    for i in range(times):
+        ends.append(tensor(f"end{i}", np.array([i + 100], np.int64)))
+        nodes.append(helper.make_node("Slice", ["x", "zero", f"end{i}"], [f"copy{i}"]))
+    nodes += [
+        helper.make_node("SequenceConstruct", [f"copy{i}" for i in range(times)], ["all"]),
+        helper.make_node("SequenceLength", ["all"], ["y"]),
+    ]
+    model = build_model(
+        nodes,
+        [value("x", ["n"], TensorProto.STRING)],
+        [value("y", [], TensorProto.INT64)],
+        [tensor("zero", np.array([0], np.int64)), *ends],
     )
     return bytes(model.SerializeToString())
 
@@ -331,6 +374,15 @@ HOSTILE = (
     Hostile("sparse", sparse, ("sparse",)),
     Hostile("doubled-strings", doubled_strings, ("strings",)),
     Hostile("tiled-strings", tiled_strings, ("strings",)),
+    Hostile("long-default", lambda: long_labels(values_strings=["a"], default_string=LONG), ("strings",)),
+    Hostile("long-label", lambda: long_labels(values_strings=[LONG]), ("strings",)),
+    Hostile(
+        "long-label-tensor",
+        lambda: long_labels(values_tensor=tensor("v", np.array([LONG], object))),
+        ("strings",),
+    ),
+    Hostile("picked-strings", picked_strings, ("strings",)),
+    Hostile("copied-strings", copied_strings, ("strings",)),
     Hostile("asked-divisor", lambda: divided("Div"), ("hazard",)),
     Hostile("asked-modulus", lambda: divided("Mod"), ("hazard",)),
     Hostile("two-of-a-name", two_of_a_name, ("load_failed",)),

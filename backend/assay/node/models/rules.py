@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 from assay.commitments.tensors import MAX_RANK, ONNX_TO_OIP
 from assay.node.errors import ArtifactRefused
 from assay.node.models.hazards import check_hazards
+from assay.node.models.text_rules import check_text
 from assay.types import TensorSpec
 
 MAX_ARTIFACT: Final = 512 << 20
@@ -49,25 +50,6 @@ QUANTISER_OPERATORS: Final = frozenset(
 )
 """What onnxruntime's quantiser writes in QOperator form beyond ONNX's own operators."""
 CONTROL_FLOW: Final = frozenset(("If", "Loop", "Scan", "SequenceMap"))
-STRING_GROWING: Final = frozenset(
-    (
-        "Concat",
-        "ConcatFromSequence",
-        "Expand",
-        "Gather",
-        "GatherElements",
-        "GatherND",
-        "Pad",
-        "Resize",
-        "ScatterElements",
-        "ScatterND",
-        "StringConcat",
-        "StringSplit",
-        "Tile",
-        "Where",
-    )
-)
-"""What can make more text than it is given; text is kept outside of the memory that a node can limit."""
 RANDOM: Final = frozenset(
     ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
 )
@@ -106,7 +88,7 @@ def _check_model(model: onnx.ModelProto) -> onnx.ModelProto:
             "the model carries training information; export it for inference", code="training"
         )
     _check_graph(model.graph)
-    _check_strings(model)
+    check_text(model)
     check_hazards(model)
     return model
 
@@ -149,51 +131,6 @@ def _check_graph(graph: onnx.GraphProto) -> None:
             _check_value(value)
     for position, node in enumerate(graph.node):
         _check_node(node, node.name or f"#{position}")
-
-
-def _check_strings(model: onnx.ModelProto) -> None:
-    """Nothing that makes more text than it is given, where a tensor is text or may be."""
-    text = onnx.TensorProto.STRING
-    graph = model.graph
-    growing = [node for node in graph.node if node.op_type in STRING_GROWING]
-    if not growing or not _has_text(graph):
-        return
-    known = onnx.shape_inference.infer_shapes(model).graph
-    types = {tensor.name: tensor.data_type for tensor in graph.initializer}
-    for value in (*known.input, *known.value_info, *known.output):
-        types[value.name] = value.type.tensor_type.elem_type
-    for node in growing:
-        if node.op_type.startswith("String") or any(
-            types.get(name, text) == text for name in node.input if name
-        ):
-            raise ArtifactRefused(
-                f"node {node.name or node.output[0]} ({node.op_type}): it may make any amount of text; do "
-                f"that before the model is asked",
-                code="strings",
-                operator=node.op_type,
-                node=node.name,
-            )
-
-
-def _has_text(graph: onnx.GraphProto) -> bool:
-    """Whether any tensor may be text: inputs, initializers, and what operators make of their attributes."""
-    text = onnx.TensorProto.STRING
-    return (
-        any(value.type.tensor_type.elem_type == text for value in graph.input)
-        or any(tensor.data_type == text for tensor in graph.initializer)
-        or any(_makes_text(node) for node in graph.node)
-    )
-
-
-def _makes_text(node: onnx.NodeProto) -> bool:
-    text = onnx.TensorProto.STRING
-    if node.op_type == "Cast":
-        return any(attribute.name == "to" and attribute.i == text for attribute in node.attribute)
-    if node.op_type == "Constant":
-        return any(
-            attribute.s or attribute.strings or attribute.t.data_type == text for attribute in node.attribute
-        )
-    return node.domain == ML_DOMAIN and any(attribute.strings for attribute in node.attribute)
 
 
 def _check_value(value: onnx.ValueInfoProto) -> None:

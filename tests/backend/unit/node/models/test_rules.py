@@ -193,6 +193,33 @@ def test_check_artifact__honest_model__passes(build: Callable[[], bytes]) -> Non
     assert check_artifact(build()).graph.node
 
 
+def test_check_artifact__text_and_numbers_to_labels__passes() -> None:
+    """As scikit-learn's pipelines are converted."""
+    nodes = [
+        helper.make_node("Scaler", ["x"], ["a"], domain="ai.onnx.ml", offset=[0.0], scale=[1.0]),
+        helper.make_node("OneHotEncoder", ["t"], ["b"], domain="ai.onnx.ml", cats_strings=["u", "v"]),
+        helper.make_node("Reshape", ["b", "flat"], ["c"]),
+        helper.make_node("Concat", ["a", "c"], ["d"], axis=1),
+        helper.make_node(
+            "LinearClassifier",
+            ["d"],
+            ["label", "y"],
+            domain="ai.onnx.ml",
+            coefficients=[1.0] * 6,
+            intercepts=[0.0, 0.0],
+            classlabels_strings=["no", "yes"],
+        ),
+    ]
+    made = build_model(
+        nodes,
+        [value("x", ["n", 1]), value("t", ["n", 1], TensorProto.STRING)],
+        [value("label", ["n"], TensorProto.STRING), value("y", ["n", 2])],
+        [tensor("flat", np.array([-1, 2], np.int64))],
+        {"": 17, "ai.onnx.ml": 3},
+    )
+    assert check_artifact(made.SerializeToString())
+
+
 @pytest.mark.parametrize("operator", sorted(QUANTISER_OPERATORS))
 def test_check_artifact__quantiser_operator__passes(operator: str) -> None:
     node = helper.make_node(operator, ["x"], ["y"], domain="com.microsoft")
