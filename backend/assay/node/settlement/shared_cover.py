@@ -42,7 +42,9 @@ class SharedCover(StakeCover):
         super().__init__(database, stake, poll_seconds=poll_seconds)
         self._clock = clock
         self._process = uuid.uuid4().hex
-        self._budget = 0
+        self._left = 0
+        """Of the budget: what may be admitted until the next one. What was admitted, and is in the log by
+        now, is no part of it any more."""
         self._taken_at = float("-inf")
         self._wish = 0
         """The greatest price that was refused for want of a budget since the last one was taken."""
@@ -51,27 +53,38 @@ class SharedCover(StakeCover):
     def _own(self) -> int:
         return self._in_work + sum(self._finished)
 
+    @property
+    def _budget(self) -> int:
+        return self._own + self._left
+
     def admit(self, price: int) -> None:
         """As the base's. Raises Unavailable `stake_exhausted` also while others have taken what is left."""
         is_fresh = self._clock() - self._taken_at < FRESH_SECONDS / 2
-        if price and self._stake() is not None and not (is_fresh and self._own + price <= self._budget):
+        if price and self._stake() is not None and not (is_fresh and price <= self._left):
             self._wish = max(self._wish, price)
             raise Unavailable(
-                f"this process may put {max(self._budget - self._own, 0)} at risk for now, {price} is asked "
+                f"this process may put {max(self._left, 0)} at risk for now, {price} is asked "
                 "for: what else the stake covers is with the node's other processes, or at risk already; ask "
                 "again, or use another node",
                 code="stake_exhausted",
                 retry_after=RETRY_AFTER,
             )
         super().admit(price)
+        self._left -= price
+
+    def give_up(self, price: int) -> None:
+        super().give_up(price)
+        self._left += price
 
     async def _look(self) -> Exposure:
         """Half of what was left is given back, so that others get it who want it."""
         asked_at, own, wish, stake = self._clock(), self._own, self._wish, self._stake()
-        left = max(self._budget - own, 0) if asked_at - self._taken_at < FRESH_SECONDS / 2 else 0
-        self._budget, self._wish = own + left // 2, 0
-        exposure, budget = await to_thread(self._take, own, self._budget, wish, stake or 0)
-        self._budget, self._taken_at = budget, asked_at
+        is_fresh = asked_at - self._taken_at < FRESH_SECONDS / 2
+        self._left, self._wish = max(self._left, 0) // 2 if is_fresh else 0, 0
+        kept = self._budget
+        exposure, budget = await to_thread(self._take, own, kept, wish, stake or 0)
+        self._left += budget - kept  # less what was admitted meanwhile
+        self._taken_at = asked_at
         return exposure
 
     def _take(self, own: int, kept: int, wish: int, stake: int) -> tuple[Exposure, int]:

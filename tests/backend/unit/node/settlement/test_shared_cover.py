@@ -74,6 +74,31 @@ def test_admit__receipts_written_by_all__come_to_the_stake_and_no_further(desk: 
     asyncio.run(play())
 
 
+def test_admit__one_s_receipts_in_the_log_and_another_s_still_in_work__stay_below_the_stake(
+    desk: Desk,
+) -> None:
+    """What the log has taken of a budget is no part of the next one."""
+
+    async def play() -> None:
+        quick, slow = (SharedCover(desk.database, lambda: STAKE) for _ in range(2))
+        await quick.poll()
+        first = burst(quick)
+        for _ in range(20):
+            await slow.poll()
+            burst(slow)
+        for _ in range(first):
+            desk.issue(ALICE)
+            quick.finish(PRICE)
+        for _ in range(8):
+            await quick.poll()
+            for _ in range(burst(quick)):
+                desk.issue(ALICE)
+                quick.finish(PRICE)
+            assert read_exposure(desk.db).total + slow.at_risk - slow.exposure.total <= STAKE
+
+    asyncio.run(play())
+
+
 def test_poll__all_at_once__take_turns(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     inside: list[int] = []
 
