@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from assay.cli.output import (
     console,
     emit_json,
     emit_table,
+    emit_wide,
     json_option,
 )
 from assay.errors import RequestError
@@ -254,38 +256,28 @@ def profit(data: Path | None, grouping: str, days: int, as_json: bool) -> None:
 
 def _show_days(rows: list[dict[str, Any]]) -> None:
     columns = ("receipts", "charged", "posted", "collected", "prepaid", "slashed")
-    emit_table(
+    emit_wide(
         "Profit and loss by day (UTC)",
         ("day", "version", *columns, "gas, wei", "profit"),
-        [
-            (
-                row["day"] or "not known",
-                row["model"] or row["version_id"] or "the node",
-                *(row[column] for column in columns),
-                sum(map(int, row["gas_wei"].values())),
-                row["profit"],
-            )
-            for row in rows
-        ],
+        [(row["day"] or "not known", *_figures(row, columns)) for row in rows],
+        names=2,
     )
 
 
 def _show_versions(rows: list[dict[str, Any]]) -> None:
     earned = ("receipts", "collected", "prepaid", "pending", "open", "owed")
     columns = (*earned, "royalty", "fee", "voided", "slashed")
-    emit_table(
+    emit_wide(
         "Profit and loss",
         ("version", *columns, "gas, wei", "profit"),
-        [
-            (
-                row["model"] or row["version_id"] or "the node",
-                *(row[column] for column in columns),
-                sum(map(int, row["gas_wei"].values())),
-                row["profit"],
-            )
-            for row in rows
-        ],
+        [_figures(row, columns) for row in rows],
     )
+
+
+def _figures(row: dict[str, Any], columns: Sequence[str]) -> tuple[Any, ...]:
+    gas = sum(map(int, row["gas_wei"].values()))
+    name = row["model"] or row["version_id"] or "the node"
+    return (name, *(row[column] for column in columns), gas, row["profit"])
 
 
 def parse_served(text: str, decimals: int) -> VersionConfig:

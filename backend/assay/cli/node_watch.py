@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -27,7 +28,8 @@ def watch(
 ) -> None:
     """Until Ctrl-C. With `as_json` one JSON line every `interval` seconds, `live` null while no node runs."""
     state: tuple[float, Series] | None = None
-    with Screen(console=console(), auto_refresh=False, screen=False) as screen:
+    screen = Screen(console=console(), auto_refresh=False, screen=False)
+    with contextlib.nullcontext() if as_json else screen:
         while True:
             started = time.monotonic()
             status, problem = _try(fetch)
@@ -56,7 +58,8 @@ def render(status: Status | None, problem: str | None, live: Live | None) -> Ren
     if live is not None:
         parts += [_requests(live), _models(live)]
     if status is not None:
-        parts += [versions_table(status["versions"])] if status["versions"] else []
+        versions = [row | {"model": short_name(row["model"])} for row in status["versions"]]
+        parts += [versions_table(versions)] if versions else []
         parts.append(_money(status))
     return Group(*parts)
 
@@ -75,6 +78,12 @@ def _head(status: Status | None, problem: str | None, live: Live | None) -> Text
     words += [] if status["funded"] else ["SIGNER NEEDS GAS"]
     words += [f"{len(status['disputes'])} DISPUTES"] if status["disputes"] else []
     return Text(" · ".join(words), "bold green" if good else "bold red")
+
+
+def short_name(model: str) -> str:
+    """The publisher's address cut, for a line of a terminal's width."""
+    publisher, slash, name = model.partition("/")
+    return f"{publisher[:6]}…{publisher[-4:]}/{name}" if slash and len(publisher) > 12 else model
 
 
 def role(settles: bool | None) -> list[str]:
@@ -138,7 +147,7 @@ def _models(live: Live) -> Table:
     table = _table("model", "rows a run", "at most", "run p99", "waiting", "memory", "executor")
     for model in live.models:
         table.add_row(
-            Text(model.name),
+            Text(short_name(model.name)),
             "" if model.rows is None else f"{model.rows:.1f}",
             "" if model.batch_limit is None else str(model.batch_limit),
             seconds(model.run_p99),

@@ -44,6 +44,24 @@ def emit_json(data: Any) -> None:
 
 def emit_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """A table for people; a cell that shall be coloured is a `rich.text.Text`."""
+    console().print(_table(title, columns, rows))
+
+
+def emit_wide(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], names: int = 1) -> None:
+    """A table where it fits; else a block for each row: its first `names` cells, and of the others those that
+    are not nothing."""
+    table, screen = _table(title, columns, rows), console()
+    if table.__rich_measure__(screen, screen.options.update(width=1 << 16)).maximum <= screen.width:
+        screen.print(table)
+        return
+    screen.print(title, soft_wrap=True)
+    for row in rows:
+        told = [(what, cell) for what, cell in zip(columns, row, strict=True) if str(cell or 0) != "0"]
+        head = " · ".join(map(str, row[:names]))
+        emit_table(head, ("", ""), [pair for pair in told if pair[0] not in columns[:names]])
+
+
+def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
     table = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold")
@@ -51,7 +69,7 @@ def emit_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]
         table.add_row(
             *(cell if isinstance(cell, Text) else "" if cell is None else str(cell) for cell in row)
         )
-    console().print(table)
+    return table
 
 
 def command_errors(function: Callable[P, R]) -> Callable[P, R]:

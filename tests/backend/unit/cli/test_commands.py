@@ -9,6 +9,8 @@ import pytest
 from assay import errors
 from assay.cli import EXIT_CODES, GROUPS, main
 
+from tests.support.cli import RUNNER
+
 
 def commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Command]]:
     if not isinstance(command, click.Group):
@@ -55,3 +57,15 @@ def test_exit_codes__of_every_error__are_in_the_manual() -> None:
     }
     used = {kind.exit_code for kind in subclasses(errors.AssayError)}
     assert used <= named
+
+
+@pytest.mark.parametrize("raised", [KeyboardInterrupt, click.Abort])
+def test_main__interrupted_before_a_command_or_at_a_question__exits_with_130(
+    monkeypatch: pytest.MonkeyPatch, raised: type[BaseException]
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise raised
+
+    monkeypatch.setattr("assay.cli.importlib.import_module", interrupt)
+    found = RUNNER.invoke(main, ["node", "run"])
+    assert (found.exit_code, found.stderr) == (130, "stopped\n")

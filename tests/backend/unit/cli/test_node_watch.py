@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
-from assay.cli.node_watch import render, role, versions_table
+from assay.cli.node_watch import render, role, short_name, versions_table, watch
 from assay.node.observability.live import Live, Model
 from rich.console import Console, RenderableType
 
@@ -64,3 +65,26 @@ def test_role__of_several_processes__says_who_settles() -> None:
     assert role(None) == []
     assert role(True) == ["settles"]
     assert "another process settles" in role(False)[0]
+
+
+def test_short_name__of_an_address__fits_a_line() -> None:
+    assert short_name("0x4CA5b079eD28B353aD6078126E9da17Df10Ca371/digits@1") == "0x4CA5…a371/digits@1"
+    assert short_name("digits@1") == "digits@1"
+
+
+def test_watch__json__is_a_line_a_look_and_nothing_else(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as some build servers do: then a pipe is drawn on like a screen
+    looks = iter([{"a": 1}, {"a": 2}])
+
+    def fetch() -> dict[str, Any]:
+        try:
+            return next(looks)
+        except StopIteration:
+            raise KeyboardInterrupt from None
+
+    with pytest.raises(KeyboardInterrupt):
+        watch(fetch, lambda: None, 0.1, as_json=True)
+    lines = capsys.readouterr().out.splitlines()
+    assert [json.loads(line)["status"] for line in lines] == [{"a": 1}, {"a": 2}]

@@ -6,7 +6,7 @@ import json
 
 import click
 import pytest
-from assay.cli.output import command_errors, console, emit_json, emit_table, json_option
+from assay.cli.output import command_errors, console, emit_json, emit_table, emit_wide, json_option
 from assay.errors import ContractRevert, RequestError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -60,3 +60,17 @@ def test_console__any_text__is_printed_as_it_is(capsys: pytest.CaptureFixture[st
 def test_emit_json__bytes_and_errors__become_text(capsys: pytest.CaptureFixture[str]) -> None:
     emit_json({"root": b"\x01\xff", "why": ContractRevert("nodes: no")})
     assert json.loads(capsys.readouterr().out) == {"root": "0x01ff", "why": "nodes: no"}
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_emit_wide__any_width__breaks_no_amount(
+    width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    columns = ("day", "version", *(f"figure {n}" for n in range(6)))
+    amount, name = "1234567890123456789012", "0x" + "ab" * 20 + "/digits@1"
+    emit_wide("Money", columns, [("2026-11-23", name, amount, "0", amount, None, 0, "[x]")], names=2)
+    shown = capsys.readouterr().out
+    assert shown.startswith("Money")
+    assert (shown.count(amount), shown.count(name), shown.count("[x]")) == (2, 1, 1)
+    assert all(len(line) <= width for line in shown.splitlines())
