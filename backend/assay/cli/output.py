@@ -57,8 +57,8 @@ def emit_wide(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]],
     screen.print(title, soft_wrap=True)
     for row in rows:
         told = [(what, cell) for what, cell in zip(columns, row, strict=True) if str(cell or 0) != "0"]
-        head = " · ".join(map(str, row[:names]))
-        emit_table(head, ("", ""), [pair for pair in told if pair[0] not in columns[:names]])
+        screen.print(" · ".join(map(str, row[:names])), soft_wrap=True)
+        emit_table("", ("", ""), [pair for pair in told if pair[0] not in columns[:names]])
 
 
 def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
