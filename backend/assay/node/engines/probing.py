@@ -14,7 +14,7 @@ from assay.node.errors import RunFailed
 from assay.node.oip.protocol import Array
 from assay.types import TensorSpec
 
-ROWS: Final = 5
+ROWS: Final = 32
 TOLERANCE: Final = 1e-4
 """Relative and absolute, of float outputs, where `max_batch` is the operator's word."""
 OPEN_DIM: Final = 3

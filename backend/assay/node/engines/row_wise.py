@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 import onnx
 
+from assay.node.engines.row_places import check_places
 from assay.node.engines.row_rules import MAX_SMALL, RULES, Node, Obstacle, Value, keep_small
 
 
-def find_obstacle(model: onnx.ModelProto) -> str:
-    """Why rows may depend on one another, naming the node; empty: they do not."""
+def find_obstacle(model: onnx.ModelProto, threads: int = 1) -> str:
+    """Why rows may depend on one another, naming the node; empty: they do not. `threads`: of one run."""
     graph = model.graph
-    shapes = _known_shapes(model)
+    shapes, dtypes = _known_types(model)
     values: dict[str, Value] = {}
     small: dict[str, Any] = {}
     for tensor in graph.initializer:
@@ -35,7 +36,9 @@ def find_obstacle(model: onnx.ModelProto) -> str:
     opset = max((one.version for one in model.opset_import if one.domain in ("", "ai.onnx")), default=0)
     for position, node in enumerate(graph.node):
         try:
-            _walk(Node(node, opset, values, small), shapes)
+            _walk(
+                Node(node, opset, values, small), shapes, dtypes.get(next(iter(node.input), ""), 0), threads
+            )
         except Obstacle as obstacle:
             return f"node {node.name or f'#{position}'} ({node.op_type}) {obstacle}"
     for port in graph.output:
@@ -64,22 +67,23 @@ def _ports_obstacle(graph: onnx.GraphProto) -> str:
     return ""
 
 
-def _known_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
-    """Dims by ONNX's shape inference, on a copy without the weights' data."""
+def _known_types(model: onnx.ModelProto) -> tuple[dict[str, tuple[int, ...]], dict[str, int]]:
+    """Dims and types by ONNX's shape inference, on a copy without the weights' data."""
     light = onnx.ModelProto()
     _copy_light(model, light)
     try:
         inferred = onnx.shape_inference.infer_shapes(light).graph
     except Exception:  # it is C++ on a stranger's file; without shapes there are more obstacles
         inferred = light.graph
-    known = {}
+    known, dtypes = {}, {}
     for port in (*inferred.input, *inferred.value_info, *inferred.output):
         shape = port.type.tensor_type
+        dtypes[port.name] = shape.elem_type
         if shape.HasField("shape"):
             known[port.name] = tuple(
                 dim.dim_value if dim.HasField("dim_value") else -1 for dim in shape.shape.dim
             )
-    return known
+    return known, dtypes
 
 
 def _copy_light(model: onnx.ModelProto, light: onnx.ModelProto) -> None:
@@ -101,7 +105,7 @@ def _copy_light(model: onnx.ModelProto, light: onnx.ModelProto) -> None:
             )
 
 
-def _walk(node: Node, shapes: Mapping[str, tuple[int, ...]]) -> None:
+def _walk(node: Node, shapes: Mapping[str, tuple[int, ...]], dtype: int, threads: int) -> None:
     """Raises Obstacle."""
     proto = node.proto
     is_rows = any(value is not None and value.is_rows for value in node.inputs)
@@ -110,6 +114,7 @@ def _walk(node: Node, shapes: Mapping[str, tuple[int, ...]]) -> None:
         if rule is None:
             raise Obstacle("is not known to compute each row by itself")
         rule(node)
+        check_places(node, dtype, threads)
     elif proto.op_type == "Constant" and "value" in node.attributes:
         keep_small(node.attributes["value"], proto.output[0], node.small)
     elif proto.op_type == "Constant":

@@ -65,7 +65,7 @@ def inspect(
 
     model = check_artifact(data)
     inputs, outputs = graph_specs(model)
-    obstacle = find_obstacle(model)
+    obstacle = find_obstacle(model, threads)
     del model
     session, run_seconds, memory_bytes = None, 0.0, 0
     if runtime:

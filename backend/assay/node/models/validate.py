@@ -21,7 +21,7 @@ from assay.node.models.confined import run_confined
 from assay.node.models.exactness import ExactClaim, ExactTerms
 from assay.types import TensorSpec
 
-RULES_VERSION: Final = 6
+RULES_VERSION: Final = 7
 """Counts up when `rules` change, so that what passed before is looked at again."""
 
 _PROCESSOR_FIELDS: Final = frozenset(("model name", "flags", "Features", "CPU part"))

@@ -63,6 +63,10 @@ ALLOWED = [
     model(node("Add", "x", "c0"), f32(1, 4, 6)),
     model(node("Mul", "x", "c0"), f32(6)),
     model(node("Add", "x", "x")),
+    model(node("Cos", "x"), x=("rows", 4, 8), y=("rows", 4, 8)),
+    model(node("LRN", "x", size=3), x=("rows", 4, 8, 2), y=("rows", 4, 8, 2)),
+    model(node("Sigmoid", "x"), x=("rows", 1), y=("rows", 1)),
+    model(node("Tanh", "x"), x=("rows", 32), y=("rows", 32), dtype=TensorProto.DOUBLE),
     model(node("MatMul", "x", "c0"), f32(6, 5)),
     model(node("MatMul", "x", "c0"), f32(1, 6, 5)),
     model([helper.make_node("Transpose", ["x"], ["t"], perm=[0, 2, 1]), node("MatMul", "x", "t")]),
@@ -158,6 +162,17 @@ REFUSED = [
         model(node("Scaler", "x", domain="ai.onnx.ml", scale=[2.0]), x=("rows",), y=("rows",)),
         "rows of features",
     ),
+    (model(node("Cos", "x"), x=("rows", 1), y=("rows", 1)), "at the end of a tensor"),
+    (model(node("Log", "x"), x=("rows", "k"), y=("rows", "k")), "at the end of a tensor"),
+    (model(node("LRN", "x", size=3), x=("rows", 3, 3, 3), y=("rows", 3, 3, 3)), "at the end of a tensor"),
+    (
+        model(node("Tanh", "x"), x=("rows", 3), y=("rows", 3), dtype=TensorProto.DOUBLE),
+        "at the end of a tensor",
+    ),
+    (
+        model(node("Softmax", "x"), x=("rows", 16), y=("rows", 16), dtype=TensorProto.DOUBLE),
+        "at the end of a tensor",
+    ),
     (model(node("Relu", "x"), x=(3, 4), y=(3, 4)), "first dimension of any size"),
     (model(node("Relu", "x"), x=("rows", "rows"), y=("rows", "rows")), "as another dimension"),
     (model([helper.make_node("Relu", ["c0"], ["y"])], f32(3, 4)), "does not come row by row"),
@@ -177,6 +192,12 @@ def test_find_obstacle__rows_that_may_mix__is_named(made: onnx.ModelProto, why: 
     found = find_obstacle(made)
     assert found
     assert why in found
+
+
+def test_find_obstacle__vectors_parted_among_threads__is_named() -> None:
+    made = model(node("Elu", "x"), x=("rows", 16), y=("rows", 16))
+    assert find_obstacle(made) == ""
+    assert "parted among threads" in find_obstacle(made, threads=2)
 
 
 def test_find_obstacle__two_inputs_of_which_one_has_the_others_rows_within__is_named() -> None:
