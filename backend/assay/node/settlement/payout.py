@@ -20,7 +20,7 @@ from assay.errors import ContractRevert
 from assay.node.settlement.batches import Batch, BatchState, BatchStore, Shares
 from assay.node.settlement.prospects import Outlook
 from assay.node.settlement.spending import Kind
-from assay.node.settlement.worth import SettlerRules, claim_pays, collect_pays
+from assay.node.settlement.worth import SettlerRules, claim_pays, collect_pays, is_tight
 from assay.types import Address
 
 REVERT_WAIT: Final = 30.0
@@ -135,11 +135,16 @@ class Payout:
         value = sum(self._shares(batch, view).node_amount for batch, view in final)
         waited = chain_time - min(view.posted_at for _, view in final) - (self._window or 0)
         price = self._outlook.gas_price().now if self._rules.native_price else 0
-        if len(final) == MAX_COLLECT or collect_pays(self._rules, len(final), value, price, waited):
+        pays = len(final) == MAX_COLLECT or collect_pays(self._rules, len(final), value, price, waited)
+        if pays or self._is_tight([batch for batch, _ in final]):
             self._start([batch for batch, _ in final])
             return
         self._retry_at.update({batch.id: self._clock() + REVERT_WAIT for batch, _ in final})
         _log.info("collecting waits", batches=len(final), value=value, gas_price=price, waited=waited)
+
+    def _is_tight(self, final: Sequence[Batch]) -> bool:
+        value, at_risk = sum(batch.value for batch in final), self._store.exposure().total
+        return is_tight(value, at_risk, self._outlook.cover())
 
     def _shares(self, batch: Batch, view: BatchView) -> Shares:
         """As `collect` splits the amount (SPEC.md §6)."""

@@ -25,8 +25,8 @@ first batch costs besides, once, is left out."""
 CLAIM_GAS: Final = 45_000
 COLLECT_SECONDS: Final = 86_400
 TIGHT_COVER: Final = 0.8
-"""The share of the stake at risk from which batches are posted early: only a posting starts the window after
-which a receipt is at risk no more."""
+"""The share of the stake at risk from which batches are posted early, and collected whatever that brings:
+only a posting starts the window after which a receipt is at risk no more, and it counts until collected."""
 
 
 class Reason(StrEnum):
@@ -168,7 +168,7 @@ def _reason(prospect: Prospect, rules: Rules, needed: int | None, age: float, no
         (Reason.THAW, prospect.thawing),
         (Reason.COUNT, prospect.receipts >= rules.max_receipts),
         (Reason.VALUE, 0 < rules.max_value <= prospect.charged),
-        (Reason.STAKE, prospect.charged > 0 and _is_tight(prospect)),
+        (Reason.STAKE, prospect.charged > 0 and is_tight(prospect.charged, prospect.at_risk, prospect.cover)),
         (Reason.WORTH, is_worth and age >= rules.min_age_seconds),
         (Reason.WAITING, age < rules.max_age_seconds),
         (Reason.AGE, quiet),
@@ -176,11 +176,10 @@ def _reason(prospect: Prospect, rules: Rules, needed: int | None, age: float, no
     return next((reason for reason, holds in reasons if holds), Reason.ACKNOWLEDGEMENTS)
 
 
-def _is_tight(prospect: Prospect) -> bool:
-    """Posting early helps only where the batch is a good part of what is at risk."""
-    if prospect.cover is None or prospect.at_risk < prospect.cover * TIGHT_COVER:
-        return False
-    return prospect.charged * 10 >= prospect.at_risk
+def is_tight(value: int, at_risk: int, cover: int | None) -> bool:
+    """Whether the stake is nearly used up, and settling `value` would help: it is a good part of what is at
+    risk."""
+    return cover is not None and at_risk >= cover * TIGHT_COVER and value * 10 >= at_risk
 
 
 def collect_pays(rules: Rules, batches: int, value: int, gas_price: int, waited: float) -> bool:

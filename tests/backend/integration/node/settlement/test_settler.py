@@ -37,7 +37,7 @@ from tests.support.chain_requests import chain_requests
 from tests.support.deploy import deploy_contract, send_unlocked
 from tests.support.desk import PRICE, Desk
 from tests.support.forking import run_forked
-from tests.support.nodes import ASSAY, Consumer, local_network
+from tests.support.nodes import ASSAY, STAKE, Consumer, local_network
 from tests.support.onnx_models import linear_manifest, linear_model
 from tests.support.settle_once import open_settler, settle_once
 
@@ -444,6 +444,21 @@ def test_step__batch_is_worth_its_gas__waits_until_it_is(desk: Desk) -> None:
         settler.step()
     assert desk.states() == [BatchState.POSTED]
     assert desk.settled(consumer) == (amount, 1)
+
+
+@pytest.mark.parametrize(("price", "is_tight"), [(STAKE * 3 // 4, False), (STAKE, True)])
+def test_step__final_and_not_worth_its_gas__is_collected_if_it_keeps_the_node_from_selling(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, price: int, is_tight: bool
+) -> None:
+    """What is final is at risk no more, and counts until it is collected."""
+    consumer = desk.network.add_consumer((desk.node.operator, price))
+    desk.receipt(consumer, price, 1, price=price)
+    with desk.settler(native_price=10**18) as settler:
+        monkeypatch.setattr(settler._outlook, "cover", lambda: STAKE)
+        settler.step(close_all=True)
+        desk.network.chain.increase_time(WINDOW)
+        settler.step()
+    assert desk.states() == [BatchState.COLLECTED if is_tight else BatchState.POSTED]
 
 
 def test_step__owing_consumer_begins_to_thaw__closes_at_once(desk: Desk) -> None:
