@@ -54,6 +54,8 @@ class Doctor:
         yield check_memory(config)
         yield self._log(config)
         yield from self._port(config)
+        if config.x402.facilitator:
+            yield self._facilitator(config)
         signer, finding = self._signer(config)
         yield finding
         client, finding = self._rpc(config)
@@ -110,6 +112,15 @@ class Doctor:
         yield _free_port("port", config.host, config.port)
         if config.grpc.port:
             yield _free_port("gRPC port", config.host, config.grpc.port)
+
+    def _facilitator(self, config: NodeConfig) -> Finding:
+        from assay.node.x402.facilitator import find_problem  # for those alone who want it
+
+        url = config.x402.facilitator
+        if problem := find_problem(url, config.chain_id):
+            cure = "start it (`assay facilitator run`), or correct facilitator in [x402] of node.toml"
+            return Finding("x402 facilitator", False, f"{url}: {problem}", cure)
+        return Finding("x402 facilitator", True, f"{url}, of chain {config.chain_id}")
 
     def _signer(self, config: NodeConfig) -> tuple[SigningKey | None, Finding]:
         try:

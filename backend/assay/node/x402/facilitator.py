@@ -114,3 +114,17 @@ def _unavailable(what: str, problem: str) -> Unavailable:
         code="payment_unavailable",
         retry_after=2,
     )
+
+
+def find_problem(url: str, chain_id: int) -> str:
+    """Why this facilitator cannot settle on the chain; empty: it says that it can. Blocks for seconds."""
+    try:
+        answer = httpx.get(f"{url.rstrip('/')}/supported", timeout=CONNECT_SECONDS, trust_env=False)
+        answer.raise_for_status()
+        kinds = [
+            (kind.get("x402Version"), kind.get("scheme"), kind["network"]) for kind in answer.json()["kinds"]
+        ]
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, TypeError, LookupError, AttributeError) as error:
+        return f"GET /supported: {type(error).__name__} {error}"
+    wanted = (2, "exact", f"eip155:{chain_id}")
+    return "" if wanted in kinds else f"it settles {kinds}, not {wanted}"

@@ -6,14 +6,16 @@ import json
 import shutil
 import socket
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 from assay.chain.keys import create_keystore
 from assay.chain.values import Call
 from assay.cli import main
-from assay.node.config import GrpcConfig, load_config, write_config
+from assay.node.config import GrpcConfig, X402Config, load_config, write_config
 from assay.node.setup import create_signer
 from assay.types import Address
 from click.testing import Result
@@ -281,6 +283,35 @@ def test_doctor__port_taken__says_which(operator: Operator, name: str) -> None:
         found = operator.doctor(code=1)[name]
     assert str(taken) in found["detail"] and "node.toml" in found["cure"]
     assert operator.doctor(code=0)["port"]["ok"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "ok"),
+    [
+        ({"x402Version": 2, "scheme": "exact", "network": "eip155:31337"}, True),
+        ({"x402Version": 2, "scheme": "exact", "network": "eip155:1"}, False),
+        ("no kind", False),
+    ],
+)
+def test_doctor__facilitator__must_settle_on_the_chain(operator: Operator, kind: object, ok: bool) -> None:
+    class Supported(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps({"kinds": [kind]}).encode()
+            self.send_response(200 if self.path == "/supported" else 404)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Supported) as server:
+        Thread(target=server.handle_request, daemon=True).start()
+        operator.configure(x402=X402Config(facilitator=f"http://127.0.0.1:{server.server_port}"))
+        found = operator.doctor(code=0 if ok else 1)["x402 facilitator"]
+    assert found["ok"] is ok and bool(found["cure"]) is not ok
+    gone = operator.doctor(code=1)["x402 facilitator"]
+    assert "assay facilitator run" in gone["cure"]
 
 
 def test_status__after_init__tells_how_the_node_stands(operator: Operator) -> None:
