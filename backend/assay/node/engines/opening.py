@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,8 @@ WARM_RUNS = 5
 SIZE_RUNS = 3
 SLOWER = 1.03
 """So much more processor time a row a larger batch may take, for what it saves around the run."""
+NEVER = -1.0
+"""Of `inline_seconds`: what may take any time is not run in the event loop, which would stand still."""
 BATCH_SECONDS = 0.05
 """A batch is not made so large that it would take longer: who is in it waits for all of it."""
 
@@ -43,6 +45,12 @@ class Loadable:
     memory_bytes: int = 0
     name: str = ""
 
+    @property
+    def has_steady_runs(self) -> bool:
+        """Whether a run's time follows from the size of what is asked: of other graphs, one number of a
+        request may decide about the size of all that is computed."""
+        return self.is_exact or not self.obstacle
+
 
 def same_engine(engine: Engine) -> Engine:
     """The engine as it is."""
@@ -58,7 +66,7 @@ class LocalEngines:
 
     def open(self, version: Loadable) -> LocalEngine:
         """Raises ArtifactRefused `load_failed`, `run_failed`."""
-        rules = self._rules
+        rules = self._rules if version.has_steady_runs else replace(self._rules, inline_seconds=NEVER)
         session = build_session(version.artifact, threads=rules.threads, is_optimised=not version.is_exact)
         runner = SessionRunner(session, version.inputs, version.outputs, self._watchdog, rules.run_seconds)
         times = warm_up(runner, version.inputs)

@@ -32,6 +32,8 @@ RETRY_SECONDS: Final = 5.0
 DRAIN_SECONDS: Final = 30.0
 """How long a version that is unloaded waits for requests that were admitted before."""
 DRAIN_STEP: Final = 0.05
+STOP_SECONDS: Final = 5.0
+"""For runs in progress when the servers have ended: their connections have had their grace already."""
 
 _log = structlog.get_logger(__name__)
 
@@ -129,13 +131,18 @@ class Lifecycle:
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """Load nothing more; finish what was submitted to the engines, and let go of them."""
+        """Load nothing more; finish what was submitted to the engines, which nobody waits for any more if it
+        takes longer than STOP_SECONDS, and let go of them."""
         tasks = [self._task, *(entry.task for entry in self._entries.values())]
         for task in filter(None, tasks):
             task.cancel()
         await asyncio.gather(*filter(None, tasks), return_exceptions=True)
         engines = [entry.engine for entry in self._entries.values() if entry.engine is not None]
-        await asyncio.gather(*(engine.close() for engine in engines))
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                await asyncio.gather(*(engine.close() for engine in engines))
+        except TimeoutError:
+            _log.warning("runs left alone that do not end", seconds=STOP_SECONDS)
 
     def _add(self, record: VersionRecord) -> Entry:
         entry = Entry(record)

@@ -41,6 +41,26 @@ def test_open__rows_that_do_not_depend_on_their_neighbours__are_batched(artifact
     assert 1 < opened(loadable(artifact)).batching.max_rows <= 32
 
 
+@pytest.mark.parametrize(
+    ("version", "threads"),
+    [
+        (loadable(linear_model()), 0),
+        (loadable(linear_model(), obstacle="node n mixes"), 1),
+        (loadable(linear_model(), obstacle="a row at a time", is_exact=True), 0),
+    ],
+)
+def test_open__time_that_does_not_follow_from_size__is_never_spent_in_the_event_loop(
+    version: Loadable, threads: int
+) -> None:
+    async def scenario() -> None:
+        engine = LocalEngines(EngineRules(inline_seconds=1e9)).open(version)
+        await run_job(engine, (np.ones((1, 4), np.float32),), CONSUMER)
+        assert engine._lanes._started == threads
+        await engine.close()
+
+    asyncio.run(scenario())
+
+
 def test_open__exact_version__is_batched_and_serves() -> None:
     engine = opened(loadable(exact_model(), is_exact=True))
     assert 1 < engine.batching.max_rows <= 32

@@ -15,6 +15,7 @@ from assay.commitments.signing import SigningKey
 from assay.errors import RetryableError
 from assay.node.engines.engine import EngineStatistics, Job
 from assay.node.errors import ArtifactRefused, LoadRefused, Unavailable
+from assay.node.models import lifecycle
 from assay.node.models.catalog import Catalog, Served, VersionState
 from assay.node.models.lifecycle import Lifecycle
 from assay.node.models.loader import VersionRecord
@@ -476,6 +477,21 @@ def test_stop__engines__are_closed() -> None:
 
     run(test, "a", "b")
     assert [engine.closed for engine in engines] == [True, True]
+
+
+def test_stop__run_that_does_not_end__is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lifecycle, "STOP_SECONDS", 0.05)
+
+    class Endless(FakeEngine):
+        async def close(self) -> None:
+            await asyncio.Event().wait()
+
+    async def test(world: World) -> None:
+        world.lifecycle._entries[world.served("a").version_id].engine = Endless()
+        await asyncio.wait_for(world.lifecycle.stop(), 5)
+        assert world.loader.engines["b"].closed
+
+    run(test, "a", "b")
 
 
 def test_start__versions_offered_later__are_found_and_served() -> None:
