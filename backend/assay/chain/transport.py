@@ -8,6 +8,7 @@ Certificates are checked as httpx does it, which the rest of the package uses.
 from __future__ import annotations
 
 import logging
+from base64 import b64encode
 from time import monotonic
 from typing import Any, Final
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
@@ -82,13 +83,13 @@ class Transport:
         for name in ("urllib3.connectionpool", "urllib3.connection"):
             logging.getLogger(name).addFilter(_REDACT_TARGETS)  # once: it is the same
         path = parts.path or "/"
-        self._headers = {"content-type": "application/json", **_authorization(parts, "basic_auth")}
+        self._headers = {"content-type": "application/json", **_authorization(parts, "authorization")}
         options: dict[str, Any] = {"maxsize": MAX_CONNECTIONS, "block": True, "timeout": timeout}
         if parts.scheme == "https":
             options["ssl_context"] = httpx.create_ssl_context()
         self._manager, is_forwarding = urllib3.PoolManager(**options), False
         if proxy := _proxy(parts):
-            login = _authorization(urlsplit(proxy), "proxy_basic_auth")
+            login = _authorization(urlsplit(proxy), "proxy-authorization")
             try:
                 self._manager = urllib3.ProxyManager(proxy, proxy_headers=login, **options)
             except ValueError as error:
@@ -132,12 +133,12 @@ class Transport:
         self._manager.clear()
 
 
-def _authorization(parts: SplitResult, kind: str) -> dict[str, str]:
-    """The header for a user that the URL names."""
-    if not parts.username:
+def _authorization(parts: SplitResult, header: str) -> dict[str, str]:
+    """The header for a user, or a password alone, that the URL names."""
+    if not (parts.username or parts.password):
         return {}
-    login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-    return urllib3.make_headers(**{kind: login})  # type: ignore[arg-type]
+    login = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
+    return {header: "Basic " + b64encode(login.encode()).decode()}
 
 
 def _proxy(parts: SplitResult) -> str | None:

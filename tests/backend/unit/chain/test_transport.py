@@ -140,6 +140,23 @@ def test_post__user_in_the_url__basic_authorization_and_whole_target(server: Ser
     assert headers["authorization"] == "Basic " + base64.b64encode(b"al@ice:se/cret").decode()
 
 
+@pytest.mark.parametrize(
+    ("login", "sent"), [(":secret", ":secret"), ("alice", "alice:"), ("al%C3%AFce:p%E2%82%AC", "alïce:p€")]
+)
+def test_post__no_user_or_letters_beyond_ascii__basic_authorization(
+    server: Server, monkeypatch: pytest.MonkeyPatch, login: str, sent: str
+) -> None:
+    """Some providers want a password alone."""
+    expected = "Basic " + base64.b64encode(sent.encode()).decode()
+    with opened(f"http://{login}@{server.place}/v3") as http:
+        http.post(b"1", 5)
+    assert server.seen[0][1]["authorization"] == expected
+    monkeypatch.setenv("http_proxy", f"http://{login}@{server.place}")
+    with opened("http://chain.example") as http:
+        http.post(b"1", 5)
+    assert server.seen[1][1]["proxy-authorization"] == expected and "authorization" not in server.seen[1][1]
+
+
 def test_post__everything_logged__neither_key_nor_password_told(
     server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
