@@ -49,8 +49,8 @@ BUFFER_BYTES: Final = 512 << 20
 _LAST_WORDS: Final = 0.2
 """Seconds in which clients that were just answered hear why nothing more is."""
 _STREAMS: Final = 128
-"""Calls at the same time on one connection, those that its client gave up and the node has not forgotten yet
-among them: so grpc bounds what calls that are reset as soon as they are made cost. It resets others unnamed."""
+"""Calls at the same time on one connection, among them those that its client gave up a moment ago: so grpc
+bounds what calls cost that are reset as soon as they are made. It resets others without a word."""
 AGE_SECONDS: Final = 600.0
 """How old a connection gets: its client is told to make another, and calls on it may still end within the
 grace; what then has not come or gone is cut off."""
