@@ -161,8 +161,9 @@ class Follower:
         """The consumer's account, read from the log when it is first asked for."""
         account = self._accounts.get(consumer)
         if account is None:
+            states = self._receipts.channels_of(consumer)
             account = self.open_account(consumer)
-            for state in self._receipts.channels_of(consumer):
+            for state in states:
                 account.channels[state.key.version_id] = Channel.of(state)
         else:
             self._accounts.move_to_end(consumer)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from assay.chain.errors import RpcUnavailable
+from assay.errors import RetryableError
 from assay.node.errors import Unavailable
 from assay.node.payments import follower as follower_module
 from assay.node.payments.follower import (
@@ -23,6 +24,7 @@ from assay.node.payments.follower import (
 )
 from assay.node.payments.ledger import AccountView, NodeView
 from assay.node.receipts.database import SqliteDatabase
+from assay.node.receipts.entries import ChannelKey, ChannelState, HeldVoucher
 from assay.node.receipts.log import ReceiptLog
 from assay.types import Address, Domain, Hash32
 from structlog.testing import capture_logs
@@ -284,6 +286,25 @@ def test_account__as_many_as_may_be_are_busy__refuses_and_forgets_none_of_them(
         assert follower.accounts() == (busy, new, again)
 
     asyncio.run(scenario())
+
+
+def test_account__log_cannot_be_read__is_none_that_owes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its escrow would seem to cover the next request beside what is owed on other channels."""
+    log = ReceiptLog(SqliteDatabase(tmp_path / "log.sqlite3"), Domain(1, SETTLEMENT), NODE)
+    follower = Follower(Asked(), log, lambda: (VERSION,))
+    owing = ChannelState(ChannelKey(OTHER, NODE), 1, 0, 7, HeldVoucher(7, 0, b"\x01" * 65, wallet=False))
+
+    def busy(consumer: Address) -> list[ChannelState]:
+        raise RetryableError("log.sqlite3 is busy")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(log, "channels_of", busy)
+        with pytest.raises(RetryableError):
+            follower.account(NODE)
+    monkeypatch.setattr(log, "channels_of", lambda consumer: [owing])
+    assert follower.account(NODE).owed == 7
 
 
 def test_poll__stake_below_the_minimum__is_told_once_and_when_it_is_over(tmp_path: Path) -> None:
