@@ -125,6 +125,16 @@ def constant_of_shape(elements: int) -> bytes:
     )
 
 
+def folded(elements: int = 50 << 20) -> bytes:
+    """Twice 200 MiB while it is loaded, and none when it is."""
+    return data_of(
+        helper.make_node("ConstantOfShape", ["s"], ["big"], value=tensor("v", np.array([1.5], np.float32))),
+        helper.make_node("ReduceSum", ["big"], ["z"], keepdims=1),
+        helper.make_node("Add", ["z", "x"], ["y"]),
+        initializers=(tensor("s", np.array([elements], np.int64)),),
+    )
+
+
 def expand_output() -> bytes:
     """A row of one number gives 200 MiB."""
     shape = tensor("s", np.array([50 << 20], np.int64))
@@ -397,6 +407,7 @@ HOSTILE = (
         "unknown-operator", lambda: data_of(helper.make_node("Evil", ["x"], ["y"])), ("load_failed",), True
     ),
     Hostile("constant-of-shape", lambda: constant_of_shape(1 << 40), MEMORY, True),
+    Hostile("folded", folded, ("memory",), True),
     Hostile("expanded-output", expand_output, ("output_size", *MEMORY), True),
     Hostile("cyclic", cyclic, ("load_failed",), True),
     Hostile("same-name-twice", same_name_twice, ("load_failed",), True),

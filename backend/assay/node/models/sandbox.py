@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from assay.node.errors import ArtifactRefused
 from assay.node.models.confinement import isolate, lock_down
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 MAX_OUTPUT: Final = 64 << 20
 """Bytes of all outputs of one row."""
+MAX_PASSING: Final = 256 << 20
+"""Bytes that loading may take for a while, beyond what is kept and three times the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +42,21 @@ class Claim:
 
 
 class ResidentMemory:
-    """How much this process holds, read through a file that was opened while that was possible."""
+    """How much this process holds, and has held at most, read through a file that was opened while that was
+    possible."""
 
     def __init__(self) -> None:
-        self._page = os.sysconf("SC_PAGE_SIZE")
-        self._file = os.open("/proc/self/statm", os.O_RDONLY) if sys.platform == "linux" else -1
+        self._file = os.open("/proc/self/status", os.O_RDONLY) if sys.platform == "linux" else -1
 
-    def bytes(self) -> int:
-        if self._file < 0:
-            return 0
-        return int(os.pread(self._file, 256, 0).split()[1]) * self._page
+    def now(self) -> int:
+        return self._read(b"VmRSS:")
+
+    def peak(self) -> int:
+        return self._read(b"VmHWM:")
+
+    def _read(self, name: bytes) -> int:
+        found = os.pread(self._file, 8192, 0).partition(name)[2].split() if self._file >= 0 else []
+        return int(found[0]) << 10 if found else 0
 
 
 def inspect(
@@ -69,11 +77,12 @@ def inspect(
     del model
     session, run_seconds, memory_bytes = None, 0.0, 0
     if runtime:
-        before = memory.bytes()
+        before = memory.now()
         session = build_session(data, threads=threads, is_optimised=claim is None)
         inputs, outputs = session_specs(session)
         run_seconds = run_on_zeros(session, inputs)
-        memory_bytes = max(memory.bytes() - before, len(data))
+        memory_bytes = max(memory.now() - before, len(data))
+        check_passing(memory.peak() - before, memory_bytes, len(data))
     terms = claim and examine(data, session, inputs, claim.program_root, claim.self_test).to_json()
     return {
         "inputs": [[spec.name, spec.dtype, list(spec.shape)] for spec in inputs],
@@ -85,12 +94,22 @@ def inspect(
     }
 
 
+def check_passing(most: int, kept: int, size: int) -> None:
+    """Bytes that loading and the first run took at most and that are kept, of a file of `size`: what is
+    between them is in nobody's budget when the node loads it. Raises ArtifactRefused `memory`."""
+    if most > kept + 3 * size + MAX_PASSING:
+        raise ArtifactRefused(
+            f"loading it takes {most >> 20} MiB for a while, of which {kept >> 20} MiB are kept; store what "
+            f"it computes from constants",
+            code="memory",
+        )
+
+
 def run_on_zeros(session: ort.InferenceSession, inputs: tuple[TensorSpec, ...]) -> float:
     """Seconds of one run of one row. Raises ArtifactRefused `run_failed`."""
     import numpy as np
 
     from assay.commitments.tensors import OIP_TO_NUMPY
-    from assay.node.errors import ArtifactRefused
 
     feeds: dict[str, Any] = {}
     for spec in inputs:
