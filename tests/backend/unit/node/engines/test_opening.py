@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from assay.node.engines.engine import run_job
 from assay.node.engines.local_engine import EngineRules, LocalEngine
@@ -59,6 +60,15 @@ def test_open__time_that_does_not_follow_from_size__is_never_spent_in_the_event_
         await engine.close()
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("is_exact", [True, False])
+def test_open__exact_version__runs_the_graph_as_it_is_written(is_exact: bool) -> None:
+    runner = opened(loadable(exact_model(), is_exact=is_exact))._runner
+    assert runner is not None
+    options = runner._session.get_session_options()
+    off = options.graph_optimization_level == onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    assert off is is_exact
 
 
 def test_open__exact_version__is_batched_and_serves() -> None:
