@@ -228,6 +228,24 @@ def test_watch__executor_not_ready__takes_the_version_out_and_back(
     run(fickle, version, test)
 
 
+def test_answer__on_its_way_when_the_executor_fails_a_check__is_not_used(
+    fickle: FickleExecutor, version: ExactVersion
+) -> None:
+    async def test(world: World) -> None:
+        await world.check()
+        fickle.mode, fickle.delay = "slow", 0.6
+        before = fickle.runs
+        asked = asyncio.create_task(world.ask())
+        await world.until(lambda: fickle.runs > before)
+        fickle.mode = "not_ready"
+        await world.until(lambda: bool(world.engine.problem))
+        assert not asked.done()
+        with pytest.raises(Unavailable):
+            await asked
+
+    run(fickle, version, test)
+
+
 def test_watch__turned_wrong_without_a_lost_connection__is_found_by_the_next_check(
     fickle: FickleExecutor, version: ExactVersion
 ) -> None:
