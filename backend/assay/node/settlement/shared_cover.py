@@ -39,7 +39,7 @@ class SharedCover(StakeCover):
         poll_seconds: float = 2.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(database, stake, poll_seconds=poll_seconds)
+        super().__init__(database, stake, poll_seconds=min(poll_seconds, FRESH_SECONDS / 6))
         self._clock = clock
         self._process = uuid.uuid4().hex
         self._left = 0

@@ -196,6 +196,14 @@ def test_admit__not_heard_of_for_a_while__lets_nobody_in(desk: Desk, monkeypatch
     asyncio.run(play())
 
 
+def test_shared_cover__chain_is_asked_less_often_than_a_budget_holds__takes_the_next_one_in_time(
+    desk: Desk,
+) -> None:
+    for seconds in (0.5, 20.0):
+        cover = SharedCover(desk.database, lambda: STAKE, poll_seconds=seconds)
+        assert cover._poll_seconds == min(seconds, FRESH_SECONDS / 6)
+
+
 def test_poll__after_a_long_sleep__keeps_nothing_of_what_others_have_by_now(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
