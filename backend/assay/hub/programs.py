@@ -19,6 +19,7 @@ from weakref import WeakValueDictionary
 from anyio import to_thread
 
 from assay import __version__
+from assay.disk import check_room, room_in
 from assay.errors import RequestError
 from assay.exact.program import PROFILE
 from assay.hub.store import ArtifactStore
@@ -96,7 +97,8 @@ class Programs:
                 self._failed.popitem(last=False)
             return
         temporary = self._folder / uuid4().hex
-        temporary.write_text(json.dumps(found.to_json()))
+        with room_in(self._folder):
+            temporary.write_text(json.dumps(found.to_json()))
         temporary.replace(self._path(digest))
 
     def _lower(self, digest: Hash32, size: int) -> Lowering:
@@ -106,8 +108,9 @@ class Programs:
         self._folder.mkdir(parents=True, exist_ok=True)
         copy = self._folder / f"{uuid4().hex}.onnx"
         try:
-            with copy.open("wb") as file:
+            with room_in(self._folder), copy.open("wb") as file:
                 for piece in self._store.stream(digest):
+                    check_room(file)
                     file.write(piece)
             return lower_bounded(copy, self._limits, self._stopping.is_set)
         finally:

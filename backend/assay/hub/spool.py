@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from assay.disk import check_room, room_in
 from assay.types import Hash32
 
 PART_SECONDS = 24 * 3600
@@ -28,6 +29,8 @@ class Upload:
         self.size = file.seek(0, os.SEEK_END)
 
     def write(self, data: bytes) -> None:
+        """Raises OSError where the disk has no room but for databases."""
+        check_room(self._file)
         self._file.write(data)
         self.size += len(data)
 
@@ -54,20 +57,21 @@ class Spool:
 
     @contextlib.contextmanager
     def whole(self) -> Iterator[Upload]:
-        """A file of its own, removed at the end whatever happens."""
-        handle, name = tempfile.mkstemp(suffix=".whole", dir=self._folder)
-        path = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                yield Upload(file, path)
-        finally:
-            path.unlink(missing_ok=True)
+        """A file of its own, removed at the end whatever happens. Raises DiskFullError."""
+        with room_in(self._folder):
+            handle, name = tempfile.mkstemp(suffix=".whole", dir=self._folder)
+            path = Path(name)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    yield Upload(file, path)
+            finally:
+                path.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def part(self, digest: Hash32) -> Iterator[Upload]:
-        """The chunked upload of `digest`, kept at the end."""
+        """The chunked upload of `digest`, kept at the end. Raises DiskFullError."""
         path = self._part(digest)
-        with path.open("ab") as file:
+        with room_in(self._folder), path.open("ab") as file:
             yield Upload(file, path)
 
     def discard(self, digest: Hash32) -> None:

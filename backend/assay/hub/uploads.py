@@ -17,6 +17,17 @@ from assay.hub.store import ArtifactStore
 from assay.types import Hash32
 
 WRITE_BYTES = 1 << 20
+SILENT_SECONDS = 60.0
+"""After which a body is given up: nobody else can send chunks of an artifact while somebody does."""
+
+
+class UploadSilentError(RequestError):
+    """A body stopped coming; what was written of a chunk is kept."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"no byte of the body came for {SILENT_SECONDS:g} s", status=408, code="upload_silent"
+        )
 
 
 class OffsetConflictError(RequestError):
@@ -37,9 +48,11 @@ class Uploads:
         self._locks: WeakValueDictionary[Hash32, asyncio.Lock] = WeakValueDictionary()
 
     async def compare(self, digest: Hash32, body: AsyncIterator[bytes]) -> None:
-        """Read a body that is here already. Raises ArtifactTooLargeError, DigestMismatchError."""
+        """Read a body that is here already. Raises ArtifactTooLargeError, DigestMismatchError,
+        UploadSilentError.
+        """
         size, seen = 0, hashlib.sha256()
-        async for data in body:
+        async for data in _coming(body):
             size += len(data)
             if size > self._max_bytes:
                 raise ArtifactTooLargeError(self._max_bytes)
@@ -61,7 +74,8 @@ class Uploads:
         """Append a chunk; True when it completed the artifact and that is stored.
 
         Raises ArtifactTooLargeError, DigestMismatchError (the upload starts again from 0),
-        OffsetConflictError (`offset_conflict`, `upload_busy`, `chunk_short`, `chunk_long`).
+        OffsetConflictError (`offset_conflict`, `upload_busy`, `chunk_short`, `chunk_long`),
+        UploadSilentError.
         """
         if chunk.total > self._max_bytes:
             raise ArtifactTooLargeError(self._max_bytes)
@@ -105,7 +119,7 @@ class Uploads:
 async def _receive(upload: Upload, body: AsyncIterator[bytes], refusal: RequestError, limit: int) -> None:
     """Append the body in pieces of 1 MiB; raises `refusal` before the file would exceed `limit`."""
     buffer = bytearray()
-    async for data in body:
+    async for data in _coming(body):
         if upload.size + len(buffer) + len(data) > limit:
             raise refusal
         buffer += data
@@ -113,3 +127,16 @@ async def _receive(upload: Upload, body: AsyncIterator[bytes], refusal: RequestE
             await to_thread.run_sync(upload.write, bytes(buffer))
             buffer.clear()
     upload.write(bytes(buffer))
+
+
+async def _coming(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The body's pieces. Raises UploadSilentError."""
+    while True:
+        try:
+            async with asyncio.timeout(SILENT_SECONDS):
+                data = await anext(body)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise UploadSilentError from None
+        yield data

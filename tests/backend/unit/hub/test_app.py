@@ -1,7 +1,10 @@
+import errno
 import os
+import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import httpx
 import pytest
@@ -81,6 +84,42 @@ def test_put__connection_lost__leaves_nothing(app: Any, spool: Path) -> None:
         assert http.put(path(CONTENT), content=CONTENT).status_code == 500
         assert http.head(path(CONTENT)).status_code == 404
     assert not list(spool.iterdir())
+
+
+def test_put__disk_is_full__is_503_with_the_folder_and_goes_on_afterwards(
+    http: httpx.Client, spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look(file: BinaryIO) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    put_chunk(http, CONTENT, 0, 4000)
+    with monkeypatch.context() as full:
+        full.setattr("assay.hub.spool.check_room", look)
+        whole = http.put(path(b"other"), content=b"other")
+        for answer in (whole, put_chunk(http, CONTENT, 4000, 8000)):
+            assert (answer.status_code, answer.json()["code"]) == (503, "store_unavailable")
+            assert str(spool) in answer.json()["error"]
+    assert [file.suffix for file in spool.iterdir()] == [".part"]
+    assert put_chunk(http, CONTENT, 4000, len(CONTENT)).status_code == 201
+
+
+def test_put__chunk_that_stops_coming__is_given_up_and_others_go_on(
+    http: httpx.Client, spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its client may be gone without a word, or never have meant to send the artifact."""
+    monkeypatch.setattr("assay.hub.uploads.SILENT_SECONDS", 1.0)
+    head = f"PUT {path(CONTENT)} HTTP/1.1\r\nHost: hub\r\nContent-Length: 4000\r\n"
+    request = head + f"Content-Range: bytes 0-3999/{len(CONTENT)}\r\n\r\n"
+    with socket.create_connection((http.base_url.host, http.base_url.port or 80), timeout=30) as silent:
+        silent.sendall(request.encode() + CONTENT[:100])
+        deadline = time.monotonic() + 30
+        while not list(spool.glob("*.part")):
+            assert time.monotonic() < deadline
+        assert put_chunk(http, CONTENT, 0, len(CONTENT)).json()["code"] == "upload_busy"
+        while put_chunk(http, CONTENT, 0, len(CONTENT)).status_code != 201:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert silent.recv(1000).startswith(b"HTTP/1.1 408 ")
 
 
 def test_put__chunks__show_the_artifact_at_the_end_alone(http: httpx.Client, spool: Path) -> None:
