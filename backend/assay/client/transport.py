@@ -9,12 +9,14 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import httpx
 
 from assay.client.channels import Held
+from assay.client.deadlines import Deadline, Transport
 from assay.client.errors import NodeRefused, NodeUnreachable
 from assay.client.wire import LENGTH_HEADER
 from assay.commitments.parsing import parse_decimal, parse_integer, parse_signature
@@ -24,6 +26,9 @@ from assay.types import Address, Hash32, SignedVoucher, TensorSpec
 
 MAX_REPLY_BYTES = 256 << 20
 MAX_SMALL_REPLY_BYTES = 1 << 20
+MAX_SEQUENCE = 1 << 62
+"""What the consumer's memory (SQLite's integers) holds, with room to count on."""
+PROBE_SECONDS = 3.0
 PAYMENT_REQUIRED, PAYMENT_SIGNATURE = "PAYMENT-REQUIRED", "PAYMENT-SIGNATURE"
 """Headers of x402 version 2."""
 _DIGITS = re.compile(r"[0-9]{1,12}")
@@ -69,8 +74,13 @@ class NodeHttp:
 
     def __init__(self, timeout: float = 30.0, connect_timeout: float = 3.0) -> None:
         self.timeout = timeout
+        self._deadline = Deadline()
         self._http = httpx.Client(
             timeout=httpx.Timeout(timeout, connect=connect_timeout),
+            transport=Transport(self._deadline),
+            cookies=CookieJar(
+                DefaultCookiePolicy(allowed_domains=[])
+            ),  # one node's would go to its neighbours
             follow_redirects=False,
             trust_env=False,
             headers={"Accept-Encoding": "identity"},
@@ -110,7 +120,7 @@ class NodeHttp:
             held = Held(
                 parse_decimal(data["amount"], "amount"),
                 parse_integer(data["count"], "count"),
-                parse_integer(data["sequence"], "sequence"),
+                parse_integer(data["sequence"], "sequence", MAX_SEQUENCE),
             )
             signature = data.get("signature")
             return HeldVoucher(held, None if signature is None else parse_signature(signature))
@@ -138,44 +148,63 @@ class NodeHttp:
         """Milliseconds to a ready answer, or None."""
         started = time.perf_counter()
         try:
-            reply = self.get(endpoint, "/v2/health/ready")
+            seconds = min(PROBE_SECONDS, self.timeout)
+            reply = self._exchange(
+                "GET", endpoint, "/v2/health/ready", None, {}, MAX_SMALL_REPLY_BYTES, seconds
+            )
         except NodeUnreachable:
             return None
         return (time.perf_counter() - started) * 1000 if reply.status == 200 else None
 
     def _exchange(  # noqa: PLR0917 - one value each
-        self, method: str, endpoint: str, path: str, body: bytes | None, headers: dict[str, str], limit: int
+        self,
+        method: str,
+        endpoint: str,
+        path: str,
+        body: bytes | None,
+        headers: dict[str, str],
+        limit: int,
+        seconds: float = float("inf"),
     ) -> Reply:
-        if urlsplit(endpoint).scheme not in ("http", "https"):
-            raise NodeUnreachable(f"the node's endpoint {endpoint[:80]!r} is not an HTTP URL", sent=False)
-        url = endpoint.rstrip("/") + path
-        deadline = time.monotonic() + self.timeout
+        request = self._request(method, endpoint, path, body, headers)
+        seconds = min(seconds, self.timeout)
         try:
-            with self._http.stream(method, url, content=body, headers=headers) as response:
-                content = b"".join(_bounded(response.iter_raw(), endpoint, limit, deadline))
-                return _reply(response, content)
-        except (
-            httpx.ConnectError,
-            httpx.ConnectTimeout,
-            httpx.UnsupportedProtocol,
-            httpx.InvalidURL,
-        ) as error:
+            with self._deadline.within(seconds):
+                response = self._http.send(request, stream=True)
+                try:
+                    return _reply(response, b"".join(_bounded(response.iter_raw(), endpoint, limit)))
+                finally:
+                    response.close()
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol) as error:
             raise NodeUnreachable(f"{endpoint} cannot be reached: {error}", sent=False) from error
         except httpx.HTTPError as error:
             what = str(error) or type(error).__name__
             raise NodeUnreachable(
-                f"{endpoint} gave no answer within {self.timeout:g} s: {what}", sent=True
+                f"{endpoint} gave no answer within {seconds:g} s: {what}", sent=True
             ) from error
 
+    def _request(
+        self, method: str, endpoint: str, path: str, body: bytes | None, headers: dict[str, str]
+    ) -> httpx.Request:
+        """Raises NodeUnreachable: whoever registers a node may write anything for its endpoint."""
+        try:
+            request = self._http.build_request(
+                method, endpoint.rstrip("/") + path, content=body, headers=headers
+            )
+            is_usable = request.url.scheme in ("http", "https") and bool(request.url.host)
+        except (httpx.InvalidURL, ValueError):
+            is_usable = False
+        if not is_usable:
+            raise NodeUnreachable(f"the node's endpoint {endpoint[:80]!r} is not an HTTP URL", sent=False)
+        return request
 
-def _bounded(chunks: Iterator[bytes], endpoint: str, limit: int, deadline: float) -> Iterator[bytes]:
+
+def _bounded(chunks: Iterator[bytes], endpoint: str, limit: int) -> Iterator[bytes]:
     size = 0
     for chunk in chunks:
         size += len(chunk)
         if size > limit:
             raise NodeUnreachable(f"{endpoint} answered more than {limit} bytes", sent=True)
-        if time.monotonic() > deadline:
-            raise NodeUnreachable(f"{endpoint} answers too slowly", sent=True)
         yield chunk
 
 
@@ -209,9 +238,10 @@ def parse_specs(metadata: Any, field_name: str) -> tuple[TensorSpec, ...]:
             TensorSpec(str(item["name"]), item["datatype"], tuple(int(dim) for dim in item["shape"]))
             for item in metadata[field_name]
         )
-    except (KeyError, TypeError, ValueError):
-        specs = ()
-    if not specs or any(spec.dtype not in OIP_TO_ONNX for spec in specs):
+        is_known = all(spec.dtype in OIP_TO_ONNX for spec in specs)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        specs, is_known = (), False
+    if not specs or not is_known:
         raise NodeUnreachable(
             f"the node's model metadata has no usable {field_name!r}; has it loaded the model?", sent=False
         )
