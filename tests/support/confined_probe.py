@@ -1,8 +1,8 @@
 """What a confined process can still do; run by tests as `python -m tests.support.confined_probe`.
 
 Reads `{"mode", "threads"}`; writes what came of each attempt, as JSON. Mode `bare`: namespaces are refused,
-as in many containers; `user`: root starts it as somebody else; `hang`, `flood` and `orphan`: it never ends,
-writes for ever, leaves a process behind.
+as in many containers; `user`: root starts it as somebody else; `wait`: locked down, it sleeps; `hang`,
+`flood` and `orphan`: it never ends, writes for ever, leaves a process behind.
 """
 
 from __future__ import annotations
@@ -64,6 +64,12 @@ def probe(mode: str, threads: int) -> dict[str, object]:
 def main() -> None:
     job = json.loads(sys.stdin.readline())
     if job["mode"] == "hang":
+        time.sleep(600)
+    elif job["mode"] == "wait":
+        isolated = isolate()
+        lock_down(2 << 30, 60, job["threads"], isolated=isolated)
+        sys.stdout.write("ready\n")
+        sys.stdout.flush()
         time.sleep(600)
     elif job["mode"] == "flood":
         while True:

@@ -15,6 +15,7 @@ import math
 import time
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Protocol
 
 import structlog
@@ -24,6 +25,7 @@ from assay.node.engines.engine import Engine
 from assay.node.errors import ArtifactRefused, LoadRefused, Unavailable
 from assay.node.models.catalog import Catalog, Served, VersionState
 from assay.node.models.loader import Prepared, VersionRecord
+from assay.node.models.loading_thread import run_beside
 from assay.node.models.memory import MemoryBudget, Resident
 from assay.node.payments.ledger import NodeView
 from assay.types import Hash32, VersionStatus
@@ -268,7 +270,7 @@ class Lifecycle:
         started = self._clock()
         try:
             async with self._on_demand if may_unload else self._in_turn:
-                prepared = await asyncio.to_thread(self._loader.prepare, entry.record)
+                prepared = await run_beside(partial(self._loader.prepare, entry.record))
             async with self._room:
                 await self._make_room(entry, prepared.memory_bytes, may_unload=may_unload, force=force)
                 entry.engine, problem = await self._loader.start(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from assay.commitments import identifiers
@@ -16,6 +16,7 @@ from assay.node.engines.opening import Loadable, LocalEngines, same_engine
 from assay.node.models.artifacts import MAX_MANIFEST, ArtifactCache
 from assay.node.models.catalog import Served
 from assay.node.models.exactness import ExactClaim, ExactTerms
+from assay.node.models.loading_thread import run_beside
 from assay.node.models.rules import MAX_ARTIFACT
 from assay.node.models.self_test import MAX_SELF_TEST
 from assay.node.models.validate import Inspection, SandboxLimits, check_signature, inspect_once
@@ -159,12 +160,12 @@ class Loader:
     async def start(self, prepared: Prepared, on_problem: Callable[[str], None]) -> tuple[Engine, str]:
         """A warm engine, and why it cannot serve yet, if it is another server's. Raises ArtifactRefused."""
         if prepared.remote is None:
-            return await asyncio.to_thread(self.open, prepared), ""
+            return await run_beside(partial(self.open, prepared)), ""
         rules = replace(
             self.remote_rules,
             connections=prepared.remote.settings.executor_connections,
             spot_check=prepared.remote.settings.spot_check,
         )
-        engine = await asyncio.to_thread(build_remote, prepared.remote, rules, self.max_answer, on_problem)
+        engine = await run_beside(partial(build_remote, prepared.remote, rules, self.max_answer, on_problem))
         await engine.start()
         return self.wrap(engine), engine.problem

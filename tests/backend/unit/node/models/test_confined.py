@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -76,6 +78,28 @@ def test_run_confined__hangs__is_ended_in_time() -> None:
     started = time.monotonic()
     assert run("hang", 1.0).status is None
     assert time.monotonic() - started < 5
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's end")
+def test_lock_down__parent_is_killed__ends_with_it() -> None:
+    program = (
+        "import json, subprocess, sys, time\n"
+        f"child = subprocess.Popen([sys.executable, '-m', '{PROBE}'], stdin=subprocess.PIPE, "
+        "stdout=subprocess.PIPE, start_new_session=True)\n"
+        "child.stdin.write(json.dumps({'mode': 'wait', 'threads': 1}).encode() + b'\\n')\n"
+        "child.stdin.close()\n"
+        "child.stdout.readline()\n"
+        "print(child.pid, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        child = psutil.Process(int(parent.stdout.readline()))
+        parent.kill()
+    deadline = time.monotonic() + 10
+    while child.is_running() and _is_alive(child) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not (child.is_running() and _is_alive(child))
 
 
 def test_run_confined__writes_without_end__is_cut_off_and_ended() -> None:

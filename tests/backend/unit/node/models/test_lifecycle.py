@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -492,6 +493,23 @@ def test_stop__run_that_does_not_end__is_left_alone(monkeypatch: pytest.MonkeyPa
         assert world.loader.engines["b"].closed
 
     run(test, "a", "b")
+
+
+def test_stop__while_a_hub_is_slow__does_not_wait_for_it() -> None:
+    loader, slow = FakeLoader(gate=threading.Event()), record("slow")
+    view = NodeView(1, 1, PUBLISHER, True, {slow.served.version_id: Offer(1, True)}, {})
+
+    async def main() -> None:
+        lifecycle = Lifecycle(Catalog(), loader, lambda: view, MemoryBudget(100 * MIB))
+        lifecycle.start([slow])
+        while not loader.prepared:  # noqa: ASYNC110 - a test waits for what nobody announces
+            await asyncio.sleep(0.01)
+        await lifecycle.stop()
+
+    began = time.monotonic()
+    asyncio.run(main())
+    assert time.monotonic() - began < 3
+    loader.gate.set()  # type: ignore[union-attr]
 
 
 def test_start__versions_offered_later__are_found_and_served() -> None:
