@@ -97,7 +97,8 @@ def warm_up(runner: SessionRunner, inputs: Sequence[TensorSpec]) -> RunTimes:
 
 def choose_batching(runner: SessionRunner, version: Loadable, times: RunTimes) -> Batching:
     """By what is known of the version, then by trying. Without `max_batch`, only if its rows do not depend in
-    a single bit on what they are batched with: then a repeated request gets the same answer."""
+    a single bit on what they are batched with: then a repeated request gets the same answer. Of exact
+    versions that is so with it as well: another answer costs the stake."""
     if version.max_batch == 1:
         return Batching(1, "max_batch is 1")
     if version.obstacle:
@@ -108,7 +109,7 @@ def choose_batching(runner: SessionRunner, version: Loadable, times: RunTimes) -
     rows = version.max_batch or rows_in_time(row)
     if rows == 1:
         return Batching(1, f"a row takes {row * 1e3:.0f} ms: batches would only make requests wait")
-    found = probe(runner, rows, exactly=not version.max_batch)
+    found = probe(runner, rows, exactly=version.is_exact or not version.max_batch)
     if found:
         return Batching(1, found)
     return Batching(version.max_batch or quickest_size(runner, version.inputs, rows))

@@ -112,6 +112,16 @@ def test_open__max_batch_is_given__is_taken() -> None:
     assert opened(loadable(linear_model(), max_batch=5)).batching.max_rows == 5
 
 
+@pytest.mark.parametrize(("is_exact", "rows"), [(False, 16), (True, 1)])
+def test_open__rows_that_differ_by_rounding__are_batched_on_the_operators_word_but_never_exact_ones(
+    is_exact: bool, rows: int
+) -> None:
+    """The end of a tensor is computed by other instructions than its middle."""
+    node, rounds = helper.make_node("Cos", ["x"], ["y"]), [value("x", ["rows", 5])]
+    artifact = build_model([node], rounds, [value("y", ["rows", 5])]).SerializeToString()
+    assert opened(loadable(artifact, max_batch=16, is_exact=is_exact)).batching.max_rows == rows
+
+
 @pytest.mark.parametrize(("row", "rows"), [(0.001, 32), (0.005, 10), (0.03, 1), (1.0, 1)])
 def test_rows_in_time__rows_that_take_long__make_smaller_batches(row: float, rows: int) -> None:
     assert rows_in_time(row) == rows
