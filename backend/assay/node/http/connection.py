@@ -353,12 +353,18 @@ class Connection(asyncio.Protocol):
         self._refuse_now(exchange)
 
     def expire(self) -> None:
-        """The deadline passed: end politely who was slow to send, at once who does not take its answer."""
+        self._end_wait(limits_of.body_too_slow(self._limits))
+
+    def give_way(self) -> None:
+        self._end_wait(limits_of.too_many_connections(self._limits.max_connections))
+
+    def _end_wait(self, error: Exception) -> None:
+        """Politely for who is sending, who is told why; at once for who does not take its answer."""
         self.deadline = inf
         if self._is_closing or self._has_ended or self._drained is not None:
             self.abort()
         elif (incoming := self._incoming) is not None and not self._parser.in_head:
-            incoming.refusal = self._app.refuse(limits_of.body_too_slow(self._limits), incoming.request)
+            incoming.refusal = self._app.refuse(error, incoming.request)
             self._release(incoming)
             self._refuse_now(incoming)
         else:

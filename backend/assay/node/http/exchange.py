@@ -158,6 +158,9 @@ class Peer(Protocol):
     def expire(self) -> None:
         """The deadline passed."""
 
+    def give_way(self) -> None:
+        """To a connection that has more right to the place."""
+
     def finish(self) -> None:
         """Take no more; close when what is whole is answered."""
 

@@ -80,7 +80,7 @@ class Connections:
         if not waiting:
             self._in_vain.add(newcomer)
             return False
-        min(waiting, key=itemgetter(0, 1))[2].expire()
+        min(waiting, key=itemgetter(0, 1))[2].give_way()
         return True
 
     def sweep(self, now: float) -> None:

@@ -401,6 +401,20 @@ def test_connection__all_are_one_host_s__another_host_takes_an_idle_one() -> Non
             assert read_answer(sock)[2] == b"cba"
 
 
+def test_connection__body_gives_way_to_another_host__is_told_to_come_again() -> None:
+    """It was not slow."""
+    with running_app(Limits(max_connections=3)) as running, contextlib.ExitStack() as stack:
+        first, second, third = (stack.enter_context(running.connect()) for _ in range(3))
+        for sock in (first, second, third):
+            sock.sendall(post(b"abc")[:-1])
+            time.sleep(0.05)
+        assert ask(stack.enter_context(connect_from(running, "127.0.0.2"))) == 200
+        status, head, body = read_answer(first)
+        assert (status, b"retry-after: 1" in head, b"busy" in body) == (503, True, True)
+        second.sendall(b"c")
+        assert read_answer(second)[2] == b"cba"
+
+
 def test_connection__one_host_s_pool_keeps_all__it_gets_another_for_one_that_it_does_not_need(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
