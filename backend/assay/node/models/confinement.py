@@ -57,12 +57,15 @@ def lock_down(memory: int, cpu_seconds: int, threads: int, *, isolated: bool) ->
     elif isolated and _kernel() >= _PER_NAMESPACE:
         _limit(resource.RLIMIT_NPROC, threads + EXTRA_THREADS)
     _limit(resource.RLIMIT_AS, memory)
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 1))
+    _limit(resource.RLIMIT_CPU, cpu_seconds)
     for kind in (resource.RLIMIT_FSIZE, resource.RLIMIT_CORE, resource.RLIMIT_NOFILE):
         _limit(kind, 0)
 
 
 def _limit(kind: int, value: int) -> None:
+    """Or what the system has set, if that is less: nobody may raise it."""
+    hard = resource.getrlimit(kind)[1]
+    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
     resource.setrlimit(kind, (value, value))
 
 

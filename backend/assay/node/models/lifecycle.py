@@ -54,7 +54,7 @@ class VersionLoader(Protocol):
 @dataclass(slots=True)
 class Entry:
     """What is known of a version beside its `served`. `held`: the operator unloaded it. `refused`: it is not
-    tried again by itself. `displaced`: it waits until somebody asks for it."""
+    tried again but by the operator. `displaced`: it waits until somebody asks for it."""
 
     record: VersionRecord
     engine: Engine | None = None
@@ -218,7 +218,8 @@ class Lifecycle:
     def _asked(self, served: Served) -> Unavailable:
         entry = self._entries[served.version_id]
         wait = RETRY_SECONDS
-        if entry.displaced and not entry.unwanted and entry.task is None and self._clock() >= entry.retry_at:
+        waits = entry.displaced and not entry.refused and not entry.unwanted
+        if waits and entry.task is None and self._clock() >= entry.retry_at:
             self._begin(entry, self._load(entry, may_unload=True))
             served.problem = "it made room for others and is being loaded again"
         if entry.displaced:
@@ -233,8 +234,7 @@ class Lifecycle:
         """Load it now, whatever has to leave memory for it. Raises LoadRefused with the reason."""
         entry = self._entries[served.version_id]
         entry.held = entry.refused = False
-        if entry.task is not None:
-            await asyncio.wait([entry.task])
+        await self._idle(entry)
         with contextlib.suppress(Unavailable):
             entry.unwanted = _unwanted(self._view(), served.version_id)
         if served.engine is not None:
@@ -253,11 +253,13 @@ class Lifecycle:
         entry = self._entries[served.version_id]
         entry.held = True
         entry.unwanted = entry.unwanted or "its operator unloaded it"
-        if entry.task is not None:
-            await asyncio.wait([entry.task])
-        if entry.task is None:
-            self._set_down(entry, entry.unwanted)
-        if entry.task is not None:
+        await self._idle(entry)
+        self._set_down(entry, entry.unwanted)
+        await self._idle(entry)
+
+    async def _idle(self, entry: Entry) -> None:
+        """Until nothing is under way for it, nor was begun by another who waited for that."""
+        while entry.task is not None:
             await asyncio.wait([entry.task])
 
     # Loading and unloading
@@ -273,9 +275,9 @@ class Lifecycle:
                 prepared = await run_beside(partial(self._loader.prepare, entry.record))
             async with self._room:
                 await self._make_room(entry, prepared.memory_bytes, may_unload=may_unload, force=force)
-                entry.engine, problem = await self._loader.start(
-                    prepared, lambda problem: self._tell(entry, problem)
-                )
+            entry.engine, problem = await self._loader.start(
+                prepared, lambda problem: self._tell(entry, problem)
+            )
         except (NoRoom, RetryableError, ArtifactRefused, AssayError) as error:
             self._not_loaded(entry, error)
             return

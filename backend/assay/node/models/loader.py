@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -104,6 +105,8 @@ class Loader:
     executors: Mapping[Hash32, VersionConfig] = field(default_factory=dict)
     remote_rules: RemoteRules = field(default_factory=RemoteRules)
     max_answer: int = 64 << 20
+    opening: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """One at a time in this process, so that each is timed by itself."""
 
     def fetch(self, record: VersionRecord) -> tuple[Manifest, Path]:
         """Raises RetryableError, ArtifactRefused."""
@@ -160,7 +163,8 @@ class Loader:
     async def start(self, prepared: Prepared, on_problem: Callable[[str], None]) -> tuple[Engine, str]:
         """A warm engine, and why it cannot serve yet, if it is another server's. Raises ArtifactRefused."""
         if prepared.remote is None:
-            return await run_beside(partial(self.open, prepared)), ""
+            async with self.opening:
+                return await run_beside(partial(self.open, prepared)), ""
         rules = replace(
             self.remote_rules,
             connections=prepared.remote.settings.executor_connections,

@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import signal
+import threading
 from dataclasses import astuple, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any, Final
 
 from assay import __version__
 from assay.commitments.manifest import Manifest
+from assay.disk import room_in
 from assay.node.errors import ArtifactRefused
 from assay.node.models.confined import run_confined
 from assay.node.models.exactness import ExactClaim, ExactTerms
@@ -56,7 +58,8 @@ def inspect_once(
     path: Path, limits: SandboxLimits, claim: ExactClaim | None = None, *, runtime: bool = True
 ) -> Inspection:
     """`inspect_artifact`, remembered beside a file that passed; the note counts for these rules and limits,
-    and a claim of exactness for this processor, alone."""
+    and a claim of exactness for this processor, alone. Raises ArtifactRefused, RetryableError (the disk is
+    full)."""
     note = path.with_suffix(".passed" if claim is None else f".{claim.program_root.hex()[:16]}.passed")
     terms = f"{RULES_VERSION} onnxruntime {metadata.version('onnxruntime')} {limits} {runtime}"
     if claim is not None:
@@ -66,22 +69,20 @@ def inspect_once(
         if known["terms"] == terms:
             return _inspection(known)
     found = inspect_artifact(path, limits, claim, runtime=runtime)
-    temporary = note.with_suffix(f".{os.getpid()}")
     rows = {kind: [astuple(spec) for spec in getattr(found, kind)] for kind in ("inputs", "outputs")}
     exact = found.exact.to_json() if found.exact else None
-    temporary.write_text(
-        json.dumps(
-            {
-                "terms": terms,
-                "run_seconds": found.run_seconds,
-                "memory_bytes": found.memory_bytes,
-                "exact": exact,
-                "obstacle": found.obstacle,
-                **rows,
-            }
-        )
-    )
-    temporary.replace(note)
+    told = {
+        "terms": terms,
+        "run_seconds": found.run_seconds,
+        "memory_bytes": found.memory_bytes,
+        "exact": exact,
+        "obstacle": found.obstacle,
+        **rows,
+    }
+    with room_in(note.parent):
+        temporary = note.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
+        temporary.write_text(json.dumps(told))
+        temporary.replace(note)
     return found
 
 

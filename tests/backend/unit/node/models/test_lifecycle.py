@@ -34,7 +34,7 @@ class FakeEngine:
     """Says that `waiting` jobs wait; closes when it is told to."""
 
     waiting: int = 0
-    closed: bool = False
+    closed: int = 0
     memory_bytes: int = 0
     inputs = outputs = SPEC
     statistics: EngineStatistics = field(default_factory=EngineStatistics)
@@ -43,7 +43,7 @@ class FakeEngine:
         raise NotImplementedError
 
     async def close(self) -> None:
-        self.closed = True
+        self.closed += 1
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ class FakeLoader:
     prepared: list[str] = field(default_factory=list)
     engines: dict[str, FakeEngine] = field(default_factory=dict)
     told: dict[str, Callable[[str], None]] = field(default_factory=dict)
+    held: dict[str, asyncio.Event] = field(default_factory=dict)
     gate: threading.Event | None = None
     problem: str = ""
 
@@ -77,6 +78,8 @@ class FakeLoader:
         return FakePrepared(name, self.sizes.get(name, 40) * MIB)
 
     async def start(self, prepared: Any, on_problem: Callable[[str], None]) -> tuple[FakeEngine, str]:
+        if prepared.name in self.held:
+            await self.held[prepared.name].wait()
         if prepared.name in self.faults:
             raise self.faults[prepared.name]
         self.told[prepared.name] = on_problem
@@ -112,8 +115,11 @@ class World:
     async def settle(self) -> None:
         """Follow the view until nothing is under way."""
         self.lifecycle.follow(self.view)
-        while tasks := [e.task for e in self.lifecycle._entries.values() if e.task]:
+        while tasks := self.tasks():
             await asyncio.wait(tasks)
+
+    def tasks(self) -> list[asyncio.Task[None]]:
+        return [entry.task for entry in self.lifecycle._entries.values() if entry.task]
 
     def ready(self) -> set[str]:
         return {name for name in self.records if self.served(name).engine is not None}
@@ -402,6 +408,56 @@ def test_load__by_the_operator__displaces_at_once() -> None:
     run(test, "a", "b", "c")
 
 
+def test_asked__refused_when_its_turn_came__stays_out_until_the_operator_asks() -> None:
+    async def test(world: World) -> None:
+        world.now += 31
+        world.loader.faults["c"] = ArtifactRefused("it does not load", code="load_failed")
+        world.ask("c")
+        await world.settle()
+        tried = len(world.loader.prepared)
+        for _ in range(3):
+            world.now += 100
+            assert "refused (load_failed)" in str(world.ask("c"))
+            await world.settle()
+        assert len(world.loader.prepared) == tried
+
+    run(test, "a", "b", "c")
+
+
+def test_load__executor_hangs__others_are_loaded_meanwhile() -> None:
+    async def test(world: World) -> None:
+        world.loader.held["a"] = asyncio.Event()
+        world.offer("a", "b")
+        world.lifecycle.follow(world.view)
+        async with asyncio.timeout(3):
+            while world.ready() != {"b"}:  # noqa: ASYNC110 - a test waits for what nobody announces
+                await asyncio.sleep(0.01)
+        world.loader.held["a"].set()
+        await world.settle()
+        assert world.ready() == {"a", "b"}
+
+    run(test, "a", "b", offered=False)
+
+
+def test_load__twice_at_once_for_what_cannot_serve__begins_anew_once() -> None:
+    async def test(world: World) -> None:
+        world.loader.problem, world.loader.held["a"] = "the executor is gone", asyncio.Event()
+        world.offer("a")
+        world.lifecycle.follow(world.view)
+        both = [asyncio.create_task(world.lifecycle.load(world.served("a"))) for _ in range(2)]
+        await asyncio.sleep(0.05)
+        world.loader.held["a"].set()
+        await asyncio.wait(world.tasks())
+        first = world.loader.engines["a"]
+        world.loader.problem = ""
+        await asyncio.gather(*both)
+        assert first.closed == 1
+        assert world.loader.prepared == ["a", "a"]
+        assert world.ready() == {"a"}
+
+    run(test, "a", offered=False)
+
+
 def test_load__larger_than_the_budget__is_refused_by_name() -> None:
     async def test(world: World) -> None:
         world.loader.sizes["a"] = 101
@@ -477,7 +533,7 @@ def test_stop__engines__are_closed() -> None:
         engines.extend(world.loader.engines.values())
 
     run(test, "a", "b")
-    assert [engine.closed for engine in engines] == [True, True]
+    assert [engine.closed for engine in engines] == [1, 1]
 
 
 def test_stop__run_that_does_not_end__is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,9 @@ agree."""
 
 from __future__ import annotations
 
+import errno
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +40,22 @@ def save(folder: Path, data: bytes) -> Path:
 def test_inspect_artifact__honest_model__tells_its_signature(tmp_path: Path) -> None:
     found = inspect_artifact(save(tmp_path, linear_model()))
     assert (found.inputs, found.outputs) == (X, Y)
+
+
+@pytest.mark.parametrize("limit", ["RLIMIT_AS", "RLIMIT_CPU"])
+def test_inspect_artifact__system_allows_less_than_the_sandbox__loads_within_that(
+    limit: str, tmp_path: Path
+) -> None:
+    least = {"RLIMIT_AS": 3 << 30, "RLIMIT_CPU": 50}[limit]
+    program = (
+        "import resource, sys; from pathlib import Path\n"
+        f"resource.setrlimit(resource.{limit}, ({least}, {least}))\n"
+        "from assay.node.models.validate import inspect_artifact\n"
+        "print(inspect_artifact(Path(sys.argv[1])).outputs[0].name)\n"
+    )
+    path = save(tmp_path, linear_model())
+    ran = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=True)
+    assert ran.stdout == "y\n"
 
 
 def test_inspect_artifact__needs_more_memory_than_allowed__is_refused(tmp_path: Path) -> None:
@@ -91,6 +110,20 @@ def test_inspect_once__passed_before__is_not_run_again(
     assert inspect_once(path, SandboxLimits()) == first
     with pytest.raises(pytest.fail.Exception):
         inspect_once(path, SandboxLimits(seconds=1))
+
+
+def test_inspect_once__disk_is_full__is_tried_again_and_nothing_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> int:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    path = save(tmp_path, linear_model())
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_text", full)
+        with pytest.raises(RetryableError):
+            inspect_once(path, SandboxLimits())
+    assert inspect_once(path, SandboxLimits()).outputs == Y
 
 
 def test_check_signature__manifest_that_agrees__passes() -> None:
