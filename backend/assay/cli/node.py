@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 EXIT_UNHEALTHY = 1
 TABLES = ("next_batches", "versions")
 """Of a node's status, what is not shown as one line."""
-_SERVE = re.compile(r"(0x[0-9a-fA-F]{40})/([a-z0-9\-_.]{1,64})@([1-9][0-9]{0,8})=([0-9][0-9_]*(?:\.[0-9]+)?)")
+_VERSION = r"(0x[0-9a-fA-F]{40})/([a-z0-9\-_.]{1,64})@([1-9][0-9]{0,8})"
+_SERVE = re.compile(_VERSION + r"=([0-9][0-9_]*(?:\.[0-9]+)?)")
 
 data_option = click.option(
     "--data",
@@ -111,6 +112,30 @@ def doctor(data: Path | None, as_json: bool) -> None:
         emit_json({"ok": healthy, "checks": rows})
     if not healthy:
         sys.exit(EXIT_UNHEALTHY)
+
+
+@command.command()
+@data_option
+@click.argument("versions", nargs=-1, required=True, metavar="PUBLISHER/NAME@NUMBER…")
+@click.option("--account", help="operator: Ape account alias or keystore v3 file; default ASSAY_ACCOUNT")
+@click.option(
+    "--password-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="file with the operator's password; default ASSAY_PASSWORD_FILE, else it is asked for",
+)
+@json_option
+@command_errors
+def withdraw(data: Path | None, versions: tuple[str, ...], as_json: bool, **options: Any) -> None:
+    """Stop offering versions, on the chain and in node.toml. A running node finishes and settles what it has
+    of them; an offer is made again by `assay node init --serve`."""
+    from assay.cli.node_setup import withdraw_versions
+
+    steps = []
+    for step in withdraw_versions(node_folder(data), [parse_version(text) for text in versions], options):
+        steps.append({"step": step.name, "changed": step.changed, "detail": step.detail})
+        click.echo(f"{'done' if step.changed else 'kept'}  {step.name}: {step.detail}", err=True)
+    if as_json:
+        emit_json({"folder": str(node_folder(data)), "steps": steps})
 
 
 @command.command(name="move-log")
@@ -278,6 +303,19 @@ def _figures(row: dict[str, Any], columns: Sequence[str]) -> tuple[Any, ...]:
     gas = sum(map(int, row["gas_wei"].values()))
     name = row["model"] or row["version_id"] or "the node"
     return (name, *(row[column] for column in columns), gas, row["profit"])
+
+
+def parse_version(text: str) -> VersionConfig:
+    """`PUBLISHER/NAME@NUMBER`. Raises RequestError."""
+    from assay.node.config import VersionConfig
+
+    found = re.fullmatch(_VERSION, text)
+    if found is None:
+        raise RequestError(
+            f"{text!r} is not PUBLISHER/NAME@NUMBER, as in 0x…/digits@1", code="version_invalid"
+        )
+    publisher, name, number = found.groups()
+    return VersionConfig(publisher=publisher, name=name, number=int(number))
 
 
 def parse_served(text: str, decimals: int) -> VersionConfig:

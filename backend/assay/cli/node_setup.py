@@ -21,24 +21,22 @@ from assay.cli.connect import parse_amount
 from assay.cli.node import merge_versions, parse_served
 from assay.commitments.identifiers import checksum_address
 from assay.errors import ConfigurationError
-from assay.node.config import FILE, NodeConfig, load_config, parse_config, resolve_path
+from assay.node.config import FILE, NodeConfig, VersionConfig, load_config, parse_config, resolve_path
 from assay.node.models.loader import describe_version
 from assay.node.payments.chain_ledger import ChainLedger
-from assay.node.setup import Registrar, Step, create_signer, write_folder
+from assay.node.setup import Registrar, Step, create_signer, withdraw_offers, write_folder
+from assay.node.startup import open_chain
 from assay.settings import Settings
 from assay.types import Address
+
+OPERATOR_OUTBOX = "operator-outbox.sqlite3"
 
 
 def initialise(folder: Path, options: dict[str, Any]) -> Iterator[Step]:
     """Does the steps as they are asked for. Raises AssayError with the cure."""
     settings = Settings()
     known = load_config(folder) if (folder / FILE).exists() else None
-    account = options["account"] or settings.account
-    if account is None:
-        raise ConfigurationError(
-            "this needs the operator's account: give --account ALIAS_OR_KEYSTORE or set ASSAY_ACCOUNT; "
-            "`ape accounts generate ALIAS` makes one"
-        )
+    account = _account(options, settings)
     with ExitStack() as stack:
         urls = list(options["rpc_urls"]) or (known.rpc_urls if known else settings.rpc_urls)
         client = stack.enter_context(ChainClient(urls, known.chain_id if known else settings.chain_id))
@@ -54,7 +52,7 @@ def initialise(folder: Path, options: dict[str, Any]) -> Iterator[Step]:
         signer, step = create_signer(folder, config)
         yield step
         key = load_key(account, _password(options, settings, account))
-        outbox = stack.enter_context(Outbox(folder / "operator-outbox.sqlite3"))
+        outbox = stack.enter_context(Outbox(folder / OPERATOR_OUTBOX))
         sender = stack.enter_context(Sender(client, key, outbox))
         minimum = NodeRegistry(client, deployment).min_stake()
         yield from Registrar(
@@ -67,6 +65,36 @@ def initialise(folder: Path, options: dict[str, Any]) -> Iterator[Step]:
             signer_wei=parse_amount(options["signer_gas"], 18),
             rotate=options["rotate_signer"],
         ).steps()
+
+
+def withdraw_versions(folder: Path, versions: list[VersionConfig], options: dict[str, Any]) -> Iterator[Step]:
+    """Withdraw the offers, then forget the versions. Raises AssayError with the cure."""
+    config, settings = load_config(folder), Settings()
+    account = _account(options, settings)
+    gone = set(map(str, versions))
+    with ExitStack() as stack:
+        client, deployment = open_chain(folder, config)
+        stack.enter_context(client)
+        key = load_key(account, _password(options, settings, account))
+        if key.address != config.node:
+            raise ConfigurationError(
+                f"the offers are operator {config.node}'s, the account given is {key.address}"
+            )
+        outbox = stack.enter_context(Outbox(folder / OPERATOR_OUTBOX))
+        sender = stack.enter_context(Sender(client, key, outbox))
+        yield from withdraw_offers(ChainLedger(client, deployment, config.node), sender, versions)
+    kept = [version for version in config.versions if str(version) not in gone]
+    yield write_folder(folder, config.model_copy(update={"versions": kept}))
+
+
+def _account(options: dict[str, Any], settings: Settings) -> str:
+    account = options["account"] or settings.account
+    if account is None:
+        raise ConfigurationError(
+            "this needs the operator's account: give --account ALIAS_OR_KEYSTORE or set ASSAY_ACCOUNT; "
+            "`ape accounts generate ALIAS` makes one"
+        )
+    return str(account)
 
 
 def _deployments(folder: Path, options: dict[str, Any], known: NodeConfig | None, settings: Settings) -> Path:

@@ -6,7 +6,7 @@ Each step looks before it acts, so that running it again changes nothing that is
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -159,3 +159,16 @@ class Registrar:
     def _send(self, call: Call) -> None:
         assert self.signer != ZERO_ADDRESS
         self.sender.send(call)
+
+
+def withdraw_offers(ledger: ChainLedger, sender: Sender, versions: Iterable[VersionConfig]) -> Iterator[Step]:
+    """As the operator. Raises ConfigurationError for a version that nobody published, ContractRevert,
+    RetryableError."""
+    for version in versions:
+        record = describe_version(ledger, Address(version.publisher), version.name, version.number)
+        is_offered = ledger.nodes.offer_of(ledger.node, record.served.version_id).active
+        if is_offered:
+            sender.send(ledger.nodes.withdraw_offer(record.served.version_id))
+        yield Step(
+            "offer", is_offered, f"{version} withdrawn" if is_offered else f"{version} was not offered"
+        )

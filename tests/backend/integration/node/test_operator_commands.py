@@ -167,6 +167,27 @@ def test_init__version_that_nobody_published__is_refused_before_anything_is_writ
     assert (operator.data / "node.toml").read_text() == before
 
 
+def test_withdraw__a_version__is_offered_no_more_until_it_is_served_again(operator: Operator) -> None:
+    nodes, version_id = operator.network.nodes, operator.published.version_id
+    for is_changed in (True, False):
+        steps = json.loads(operator.run("withdraw", "--json", operator.version).stdout)["steps"]
+        assert [step["changed"] for step in steps] == [is_changed, is_changed]
+        assert not nodes.offer_of(operator.address, version_id).active
+        assert load_config(operator.data).versions == []
+    assert nodes.node(operator.address).stake == STAKE
+    assert operator.init()["offer"]
+    assert nodes.offer_of(operator.address, version_id).active
+
+
+def test_withdraw__by_another_account__changes_nothing(operator: Operator) -> None:
+    create_keystore(operator.home / "other.json", "test", scrypt_n=2)
+    account = ("--account", str(operator.home / "other.json"))
+    refused = operator.run("withdraw", "--json", *account, operator.version, code=5)
+    (operator.home / "other.json").unlink()
+    assert "the account given is" in json.loads(refused.stdout)["error"]
+    assert operator.network.nodes.offer_of(operator.address, operator.published.version_id).active
+
+
 def test_doctor__after_init__finds_everything_in_order(operator: Operator) -> None:
     expected = {
         "configuration",
