@@ -84,8 +84,9 @@ class Shares:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """`value`: the sum of its receipts' prices. `collect_key`: what the transaction that collects it was sent
-    under, or was going to be. `collected_block`: by which it was; None once that is too deep for a reorg."""
+    """`value`: the sum of its receipts' prices. `amount`: what the posting paid. `collect_key`: what the
+    transaction that collects it was sent under, or was going to be. `collected_block`: by which it was; None
+    once that is too deep for a reorg."""
 
     id: int
     batch_id: Hash32
@@ -95,13 +96,14 @@ class Batch:
     attempt: int
     posted_at: int | None
     value: int = 0
+    amount: int = 0
     collect_key: str | None = None
     collected_block: int | None = None
 
 
 _BATCH: Final = (
-    "id, batch_id, version_id, receipts_root, receipts, state, attempt, posted_at, value, collect_key,"
-    " collected_block"
+    "id, batch_id, version_id, receipts_root, receipts, state, attempt, posted_at, value, amount,"
+    " collect_key, collected_block"
 )
 
 
@@ -219,7 +221,8 @@ class BatchStore:
         return [self._batch(row) for row in rows]
 
     def _batch(self, row: tuple[Any, ...]) -> Batch:
-        number, identifier, version_id, root, receipts, state, attempt, posted_at, value, *collecting = row
+        number, identifier, version_id, root, receipts, state, attempt, posted_at, *more = row
+        value, amount, *collecting = more
         key = BatchKey(self.node, Hash32(version_id), Hash32(root))
         return Batch(
             number,
@@ -230,6 +233,7 @@ class BatchStore:
             attempt,
             posted_at,
             from_blob(value),
+            from_blob(amount or b""),
             *collecting,
         )
 
@@ -280,6 +284,16 @@ class BatchStore:
             )
             if receipt is not None:
                 spending.record(self._db, Kind.POST, receipt, [(batch.id, batch.key.version_id)])
+
+    def is_disputed(self, batch: Batch) -> bool:
+        """Whether a receipt of it ever was: the game may have given its price back."""
+        row = self._db.execute(
+            "SELECT 1 FROM disputes d JOIN receipts r ON r.digest = d.digest JOIN batch_ranges g"
+            " ON g.channel = r.channel AND r.sequence BETWEEN g.first_sequence AND g.last_sequence"
+            " WHERE g.batch = ? LIMIT 1",
+            (batch.id,),
+        ).fetchone()
+        return row is not None
 
     def mark_vanished(self, batch: Batch) -> None:
         """A reorg undid the posting, or put it elsewhere; it is to be posted again, or noted anew."""

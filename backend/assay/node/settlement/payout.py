@@ -28,6 +28,8 @@ RECHECK_SECONDS: Final = 30.0
 CREDIT_SECONDS: Final = 30.0
 REORG_BLOCKS: Final = 64
 """What is so deep is taken for good."""
+REORG_SECONDS: Final = 900
+"""In which so many blocks come where they come at fixed times."""
 
 _log = structlog.get_logger(__name__)
 
@@ -79,7 +81,7 @@ class Payout:
         begun: set[str] = set()
         for batch, view in zip(due, self._settlement.batches([b.batch_id for b in due]), strict=True):
             self._checked_at[batch.id] = self._clock()
-            if not view.exists or view.posted_at != batch.posted_at:  # there it may have paid otherwise
+            if not view.exists or self._is_moved(batch, view, chain_time):
                 _log.warning("a reorg undid or moved a batch", batch=hex_bytes(batch.batch_id))
                 self._store.mark_vanished(batch)
             elif batch.collect_key is not None and self._intent(batch.collect_key) is not None:
@@ -94,6 +96,14 @@ class Payout:
             self._collect(self._store.posted_with(key), key)
         for start in range(0, len(final), MAX_COLLECT):
             self._consider(final[start : start + MAX_COLLECT], chain_time)
+
+    def _is_moved(self, batch: Batch, view: BatchView, chain_time: int) -> bool:
+        """Whether a reorg had it posted again, where it may have paid otherwise: at another time, or, where
+        blocks come at fixed times, for another amount. What a dispute gave back is no reorg's doing."""
+        if view.posted_at != batch.posted_at:
+            return True
+        is_recent = chain_time < view.posted_at + REORG_SECONDS  # no dispute can be lost unseen so soon
+        return is_recent and view.amount != batch.amount and not self._store.is_disputed(batch)
 
     def _look_again(self) -> None:
         """At what was collected, once it is too deep for a reorg; at nothing else until then."""

@@ -96,6 +96,18 @@ def test_close__interleaved_channels__publishes_the_leaves_of_the_root(
     assert count_open(desk.db) == 1
 
 
+def test_is_disputed__receipt_of_the_batch_or_of_another__tells_them_apart(desk: Desk) -> None:
+    issued = [desk.issue(consumer) for consumer in (ALICE, BOB, ALICE)]
+    first, second = desk.close_batch([Range(1, 1, 1), Range(2, 1, 1)]), desk.close_batch([Range(1, 2, 2)])
+    assert not desk.store.is_disputed(first)
+    desk.db.execute(
+        "INSERT INTO disputes (dispute_id, digest, opened_block, phase, deadline, is_ours) VALUES"
+        " (1, ?, 1, 1, 1, 1)",
+        (issued[2].digest,),
+    )
+    assert (desk.store.is_disputed(first), desk.store.is_disputed(second)) == (False, True)
+
+
 def test_open_channels__oldest_first__say_what_is_open(desk: Desk) -> None:
     desk.issue(BOB)
     desk.issue(ALICE)
