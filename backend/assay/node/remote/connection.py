@@ -119,7 +119,7 @@ class Connection(asyncio.Protocol):
             return
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(f"the answer is not HTTP/1.1, or too large: {error.__context__ or error}")
 
     def connection_lost(self, exc: Exception | None) -> None:

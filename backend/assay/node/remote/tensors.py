@@ -63,7 +63,7 @@ def decode_answer(body: bytes, json_length: int | None, outputs: Sequence[Tensor
         return tuple(found[spec.name] for spec in outputs)
     except KeyError as error:
         raise BadAnswer(f"it has no {error.args[0]!r}") from None
-    except (ValueError, TypeError, OverflowError) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
         raise BadAnswer(str(error)[:200]) from None
     except BadAnswer:
         raise

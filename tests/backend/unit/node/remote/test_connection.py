@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 from assay.node.remote.connection import Connection, ConnectionFailed
@@ -60,3 +61,17 @@ def test_request__second_answer_in_the_same_packet__changes_nothing_and_ends_the
             await connection.request("GET", "/", seconds=5)
 
     with_connection(FIRST + rest, test)
+
+
+@pytest.mark.network
+def test_request__answered_with_another_protocol__ends_the_connection_and_breaks_nothing() -> None:
+    broken: list[dict[str, Any]] = []
+
+    async def test(connection: Connection) -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: broken.append(context))
+        answer = await connection.request("GET", "/", seconds=5)
+        assert answer.status == 101
+        assert not connection.is_open
+
+    with_connection(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\nx", test)
+    assert not broken

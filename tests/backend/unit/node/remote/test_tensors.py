@@ -51,6 +51,7 @@ def test_decode_answer__nested_data__is_taken() -> None:
     "body",
     [
         answer(datatype="FP32"),
+        answer(parameters=[1]),
         answer(shape=[1, 3], data=[1, 2, 3]),
         answer(shape=[2]),
         answer(shape=[-1, 2]),
