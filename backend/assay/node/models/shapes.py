@@ -5,7 +5,7 @@ Source: ONNX's own inference of one node, and beside it the lengths of axes that
 
 from __future__ import annotations
 
-from itertools import chain
+from itertools import chain, islice
 from typing import Final
 
 import numpy as np
@@ -16,6 +16,8 @@ from assay.node.errors import ArtifactRefused
 
 MAX_SMALL: Final = 4096
 """Bytes of constants whose values are looked at."""
+MAX_LENGTHS: Final = 1024
+"""Of axes, that one tensor is followed for: no shape has as many."""
 UNKNOWN, FILLED = 0, -1
 """Lengths of an axis: any, 0 as well; any but 0, since it is a request's."""
 _DATA: Final = {
@@ -157,7 +159,8 @@ class Facts:
         if operator == "Size":
             return [UNKNOWN]
         if operator == "Concat":
-            return list(chain.from_iterable(map(self._joined, node.input)))
+            joined = list(islice(chain.from_iterable(map(self._joined, node.input)), MAX_LENGTHS + 1))
+            return joined if len(joined) <= MAX_LENGTHS else None
         known = self.lengths.get(first)
         if known is None or operator not in _DATA:
             return None
@@ -172,7 +175,7 @@ class Facts:
         values, dims = self.values(name), self.dims(name)
         if values is not None:
             return [max(one, UNKNOWN) for one in values]
-        return self.lengths.get(name) or [UNKNOWN] * (max(dims[0], 1) if dims else 1)
+        return self.lengths.get(name) or [UNKNOWN] * min(max(dims[0], 1) if dims else 1, MAX_LENGTHS + 1)
 
     def _picked(self, node: onnx.NodeProto, known: list[int]) -> list[int]:
         if node.op_type == "Gather":

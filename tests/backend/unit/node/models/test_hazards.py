@@ -149,3 +149,8 @@ def test_check_hazards__shapes_that_the_file_claims__are_not_believed() -> None:
     made.graph.value_info.append(value("t", [2, 4, 6]))
     with pytest.raises(ArtifactRefused, match="may have no elements"):
         check_hazards(made)
+
+
+def test_check_hazards__lengths_joined_again_and_again__take_no_memory() -> None:
+    sizes = [node("Concat", *[f"s{i}"] * 1_000, out=f"s{i + 1}", axis=0) for i in range(6)]
+    check_hazards(model(node("Shape", "x", out="s0"), *sizes, node("Identity", "x")))
