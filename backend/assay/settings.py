@@ -5,10 +5,14 @@ Components take plain arguments; only `cli` and `api` start-up read these.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from assay.errors import ConfigurationError
 
 
 class Settings(BaseSettings):
@@ -16,7 +20,10 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="ASSAY_", env_file=".env", extra="ignore")
 
-    rpc_urls: list[str] = Field(default=["http://127.0.0.1:8545"], description="JSON array; tried in order")
+    rpc_urls: Annotated[list[str], NoDecode] = Field(
+        default=["http://127.0.0.1:8545"],
+        description="URLs with commas between, or a JSON array; tried in order",
+    )
     chain_id: int | None = Field(default=None, description="refuse any other chain; default: the RPC's")
     deployments: Path = Field(default=Path("deployments"), description="folder written by scripts/deploy.py")
     hub_url: str = Field(default="http://127.0.0.1:8600", description="artifact hub for clients and nodes")
@@ -26,3 +33,28 @@ class Settings(BaseSettings):
     account: str | None = Field(default=None, description="Ape account alias or path of a keystore v3 file")
     password_file: Path | None = Field(default=None, description="file holding the keystore's password")
     log_json: bool = False
+
+    def __init__(self, **values: Any) -> None:
+        """Raises ConfigurationError that names the variables, and none of their values."""
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            problems = [
+                f"ASSAY_{'.'.join(map(str, one['loc'])).upper()}: {one['msg']}"
+                for one in error.errors(include_input=False)
+            ]
+            raise ConfigurationError(
+                "; ".join(problems) + "; correct it in the environment or in .env"
+            ) from None
+
+    @field_validator("rpc_urls", mode="before")
+    @classmethod
+    def _urls(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if not value.lstrip().startswith("["):
+            return [url.strip() for url in value.split(",") if url.strip()]
+        try:
+            return json.loads(value)
+        except ValueError:
+            raise ValueError("not JSON") from None

@@ -53,7 +53,9 @@ class ChainClient:
     ) -> None:
         urls = [urls] if isinstance(urls, str) else list(urls)
         if not urls:
-            raise ConfigurationError("no RPC URL is given; set ASSAY_RPC_URLS to a JSON array of URLs")
+            raise ConfigurationError(
+                "no RPC URL is given; set ASSAY_RPC_URLS to one, or to several with commas"
+            )
         self.endpoints = [open_endpoint(url, timeout) for url in urls]
         self.timeout = timeout
         self._chain_id = chain_id

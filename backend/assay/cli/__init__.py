@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from assay.errors import AssayError
+
 GROUPS = {
     "model": "init, check, quantize, push, publish, list and show models",
     "node": "set up, check and run a node",
@@ -36,9 +38,13 @@ class LazyGroup(click.Group):
         return command if isinstance(command, click.Command) else None
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Ctrl-C while a group is imported, or at a question, ends as it does within a command."""
+        """Ctrl-C while a group is imported, or at a question, ends as it does within a command; so does what is
+        wrong with the environment before one."""
         try:
             return super().invoke(ctx)
+        except AssayError as error:
+            click.echo(f"error {error}", err=True)
+            ctx.exit(error.exit_code)
         except (KeyboardInterrupt, click.Abort):
             click.echo("stopped", err=True)
             ctx.exit(130)
