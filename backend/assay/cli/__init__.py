@@ -38,8 +38,8 @@ class LazyGroup(click.Group):
         return command if isinstance(command, click.Command) else None
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Ctrl-C while a group is imported, or at a question, ends as it does within a command; so does what is
-        wrong with the environment before one."""
+        """Ctrl-C while a group is imported, or at a question, ends as it does within a command; so does
+        what is wrong with the environment before one."""
         try:
             return super().invoke(ctx)
         except AssayError as error:
