@@ -127,12 +127,12 @@ def _is_synced(client: ChainClient) -> bool | None:
 
 
 def _ask_self(config: NodeConfig) -> bool | None:
-    """Whether the node's process is ready; None if nothing answers."""
+    """Whether the node's process is ready; None if nothing answers, or what answers is no node."""
     try:
         answer = httpx.get(f"http://{config.host}:{config.port}/v2/health/ready", timeout=2.0)
-    except httpx.HTTPError:
+    except (httpx.HTTPError, httpx.InvalidURL):
         return None
-    return answer.status_code == 200
+    return {200: True, 503: False}.get(answer.status_code)
 
 
 def _ask_standing(folder: Path, config: NodeConfig) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ import json
 import shutil
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -306,6 +307,29 @@ def test_doctor__port_taken__says_which(operator: Operator, name: str) -> None:
     assert operator.doctor(code=0)["port"]["ok"]
 
 
+@contextmanager
+def serving(path: str, answer: object, port: int = 0) -> Iterator[HTTPServer]:
+    """One JSON document at `path`, and nothing elsewhere."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps(answer).encode()
+            self.send_response(200 if self.path == path else 404)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", port), Handler) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
 @pytest.mark.parametrize(
     ("kind", "ok"),
     [
@@ -315,19 +339,7 @@ def test_doctor__port_taken__says_which(operator: Operator, name: str) -> None:
     ],
 )
 def test_doctor__facilitator__must_settle_on_the_chain(operator: Operator, kind: object, ok: bool) -> None:
-    class Supported(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = json.dumps({"kinds": [kind]}).encode()
-            self.send_response(200 if self.path == "/supported" else 404)
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Supported) as server:
-        Thread(target=server.handle_request, daemon=True).start()
+    with serving("/supported", {"kinds": [kind]}) as server:
         operator.configure(x402=X402Config(facilitator=f"http://127.0.0.1:{server.server_port}"))
         found = operator.doctor(code=0 if ok else 1)["x402 facilitator"]
     assert found["ok"] is ok and bool(found["cure"]) is not ok
@@ -343,6 +355,12 @@ def test_status__after_init__tells_how_the_node_stands(operator: Operator) -> No
     assert (found["receipts"], found["last_receipt"]) == (0, None)
     assert (found["pending"], found["collectable"], found["claimable"]) == ("0", "0", "0")
     assert str(STAKE) in operator.run("status").stdout
+
+
+def test_status__another_program_on_the_port__is_no_running_node(operator: Operator) -> None:
+    with serving("/", {}, operator.port):
+        found = json.loads(operator.run("status", "--json").stdout)
+    assert found["running"] is found["ready"] is False
 
 
 def test_status__signer_without_gas_and_stake_withdrawn__says_so(operator: Operator) -> None:
