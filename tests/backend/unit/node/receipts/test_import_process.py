@@ -90,6 +90,18 @@ def stop(tables: ImportProcess) -> int:
     return tables.pid
 
 
+def wait_briefly(tables: ImportProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the child that is there; the next one may take its time to start."""
+    started = tables._start
+
+    def start() -> subprocess.Popen[bytes]:
+        monkeypatch.setattr(import_process, "HURRIED_SECONDS", WAIT)
+        return started()
+
+    monkeypatch.setattr(import_process, "HURRIED_SECONDS", 0.3)
+    monkeypatch.setattr(tables, "_start", start)
+
+
 def priorities(pid: int) -> list[int]:
     """Nice, by thread."""
     return [os.getpriority(os.PRIO_PROCESS, int(task.name)) for task in Path(f"/proc/{pid}/task").iterdir()]
@@ -148,14 +160,13 @@ def test_take__child_cannot_be_started__is_fatal_and_says_so(
 def test_take__child_hangs__is_killed_and_another_goes_on(
     file: Path, tables: ImportProcess, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    monkeypatch.setattr(import_process, "HURRIED_SECONDS", 0.3)
-    stop(tables)
-    hung = tables.pid
+    hung = stop(tables)
+    wait_briefly(tables, monkeypatch)
     many = payload(*range(1, size + 1))
     assert size == 1 or len(many) > 1 << 17  # more than a pipe takes
     with capture_logs() as lines:
         tables.take(many, Mark(7, 1), hurried=True)
-    assert tables.pid != hung and hung is not None and not is_there(hung)
+    assert tables.pid != hung and not is_there(hung)
     assert len(rows(file)) == size + 1
     (line,) = lines
     assert line["log_level"] == "warning" and "did not answer within 0.3 s" in line["event"]
@@ -164,11 +175,11 @@ def test_take__child_hangs__is_killed_and_another_goes_on(
 def test_take__at_ease__may_take_long_until_it_is_wanted(
     file: Path, tables: ImportProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(import_process, "HURRIED_SECONDS", 0.3)
     monkeypatch.setattr(import_process, "SLICE_SECONDS", 0.05)
     wanted = threading.Event()
     tables.open(wanted.is_set)
     hung = stop(tables)
+    wait_briefly(tables, monkeypatch)
     taking = threading.Thread(target=tables.take, args=(payload(1), Mark(7, 1)), kwargs={"hurried": False})
     taking.start()
     taking.join(1.0)
@@ -213,12 +224,12 @@ def test_finish__child_hangs__everything_gets_into_the_tables(
     file: Path, tables: ImportProcess, monkeypatch: pytest.MonkeyPatch, at_ease: bool
 ) -> None:
     """A node that stops: what the child had not answered is given to another."""
-    monkeypatch.setattr(import_process, "HURRIED_SECONDS", 0.3)
     monkeypatch.setattr(import_process, "SLICE_SECONDS", 0.05)
     taken: list[int] = []
     failures: list[Exception] = []
     importing = Imports(tables, lambda number, _: taken.append(number), failures.append)
     stop(tables)
+    wait_briefly(tables, monkeypatch)
     importing.start()
     importing.add(Mark(7, 1), payload(1, 2), [entry(1), entry(2)])
     if at_ease:
