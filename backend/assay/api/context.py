@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from assay.api.metrics import Metrics
+from assay.api.proofs import Proofs
 from assay.api.schemas import Error, PageOut
 from assay.commitments.identifiers import checksum_address
 from assay.db.engine import read_session
@@ -66,6 +67,7 @@ class Context:
     probe_period: float = float(PERIOD)
     clock: Callable[[], float] = time.time
     metrics: Metrics = field(default_factory=Metrics)
+    proofs: Proofs = field(default_factory=Proofs)
     streams: int = 0
     lock: Lock = field(default_factory=Lock)
     figures: tuple[tuple[object, ...], Any] | None = None

@@ -303,8 +303,10 @@ class Receipt(Base):
         Index("receipts_batch", "batch_id", "position"),
         Index("receipts_order", "block_number", "log_index", "position"),
         Index("receipts_channel", "node", "version_id", "consumer", "sequence"),
-        Index("receipts_consumer", "consumer", "block_number"),
-        Index("receipts_version", "version_id", "block_number"),
+        *(
+            Index(f"receipts_{name}", column, "block_number", "log_index", "position")
+            for name, column in (("consumer", "consumer"), ("node", "node"), ("version", "version_id"))
+        ),
     )
 
 

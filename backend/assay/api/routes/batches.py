@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import partial
 from typing import Annotated
 
 from eth_abi.abi import encode
@@ -14,6 +14,7 @@ from assay.api.context import (
     ERRORS,
     NOT_FOUND,
     AddressIn,
+    ContextIn,
     CursorIn,
     HashIn,
     NotFound,
@@ -26,8 +27,6 @@ from assay.api.render import Marks, batch_item, receipt_item, voucher_item
 from assay.api.schemas import BatchItem, BatchOut, PageOut, ProofOut, ReceiptItem, ReceiptOut
 from assay.api.tagging import TaggedRoute
 from assay.commitments.identifiers import keccak
-from assay.commitments.merkle import MerkleTree
-from assay.commitments.receipts import receipts_tree
 from assay.db.repositories import batches
 from assay.db.repositories.disputes import disputes_of
 from assay.db.tables import Cursor, Receipt
@@ -100,11 +99,11 @@ def get_receipt(session: SessionIn, cursor: CursorIn, digest: HashIn) -> Receipt
 @router.get(
     "/receipts/{digest}/proof", operation_id="get_receipt_proof", tags=["receipts"], responses=NOT_FOUND
 )
-def get_receipt_proof(session: SessionIn, cursor: CursorIn, digest: HashIn) -> ProofOut:
+def get_receipt_proof(session: SessionIn, cursor: CursorIn, context: ContextIn, digest: HashIn) -> ProofOut:
     """What a contract or a third party needs to check a receipt without trusting this API."""
     receipt, _, marks = _find(session, cursor, digest)
-    tree = _tree(receipt.batch_id, tuple(batches.digests_of(session, receipt.batch_id)))
-    siblings = tree.proof(receipt.position)
+    digests = partial(batches.digests_of, session, receipt.batch_id)
+    siblings = context.proofs.siblings(receipt.batch_id, receipt.position, digests)
     return ProofOut(
         chain_id=cursor.chain_id,
         settlement=cursor.settlement,
@@ -133,11 +132,6 @@ def _find(session: Session, cursor: Cursor, digest: str) -> tuple[Receipt, Curso
 
 def _marks(session: Session, digests: Sequence[str]) -> Marks:
     return Marks(batches.voided_among(session, digests), disputes_of(session, digests))
-
-
-@lru_cache(maxsize=16)
-def _tree(batch_id: str, digests: tuple[str, ...]) -> MerkleTree:
-    return receipts_tree(bytes.fromhex(digest[2:]) for digest in digests)
 
 
 def _calldata(receipt: Receipt, siblings: Sequence[bytes]) -> bytes:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Select, func, select
-from sqlalchemy.orm import Session, joinedload
+from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy.orm import InstrumentedAttribute, Session, joinedload
 
 from assay.db.repositories.paging import Page, PageRequest, fetch_page
 from assay.db.tables import Batch, BatchCheck, BatchVoucher, Receipt, Version, Void
 from assay.types import BatchAvailability
 
 BATCH_ORDER = (Batch.block_number, Batch.log_index)
+DIGESTS = 10_000
 RECEIPT_ORDER = (Receipt.block_number, Receipt.log_index, Receipt.position)
 
 
@@ -76,7 +77,15 @@ def list_receipts(session: Session, wanted: ReceiptFilter, page: PageRequest) ->
     ):
         if value is not None:
             query = query.where(column == value)
-    return fetch_page(session, query, RECEIPT_ORDER, page, descending=True)
+    order: Sequence[InstrumentedAttribute[int]] = RECEIPT_ORDER
+    if wanted.batch_id is not None:
+        place = session.execute(select(*BATCH_ORDER).where(Batch.batch_id == wanted.batch_id)).first()
+        if place is None:
+            return Page([], None)
+        # What the indexes of others' receipts have in front of the position.
+        query = query.where(Receipt.block_number == place[0], Receipt.log_index == place[1])
+        order = RECEIPT_ORDER[-1:]
+    return fetch_page(session, query, order, page, descending=True)
 
 
 def get_receipt(session: Session, digest: str) -> Receipt | None:
@@ -84,13 +93,20 @@ def get_receipt(session: Session, digest: str) -> Receipt | None:
 
 
 def _receipts() -> Select[Receipt]:
-    return select(Receipt).options(joinedload(Receipt.batch).options(CHECKED_VERSION))
+    return select(Receipt).options(joinedload(Receipt.batch).options(CHECKED_VERSION)).where(is_published())
 
 
-def digests_of(session: Session, batch_id: str) -> list[str]:
-    """In leaf order."""
+def is_published() -> ColumnElement[bool]:
+    """Whether all of a receipt's batch is there: a large one is written in several transactions."""
+    available = BatchCheck.availability == BatchAvailability.AVAILABLE.value
+    return select(BatchCheck.batch_id).where(BatchCheck.batch_id == Receipt.batch_id, available).exists()
+
+
+def digests_of(session: Session, batch_id: str) -> Iterator[bytes]:
+    """In leaf order, so many at a time."""
     query = select(Receipt.digest).where(Receipt.batch_id == batch_id).order_by(Receipt.position)
-    return list(session.scalars(query))
+    for digest in session.scalars(query.execution_options(yield_per=DIGESTS)):
+        yield bytes.fromhex(digest[2:])
 
 
 def voided_among(session: Session, digests: Sequence[str]) -> set[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, and_, func, select
 from sqlalchemy.orm import Session
 
+from assay.db.repositories.batches import is_published
 from assay.db.repositories.nodes import newest_probes
 from assay.db.repositories.status import get_cursor
 from assay.db.tables import (
@@ -114,6 +115,7 @@ def is_reproduced() -> ColumnElement[bool]:
 def _void_per_batch(session: Session) -> dict[str, int]:
     """Published receipts that are void, those included that were voided before they were in a batch."""
     query = select(Receipt.batch_id, func.count()).join(Void, Void.digest == Receipt.digest)
+    query = query.where(is_published())
     return {batch_id: count for batch_id, count in session.execute(query.group_by(Receipt.batch_id))}
 
 
@@ -123,7 +125,7 @@ def _disputed_per_batch(session: Session) -> dict[str, int]:
     query = (
         select(Receipt.batch_id, func.count(func.distinct(Receipt.digest)))
         .join(Dispute, Dispute.digest == Receipt.digest)
-        .where(Dispute.state == DisputeState.OPEN.value, ~void)
+        .where(Dispute.state == DisputeState.OPEN.value, ~void, is_published())
         .group_by(Receipt.batch_id)
     )
     return {batch_id: count for batch_id, count in session.execute(query)}
