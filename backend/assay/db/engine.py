@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
 from assay.errors import ConfigurationError, RetryableError
@@ -83,8 +84,8 @@ def write_transaction(engine: Engine) -> Iterator[Connection]:
     try:
         with engine.begin() as connection:
             yield connection
-    except OperationalError as error:
-        raise RetryableError(f"the database did not take a transaction: {error.orig}") from error
+    except (OperationalError, PoolTimeout) as error:
+        raise RetryableError(f"the database did not take a transaction: {_why(error)}") from error
 
 
 @contextmanager
@@ -96,8 +97,13 @@ def read_session(engine: Engine) -> Iterator[Session]:
     try:
         with Session(reading, expire_on_commit=False, autoflush=False) as session:
             yield session
-    except OperationalError as error:
-        raise RetryableError(f"the database did not answer: {error.orig}") from error
+    except (OperationalError, PoolTimeout) as error:
+        raise RetryableError(f"the database did not answer: {_why(error)}") from error
+
+
+def _why(error: OperationalError | PoolTimeout) -> object:
+    """The pool's reason: all connections are in use."""
+    return error.orig if isinstance(error, OperationalError) else error
 
 
 def upgrade(engine: Engine) -> None:

@@ -1,9 +1,9 @@
 """Fetches posted batches' receipts from their nodes, checks them and records what came of it.
 
 Several nodes are asked at once, in threads of their own (places.py), each for its batches in posting order.
-Everything but a proof of fault is looked at again with growing
-waits: a node may come back, a served file may be mended, a later batch may fill a gap. Receipts that match
-the posted root and are badly signed, dated or numbered stay what they are.
+Everything but a proof of fault is looked at again with growing waits: a node may come back, a served file may
+be mended, a later batch may fill a gap. Receipts that match the posted root and are badly signed, dated or
+numbered stay what they are.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,7 +26,7 @@ from assay.db.engine import read_session, write_transaction
 from assay.db.repositories.checks import CheckResult, CheckStore, PendingBatch, StoredReceipt
 from assay.errors import VerificationError
 from assay.index.batch_file import BatchFile, spool
-from assay.index.download import Limits, ShouldStop, Unreachable, download_to, go_on
+from assay.index.download import Interrupted, Limits, ShouldStop, Unreachable, download_to, go_on
 from assay.index.places import Places, alone
 from assay.index.turns import STEP_SECONDS
 from assay.index.verify import BatchClaim, Validity, verify_batch
@@ -40,6 +41,8 @@ GAP_WAIT, MAX_GAP_WAITS = 5, 10
 ever.
 """
 NEVER = 2**62
+PART = 20_000
+"""Receipts written in one transaction: a few seconds, in which nobody else writes into SQLite."""
 LARGE = 64 << 20
 """Bytes of a batch that takes long enough to be told of."""
 PROVEN = {"signature", "signer", "time", "sequence"}
@@ -142,22 +145,50 @@ class BatchChecker:
         return BatchClaim(self._domain, to_hash(batch.batch_id), key, batch.posted_at, signers)
 
     def _record(self, batch: PendingBatch, verdict: Verdict, should_stop: ShouldStop) -> None:
-        """Neighbours are compared in the transaction that writes, one at a time, so that no two batches pass
-        each other by.
+        """One batch at a time is compared with its neighbours and written, so that no two pass each other by.
+        A large one is written in parts, so that the follower, too, can write.
         """
         now = int(self._clock())
-        with alone(self._writing, should_stop), write_transaction(self._engine) as connection:
-            store = CheckStore(connection)
-            if not store.lock(batch):
-                return  # a reorg took the batch away meanwhile
+        with alone(self._writing, should_stop):
+            self._clear(should_stop)
             if verdict.availability is BatchAvailability.AVAILABLE:
-                verdict = compare_neighbours(store, batch, verdict)
+                with read_session(self._engine) as session:
+                    verdict = compare_neighbours(CheckStore(session.connection()), batch, verdict)
             found = verdict.receipts if verdict.availability is BatchAvailability.AVAILABLE else None
-            store.save(batch, _result(batch, verdict, now), _stored(found) if found else ())
+            left = enumerate(_stored(found) if found else ())
+            part, is_begun = list(islice(left, PART)), False
+            while following := list(islice(left, PART)):
+                with write_transaction(self._engine) as connection:
+                    store = CheckStore(connection)
+                    if not store.lock(batch, is_begun=is_begun):
+                        return  # a reorg took the batch away meanwhile, and what was written of it
+                    if not is_begun:
+                        store.begin(batch, now)
+                    store.add(batch, part)
+                part, is_begun = following, True
+            with write_transaction(self._engine) as connection:
+                store = CheckStore(connection)
+                if not store.lock(batch, is_begun=is_begun):
+                    return
+                store.save(batch, _result(batch, verdict, now))
+                store.add(batch, part)
         if not verdict.is_waiting:
             log.info(
                 "batch checked", batch=batch.batch_id, result=verdict.availability, reason=verdict.reason
             )
+
+    def _clear(self, should_stop: ShouldStop) -> None:
+        """Remove what is there of batches that were not written to the end."""
+        with read_session(self._engine) as session:
+            unfinished = CheckStore(session.connection()).unfinished()
+        for batch_id in unfinished:
+            below, is_left = 0, True
+            while is_left:
+                if should_stop():
+                    raise Interrupted("a batch that was left half written is removed another time")
+                below += PART
+                with write_transaction(self._engine) as connection:
+                    is_left = CheckStore(connection).remove(batch_id, below)
 
 
 def compare_neighbours(store: CheckStore, batch: PendingBatch, verdict: Verdict) -> Verdict:

@@ -254,7 +254,7 @@ class Follower:
         gone = ~select(Batch.batch_id).where(Batch.batch_id == BatchCheck.batch_id).exists()
         connection.execute(delete(BatchCheck).where(gone))
         gone = ~select(Batch.batch_id).where(Batch.batch_id == Receipt.batch_id).exists()
-        connection.execute(delete(Receipt).where(gone))
+        connection.execute(delete(Receipt).where(Receipt.block_number > ancestor.number, gone))
         connection.execute(
             insert(Reorg).values(
                 seq=position.next_seq,

@@ -13,7 +13,10 @@ from assay.db.tables import Batch, BatchCheck, BatchVoucher, Node, Receipt, Sign
 from assay.types import BatchAvailability, SignedReceipt
 
 CHUNK = 500  # bound parameters in one statement
-ROWS = 2_000  # in memory at a time
+ROWS = 2_000  # in one statement
+UNCHECKED = BatchAvailability.UNCHECKED.value
+WRITING = "its receipts are being written"
+"""Reason of an unchecked batch some of whose receipts may be there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,7 @@ class CheckStore:
                 Batch.block_number,
                 Batch.log_index,
                 Node.endpoint,
-                func.coalesce(BatchCheck.availability, BatchAvailability.UNCHECKED.value),
+                func.coalesce(BatchCheck.availability, UNCHECKED),
                 func.coalesce(BatchCheck.attempts, 0),
             )
             .join(Node, Node.node == Batch.node)
@@ -103,11 +106,15 @@ class CheckStore:
         query = select(Signer.signer, Signer.valid_from, Signer.valid_to).where(Signer.node == node)
         return tuple((s, start, stop) for s, start, stop in self._connection.execute(query))
 
-    def lock(self, batch: PendingBatch) -> bool:
-        """Whether the batch is still where it was posted; keeps it so until the transaction ends."""
+    def lock(self, batch: PendingBatch, *, is_begun: bool = False) -> bool:
+        """Whether the batch is still where it was posted, and what `begin` began still there; keeps it so
+        until the transaction ends, whatever else changes of it.
+        """
         query = select(Batch.block_number, Batch.log_index).where(Batch.batch_id == batch.batch_id)
-        found = self._connection.execute(query.with_for_update(read=True)).first()
-        return found is not None and tuple(found) == (batch.block_number, batch.log_index)
+        found = self._connection.execute(query.with_for_update(read=True, key_share=True)).first()
+        if found is None or tuple(found) != (batch.block_number, batch.log_index):
+            return False
+        return not is_begun or batch.batch_id in self.unfinished()
 
     def batch_of_any(self, digests: Iterable[str]) -> tuple[str, str] | None:
         """(digest, batch_id) of one that is stored already."""
@@ -120,7 +127,7 @@ class CheckStore:
 
     def other_states(self, batch: PendingBatch) -> set[BatchAvailability]:
         """Availabilities of the other batches of this node and version."""
-        state = func.coalesce(BatchCheck.availability, BatchAvailability.UNCHECKED.value)
+        state = func.coalesce(BatchCheck.availability, UNCHECKED)
         query = (
             select(state)
             .select_from(Batch)
@@ -174,15 +181,36 @@ class CheckStore:
             Receipt.batch_id != batch.batch_id,
         )
 
-    def save(self, batch: PendingBatch, result: CheckResult, receipts: Iterable[StoredReceipt]) -> None:
-        """The receipts are read as they are written, so many at a time."""
-        connection = self._connection
-        connection.execute(delete(BatchCheck).where(BatchCheck.batch_id == batch.batch_id))
-        connection.execute(delete(Receipt).where(Receipt.batch_id == batch.batch_id))
-        connection.execute(insert(BatchCheck).values(batch_id=batch.batch_id, **asdict(result)))
-        left = enumerate(receipts)
-        while chunk := list(islice(left, ROWS)):
-            connection.execute(insert(Receipt), [_receipt_row(batch, place, one) for place, one in chunk])
+    def save(self, batch: PendingBatch, result: CheckResult) -> None:
+        """What came of the batch, in place of what came of it before."""
+        self._connection.execute(delete(BatchCheck).where(BatchCheck.batch_id == batch.batch_id))
+        self._connection.execute(insert(BatchCheck).values(batch_id=batch.batch_id, **asdict(result)))
+
+    def begin(self, batch: PendingBatch, now: int) -> None:
+        """Its receipts follow in several transactions; until `save`, nobody else sees them."""
+        self.save(batch, CheckResult(UNCHECKED, WRITING, 0, batch.attempts, now, now))
+
+    def add(self, batch: PendingBatch, receipts: Sequence[tuple[int, StoredReceipt]]) -> None:
+        """Receipts by their positions."""
+        for start in range(0, len(receipts), ROWS):
+            rows = [_receipt_row(batch, place, one) for place, one in receipts[start : start + ROWS]]
+            self._connection.execute(insert(Receipt), rows)
+
+    def unfinished(self) -> list[str]:
+        """Batches whose receipts were not written to the end: the process was stopped."""
+        query = select(BatchCheck.batch_id).where(
+            BatchCheck.availability == UNCHECKED, BatchCheck.reason == WRITING
+        )
+        return list(self._connection.scalars(query))
+
+    def remove(self, batch_id: str, below: int) -> bool:
+        """Remove receipts at positions below that; whether any are left. At the end, its check, too."""
+        of_batch = Receipt.batch_id == batch_id
+        self._connection.execute(delete(Receipt).where(of_batch, Receipt.position < below))
+        if self._connection.execute(select(Receipt.position).where(of_batch).limit(1)).first():
+            return True
+        self._connection.execute(delete(BatchCheck).where(BatchCheck.batch_id == batch_id))
+        return False
 
 
 def _is_due(now: int) -> ColumnElement[bool]:

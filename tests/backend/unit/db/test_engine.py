@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from assay.db.engine import open_engine, read_session, upgrade, write_transaction
 from assay.errors import RetryableError
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, QueuePool, text
 
 
 @pytest.fixture
@@ -55,3 +56,13 @@ def test_upgrade__of_what_is_up_to_date__waits_for_no_writer(engine: Engine) -> 
     """`assay index status` beside an index that writes a large batch."""
     with write_transaction(engine):
         upgrade(engine)
+
+
+def test_read_session__all_connections_in_use__is_told_to_try_again(engine: Engine) -> None:
+    assert isinstance(engine.pool, QueuePool)
+    engine.pool._timeout = 0.05
+    with ExitStack() as others:
+        for _ in range(engine.pool.size() + engine.pool._max_overflow):
+            others.enter_context(read_session(engine)).connection()
+        with pytest.raises(RetryableError, match="QueuePool"), read_session(engine) as session:
+            session.connection()
