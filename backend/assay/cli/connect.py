@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal, Inexact, InvalidOperation, localcontext
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -18,6 +18,8 @@ from assay.settings import Settings
 
 P = ParamSpec("P")
 R = TypeVar("R")
+MAX_DIGITS = 78
+"""Of a uint256."""
 
 _OPTIONS = (
     click.option("--account", help="Ape account alias or keystore v3 file; default ASSAY_ACCOUNT"),
@@ -133,11 +135,14 @@ def _api_url(given: str | None, refused: bool, settings: Settings) -> str | None
 def parse_amount(text: str, decimals: int) -> int:
     """Base units of a decimal amount such as `1.5`. Raises RequestError; never rounds."""
     try:
-        value = Decimal(text.replace("_", ""))
-        units = value.scaleb(decimals)
-        if not value.is_finite() or value < 0 or units != units.to_integral_value():
+        with localcontext(prec=MAX_DIGITS) as exact:
+            exact.traps[Inexact] = True
+            value = Decimal(text.replace("_", ""))
+            units = value.scaleb(decimals)
+            is_amount = value.is_finite() and value >= 0 and units == units.to_integral_value()
+        if not is_amount or units.adjusted() >= MAX_DIGITS:
             raise InvalidOperation
-    except InvalidOperation:
+    except ArithmeticError:
         raise RequestError(
             f"{text!r} is not an amount: write a decimal number of tokens with at most {decimals} decimals, "
             "as in 1.5",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import click
 from rich.console import Console
+from rich.protocol import is_renderable
 from rich.table import Table
 from rich.text import Text
 
@@ -19,16 +21,32 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 EXIT_INTERRUPTED = 130
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+class _Plain(Console):
+    """Strangers' words reach the terminal without what would steer it: each control character as `\\x1b`."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*(item if is_renderable(item) else str(item) for item in objects), **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(plain_text(text), **options)
+
+
+def plain_text(text: str) -> str:
+    """`text` with control characters, but line breaks and tabs, written out."""
+    return _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def console() -> Console:
     """For people, on standard output. Plain: names and endpoints are strangers' words, never markup."""
-    return Console(soft_wrap=False, highlight=False, markup=False, emoji=False)
+    return _Plain(soft_wrap=False, highlight=False, markup=False, emoji=False)
 
 
 def progress_console() -> Console:
     """For progress and notes, on standard error, so that `--json` output stays clean."""
-    return Console(stderr=True, highlight=False, markup=False, emoji=False)
+    return _Plain(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def emit_json(data: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import click
 import pytest
@@ -28,6 +29,25 @@ def test_command_errors__brackets_in_the_message__are_shown() -> None:
     done = RUNNER.invoke(failing, catch_exceptions=False)
     assert done.exit_code == RequestError.exit_code
     assert done.stderr == "error file [/tmp/x] :smile: is no [bold] tensor\n"
+
+
+@pytest.mark.parametrize("steering", ["\x1b]52;c;AAAA\x07", "\x1b[2J", "\x9b1m", "\r"])
+def test_output__what_would_steer_a_terminal__is_written_out(
+    steering: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stranger = RequestError(f"node answered 402 {steering}")
+
+    @click.command()
+    @command_errors
+    def failing(**options: Any) -> None:
+        raise stranger
+
+    refused = RUNNER.invoke(failing, catch_exceptions=False).stderr
+    emit_table(f"a{steering}", (f"b{steering}",), [(f"c{steering}",), (stranger,)])
+    console().print(f"d{steering}", stranger)
+    shown = refused + capsys.readouterr().out
+    assert not set(shown) & set("\x1b\x07\x9b\r")
+    assert shown.count(f"\\x{ord(steering[0]):02x}") == 7
 
 
 def test_command_errors__json__names_the_code_on_standard_output() -> None:
