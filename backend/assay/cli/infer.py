@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,14 @@ from rich.text import Text
 
 from assay.cli.connect import Connection, Money, connection_options
 from assay.cli.output import command_errors, console, emit_json, emit_table, json_option, progress_console
-from assay.cli.tensors_io import read_inputs, summary, to_plain, write_outputs
+from assay.cli.tensors_io import (
+    ENDINGS,
+    check_writable,
+    read_inputs,
+    summary,
+    to_plain,
+    write_outputs,
+)
 from assay.client import AutoFund, Client, Pay, PriceTooHigh, Result
 from assay.errors import RequestError
 
@@ -68,6 +76,10 @@ def command(
         raise RequestError(
             "--auto-fund is for vouchers; x402 pays from the account, and --max-price bounds it"
         )
+    if out is not None:
+        check_writable(out, ENDINGS)
+    if receipt_path is not None:
+        check_writable(receipt_path)
     inputs = read_inputs(source)
     with connection.open() as client:
         money = Money.of(client)
@@ -87,7 +99,12 @@ def command(
             result = infer(error.cheapest)
         for attempt in result.attempts:
             progress_console().print(Text("note", "yellow"), attempt, soft_wrap=True)
-        _save(result, out, receipt_path)
+        try:
+            _save(result, out, receipt_path)
+        except (OSError, RequestError) as error:  # the answer is paid for: it is shown at least
+            _show(client, result, money, None, as_json)
+            progress_console().print(Text("error", "red"), error, soft_wrap=True)
+            sys.exit(RequestError.exit_code)
         _show(client, result, money, out, as_json)
 
 

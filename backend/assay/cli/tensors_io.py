@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from assay.commitments.tensors import OIP_TO_NUMPY
 from assay.errors import RequestError
 
 Arrays = dict[str, NDArray[Any]]
+ENDINGS = (".npz", ".npy", ".json")
 _NPY, _ZIP = b"\x93NUMPY", b"PK"
 
 
@@ -54,6 +57,14 @@ def _from_oip(item: dict[str, Any]) -> NDArray[Any]:
     if item["datatype"] not in OIP_TO_NUMPY:
         raise ValueError(f"datatype {item['datatype']!r} is unknown")
     return np.asarray(item["data"], dtype=OIP_TO_NUMPY[item["datatype"]]).reshape(item["shape"])
+
+
+def check_writable(path: Path, endings: Collection[str] = ()) -> None:
+    """Raises RequestError: what shall be written there is paid for before."""
+    if endings and path.suffix not in endings:
+        raise RequestError(f"{path} has no ending that holds outputs; use .npz or .json", code="output_file")
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise RequestError(f"{path} cannot be written; name a file in a folder of yours", code="output_file")
 
 
 def write_outputs(path: Path, outputs: Arrays) -> None:

@@ -22,7 +22,7 @@ from assay.client.transport import HeldVoucher, NodeHttp, Reply, model_path
 from assay.client.wire import Arrays, WireError, decode_response, encode_request
 from assay.commitments.receipts import receipt_file_to_json, voucher_digest
 from assay.commitments.signing import recover
-from assay.errors import VerificationError
+from assay.errors import AssayError, RequestError, VerificationError
 from assay.types import (
     ZERO_ADDRESS,
     Address,
@@ -37,6 +37,8 @@ from assay.types import (
 logger = logging.getLogger(__name__)
 
 SAME_NODE_RETRIES = 2
+ACKNOWLEDGING_SECONDS = 5.0
+"""Waited for a channel that another request uses, and acknowledges itself."""
 UNSERVED_CODES = frozenset({"voucher_stale", "voucher_short", "voucher_signature", "unacknowledged"})
 
 
@@ -57,7 +59,7 @@ class Session:
         self.domain, self._key, self._store, self._http = domain, key, store, http
         self._was_signer, self._ensure_escrow = was_signer, ensure_escrow
         self._clock, self._sleep = clock, sleep
-        self._used: dict[ChannelKey, tuple[Target, Sequence[TensorSpec]]] = {}
+        self._used: dict[ChannelKey, Target] = {}
 
     # --- unpaid -------------------------------------------------------------------------------------------
 
@@ -222,7 +224,7 @@ class Session:
         """The channel with nothing pending, and the answer to an interrupted request if one was fetched."""
         known = self._store.load(key)
         state = known or ChannelState(key.consumer, key.node, key.version_id)
-        self._used[key] = (target, specs)
+        self._used[key] = target
         if state.blocked:
             raise ChannelBlocked(_blocked_text(state))
         if known is not None and known.pending is None and not force:
@@ -312,6 +314,11 @@ class Session:
             if state is None or state.pending is None:
                 return 0
             held = self._http.channel(target.endpoint, key.version_id, key.consumer).held
+            if held.amount > state.signed:
+                raise RequestError(
+                    f"node {key.node} claims to hold {held.amount} base units, {state.signed} is the most "
+                    f"that was signed from {self._store.folder}; nothing is written off, use another node"
+                )
             after = channels.forgive(state, held)
             self._save(key, after)
             return after.charged - state.charged
@@ -319,24 +326,22 @@ class Session:
     # --- acknowledging ------------------------------------------------------------------------------------
 
     def acknowledge(self) -> list[str]:
-        """Fetch what was paid for and not yet received, and tell every node used that its receipts are
-        accepted.
+        """Tell every node used that its receipts are accepted.
 
-        Returns what failed; it is done another time.
+        An answer that was paid for and not received stays to be fetched by its own request: nobody is here to
+        take it. Returns what failed; it is done another time.
         """
         failures = []
-        for key, (target, specs) in sorted(self._used.items(), key=lambda item: item[0].text):
+        for key, target in sorted(self._used.items(), key=lambda item: item[0].text):
             try:
-                with self._store.lock(key):
-                    self._acknowledge(key, target, specs)
-            except (NodeRefused, NodeUnreachable, ChannelBlocked, ReceiptRefused) as error:
+                with self._store.lock(key, ACKNOWLEDGING_SECONDS):
+                    self._acknowledge(key, target)
+            except AssayError as error:
                 failures.append(str(error))
         return failures
 
-    def _acknowledge(self, key: ChannelKey, target: Target, specs: Sequence[TensorSpec]) -> None:
+    def _acknowledge(self, key: ChannelKey, target: Target) -> None:
         state = self._store.load(key)
-        if state is not None and state.pending is not None and not state.blocked:
-            state, _ = self.reconciled(key, target, specs, force=True)
         if state is None or state.acknowledgement() is None:
             return
         holds = 0

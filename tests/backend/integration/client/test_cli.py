@@ -97,6 +97,27 @@ def test_infer__funded__writes_outputs_and_receipt(run: Run, stack: Stack, tmp_p
     assert "has not settled it yet" in " ".join(early.stdout.split())
 
 
+@pytest.mark.parametrize("option", [("--out", "y.txt"), ("--out", "no/y.npz"), ("--receipt", "no/r.json")])
+def test_infer__file_that_cannot_be_written__refused_before_it_pays(
+    run: Run, stack: Stack, tmp_path: Path, option: tuple[str, str]
+) -> None:
+    run("channel", "fund", stack.nodes[0].address, "0.5")
+    refused = run("infer", stack.model, "--input", "-", *option, code=2, input="[[1, 2, 3, 4]]")
+    assert option[1] in refused.stderr
+    assert loads(run("channel", "show", "--json"))["channels"] == []
+
+
+def test_infer__output_that_cannot_be_written_after_all__is_shown(
+    run: Run, stack: Stack, tmp_path: Path
+) -> None:
+    run("channel", "fund", stack.nodes[0].address, "0.5")
+    np.save(tmp_path / "x.npy", np.ones((1, 4)))
+    (tmp_path / "full.json").symlink_to("/dev/full")
+    done = run("infer", stack.model, "--input", "x.npy", "--out", "full.json", "--json", code=2)
+    assert "No space left" in done.stderr
+    assert list(loads(done)["outputs"]) == ["y"]
+
+
 def test_receipt_verify__settled__explains_every_step_without_an_api(
     run: Run, stack: Stack, tmp_path: Path
 ) -> None:

@@ -88,24 +88,29 @@ def test_infer__answer_lost_and_asked_again__recovered_without_paying(
     assert held_by(client, stack, cheap)[0] == 3 * PRICE
 
 
-def test_close__answer_lost__is_fetched_and_acknowledged(
+def test_close__answer_lost__is_left_to_whoever_asks_again(
     stack: Stack, open_client: Callable[..., Client], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cheap = stack.nodes[0]
     client = open_client(max_nodes=1)
+    client.infer(stack.model, ROWS)
     send = client.http.infer
 
-    def lose(*args: object) -> object:
+    def stop(*args: object) -> object:
         send(*args)  # type: ignore[arg-type]
-        raise NodeUnreachable("the answer was lost", sent=True)
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(client.http, "infer", lose)
-    with pytest.raises(NodeUnreachable):
-        client.infer(stack.model, ROWS)
+    monkeypatch.setattr(client.http, "infer", stop)
+    with pytest.raises(KeyboardInterrupt):
+        client.infer(stack.model, ROWS + 1)
     monkeypatch.undo()
-    assert client.acknowledge() == []
-    assert held_by(client, stack, cheap) == (PRICE, 1, 1)
-    assert len(client.store.receipts()) == 1
+    assert client.acknowledge() == []  # as `close` does
+    again = open_client()
+    assert held_by(again, stack, cheap) == (2 * PRICE, 1, 2)
+    result = again.infer(stack.model, ROWS + 1)
+    assert (result.node, result.is_recovered) == (cheap.address, True)
+    assert again.acknowledge() == []
+    assert held_by(again, stack, cheap) == (2 * PRICE, 2, 2)
 
 
 def test_infer__node_restarted_between_requests__sequence_goes_on(
