@@ -17,6 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+import orjson
+
 from assay.chain.registries import Token
 from assay.client import channels
 from assay.client.channels import ChannelState, Pending
@@ -190,7 +192,7 @@ class Buyer:
                 f"x402 payment {payment.text} bought a receipt that does not check: {payment.refused}. Use "
                 "another node, or write it off with `assay channel forgive` (Client.forgive)"
             )
-        if payment.authorization.valid_before + GRACE <= self._clock() and not self._is_used(payment):
+        if self._is_over(payment) and not self._is_used(payment):
             self._store.drop_payment(payment)
             return None
         is_same = payment.input_hash == work.input_hash
@@ -304,7 +306,7 @@ class Buyer:
         """
         digest = receipt_digest(self._session.domain, signed.receipt)
         try:
-            stated = json.loads(parameters["payment"])
+            stated = orjson.loads(parameters["payment"])
             statement = bytes.fromhex(stated["statement"].removeprefix("0x"))
             is_named = stated["payment"].lower() == payment.text
             transaction = stated["transaction"] and parse_hash(stated["transaction"], "transaction").hex()
@@ -330,6 +332,10 @@ class Buyer:
         }
 
     # --- what becomes of it -------------------------------------------------------------------------------
+
+    def _is_over(self, payment: OpenPayment) -> bool:
+        """By the chain's time, whatever this machine's clock says."""
+        return payment.authorization.valid_before + GRACE <= self._token.client.get_block("latest").timestamp
 
     def _is_used(self, payment: OpenPayment) -> bool:
         given = payment.authorization

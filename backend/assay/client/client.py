@@ -6,6 +6,7 @@ with assay.Client("alice", password=…, auto_fund=AutoFund(deposit=10**18, tota
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,6 +36,7 @@ from assay.client.errors import (
     NotSold,
     PriceTooHigh,
     ReceiptRefused,
+    is_of_input,
     summarise,
 )
 from assay.client.escrow import AutoFund, Purse
@@ -49,8 +51,10 @@ from assay.client.wire import match_inputs
 from assay.commitments.identifiers import checksum_address
 from assay.commitments.signing import SigningKey
 from assay.commitments.tensors import commit_tensors
-from assay.errors import AssayError, ConfigurationError, RequestError
+from assay.errors import AssayError, ConfigurationError, RequestError, RetryableError
 from assay.types import Address, Assurance, Hash32, TensorSpec
+
+logger = logging.getLogger(__name__)
 
 RESOLVED_SECONDS = 30.0
 KEPT_COPIES = 256 << 20
@@ -60,7 +64,9 @@ ESCROW_PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, None)
 Signature = tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]
 """Inputs and outputs of a version, in order."""
 CHANGED = "offer_changed"
-FAILS_OVER = (NodeUnreachable, NodeRefused, ReceiptRefused, ChannelBlocked, EscrowShort, NotSold)
+FAILS_OVER = (
+    NodeUnreachable, NodeRefused, ReceiptRefused, ChannelBlocked, EscrowShort, NotSold, InputInvalid
+)  # fmt: skip
 """What is wrong with one node: another one may be asked."""
 LOCAL_RPC = ("http://127.0.0.1:8545",)
 
@@ -128,11 +134,13 @@ class Client:
 
     def close(self) -> None:
         """Acknowledge the last receipts to their nodes, keep what was measured, close connections."""
-        self.acknowledge()
-        self.health.save()
-        self.http.close()
-        self.store.close()
-        self.chain.close()
+        try:
+            self.acknowledge()
+            self.health.save()
+        finally:
+            self.http.close()
+            self.store.close()
+            self.chain.close()
 
     # --- inference ----------------------------------------------------------------------------------------
 
@@ -202,10 +210,7 @@ class Client:
             yield from self._choose(version, max_price)[: self._max_nodes]
 
     def _note_failure(self, offer: NodeOffer, error: AssayError) -> None:
-        """Raises InputInvalid where no other node could say otherwise."""
-        if isinstance(error, NodeRefused) and error.status in (400, 413):
-            raise InputInvalid(str(error), cure=error.cure) from error
-        if not isinstance(error, (EscrowShort, NotSold)):
+        if not is_of_input(error) and not isinstance(error, (EscrowShort, NotSold)):
             self.health.note(offer.node, None)
 
     def _ask(
@@ -224,7 +229,10 @@ class Client:
         work = Work(specs, outputs, arrays, input_hash, uuid.uuid4().hex, private, public)
         answer = self._pay_and_ask(version, offer, work, pay)
         if version.assurance is Assurance.EXACT and not private:
-            self.store.keep_copy(*copy_of(self.domain, answer, work), limit=self._keep_copies)
+            try:
+                self.store.keep_copy(*copy_of(self.domain, answer, work), limit=self._keep_copies)
+            except RetryableError as error:  # the answer is paid for
+                logger.warning("no copy is kept for a recheck: %s", error)
         return answer
 
     def _pay_and_ask(self, version: ResolvedVersion, offer: NodeOffer, work: Work, pay: Pay) -> Answer:

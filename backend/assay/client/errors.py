@@ -126,8 +126,20 @@ class PaymentOpen(RetryableError):
         self.cure = cure
 
 
+def is_of_input(error: AssayError) -> bool:
+    """Whether the request is at fault by one node's word: another may be honest, or have wider limits."""
+    return isinstance(error, (InputInvalid, NodeRefused)) and error.status in (400, 413)
+
+
+def cure_of(error: AssayError) -> str:
+    return error.cure if isinstance(error, RequestError) else ""
+
+
 def summarise(version: str, failures: list[AssayError]) -> AssayError:
     """What became of a request to `version` (its reference): of several failures, each node's is told."""
+    if failures and all(is_of_input(error) for error in failures):
+        first = failures[0]
+        return first if isinstance(first, InputInvalid) else InputInvalid(str(first), cure=cure_of(first))
     if len(failures) == 1:
         return failures[0]
     for kind in (EscrowShort, NotSold):

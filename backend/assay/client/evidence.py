@@ -11,6 +11,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import orjson
+
+from assay.client.wire import MAX_JSON_BYTES
 from assay.types import Address, Hash32
 
 
@@ -48,8 +51,11 @@ def keep_evidence(
 
 def _header(reply: bytes, json_length: int | None) -> Any:
     """The reply's parameters (they hold the signed receipt), without tensors; None if they cannot be read."""
+    head = reply[:json_length]
+    if len(head) > MAX_JSON_BYTES:
+        return None
     try:
-        header = json.loads(reply[: len(reply) if json_length is None else json_length])
+        header = orjson.loads(head)
         return {"parameters": header["parameters"]}
     except (ValueError, KeyError, TypeError, RecursionError):
         return None

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
+
+import orjson
 
 from assay.chain.client import ChainClient
 from assay.chain.contracts import NodeRegistry, Settlement
@@ -108,6 +109,6 @@ def _fetch_digests(http: NodeHttp, endpoint: str, identifier: Hash32) -> list[by
         raise reply.error(endpoint)
     _, *lines = reply.content.splitlines()
     try:
-        return [parse_hash(json.loads(line)["digest"], "digest") for line in lines]
+        return [parse_hash(orjson.loads(line)["digest"], "digest") for line in lines]
     except (ValueError, KeyError, TypeError, RecursionError):
         raise RequestError(f"{endpoint} lists a malformed batch", code="batch_invalid") from None

@@ -5,10 +5,11 @@ Pure.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import orjson
 
 from assay.client.wire import Arrays
 from assay.commitments.receipts import receipt_digest, receipt_from_json
@@ -45,8 +46,8 @@ def parse_receipt(domain: Domain, parameters: dict[str, Any]) -> SignedReceipt:
     """The receipt in a reply's `parameters`. Raises VerificationError, step `form`."""
     text = parameters.get("receipt")
     try:
-        return receipt_from_json(domain, json.loads(text) if isinstance(text, str) else text)
-    except (AssayError, ValueError) as error:
+        return receipt_from_json(domain, orjson.loads(text) if isinstance(text, str) else text)
+    except (AssayError, ValueError, RecursionError) as error:
         what = "the reply carries no receipt" if text is None else f"the receipt is malformed: {error}"
         raise VerificationError(what, step="form") from None
 

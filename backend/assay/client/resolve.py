@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from assay.chain.contracts import ModelRegistry, read_many
 from assay.chain.keys import keystore_address
@@ -191,9 +190,9 @@ class Manifests:
 
     def sources(self, version: Version) -> list[str]:
         """Hubs to ask: the one that was set, and where the publisher says that the artifact is."""
-        parts = urlsplit(version.uri)
+        is_http = version.uri.lower().startswith(("http://", "https://"))
         published = version.uri.partition("/v1/artifacts/")[0] if "/v1/artifacts/" in version.uri else ""
-        candidates = [self._hub_url or "", published if parts.scheme in ("http", "https") else ""]
+        candidates = [self._hub_url or "", published if is_http else ""]
         return list(dict.fromkeys(candidate for candidate in candidates if candidate))
 
 

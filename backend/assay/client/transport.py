@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
+import orjson
 
 from assay.client.channels import Held
 from assay.client.deadlines import Deadline, Transport
@@ -26,6 +27,7 @@ from assay.types import Address, Hash32, SignedVoucher, TensorSpec
 
 MAX_REPLY_BYTES = 256 << 20
 MAX_SMALL_REPLY_BYTES = 1 << 20
+MAX_ERROR_BYTES = 1 << 16
 MAX_SEQUENCE = 1 << 62
 """What the consumer's memory (SQLite's integers) holds, with room to count on."""
 PROBE_SECONDS = 3.0
@@ -48,7 +50,7 @@ class Reply:
         """The node's `{"error", "code", "cure"}`, or what stands in its place."""
         cure = ""
         try:
-            data = json.loads(self.content)
+            data = orjson.loads(self.content if len(self.content) <= MAX_ERROR_BYTES else b"")
             text, code = str(data["error"])[:500], str(data.get("code", "unknown"))[:64]
             cure = str(data.get("cure", ""))[:500]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -78,9 +80,7 @@ class NodeHttp:
         self._http = httpx.Client(
             timeout=httpx.Timeout(timeout, connect=connect_timeout),
             transport=Transport(self._deadline),
-            cookies=CookieJar(
-                DefaultCookiePolicy(allowed_domains=[])
-            ),  # one node's would go to its neighbours
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # a host may have several nodes
             follow_redirects=False,
             trust_env=False,
             headers={"Accept-Encoding": "identity"},
@@ -226,7 +226,7 @@ def _number(response: httpx.Response, header: str) -> int | None:
 
 def _json(reply: Reply, endpoint: str) -> Any:
     try:
-        return json.loads(reply.content)
+        return orjson.loads(reply.content)
     except (ValueError, RecursionError):
         raise NodeUnreachable(f"{endpoint} answered what is not JSON", sent=True) from None
 

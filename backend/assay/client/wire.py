@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from assay.client.errors import InputInvalid
@@ -20,6 +21,8 @@ from assay.commitments.tensors import MAX_RANK, OIP_TO_NUMPY, array_bytes
 from assay.types import TensorSpec
 
 LENGTH_HEADER = "Inference-Header-Content-Length"
+MAX_JSON_BYTES = 8 << 20
+"""Of a reply whose tensors are binary: a list of empty lists takes 20 times as much memory."""
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -101,8 +104,10 @@ def decode_response(content: bytes, json_length: int | None) -> tuple[Arrays, di
     end = len(content) if json_length is None else json_length
     if not 0 <= end <= len(content):
         raise WireError(f"{LENGTH_HEADER} is {end}, the body has {len(content)} bytes")
+    if end > MAX_JSON_BYTES:
+        raise WireError(f"the JSON header has {end} bytes, at most {MAX_JSON_BYTES} are read")
     try:
-        header = json.loads(content[:end])
+        header = orjson.loads(content[:end])
     except (ValueError, RecursionError):
         raise WireError("the JSON header is not JSON") from None
     outputs = header.get("outputs") if isinstance(header, dict) else None

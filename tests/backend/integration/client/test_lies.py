@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from assay.client import ChannelBlocked, Client, ReceiptRefused
+from assay.client import ChannelBlocked, Client, InputInvalid, ReceiptRefused
 from assay.commitments.signing import SigningKey
+from assay.errors import RequestError
 from assay.types import Address, Receipt
 
 from tests.support.onnx_models import linear_model, manifest_of
@@ -122,6 +123,8 @@ def test_forgive__blocked_channel__goes_on_one_price_poorer(
         (200, b'{"outputs": []}', 15),
         (200, b'{"outputs": [{"name": "y", "datatype": "FP32", "shape": [9], "data": [1]}]}', None),
         (200, b"\xff" * 100, 7),
+        (200, b'{"outputs": [], "parameters": {"receipt": "' + b"[" * 100_000 + b'"}}', None),
+        (200, b'{"outputs": [' + b"[]," * 3_000_000 + b"[]]}", None),
     ],
 )
 def test_infer__reply_is_garbage__refused_with_evidence(
@@ -154,6 +157,21 @@ def test_infer__node_claims_a_voucher_that_was_never_signed__blocked(
     assert liar.peer.vouchers_seen == []
 
 
+def test_forgive__node_claims_a_voucher_that_was_never_signed__writes_nothing_off(
+    liar: Liar, open_client: Callable[..., Client]
+) -> None:
+    client = open_client()
+    liar.peer.corrupt = lambda raw: bytes(len(raw))
+    with pytest.raises(ReceiptRefused):
+        client.infer(liar.model, X)
+    claim = {"amount": str(50 * PRICE), "count": 0, "sequence": 1, "signature": None}
+    liar.server.intercept = lambda path: (
+        (200, json.dumps(claim).encode(), None) if path.startswith("/v1/channels/") else None
+    )
+    with pytest.raises(RequestError, match="nothing is written off"):
+        client.forgive(liar.peer.node, liar.model)
+
+
 def test_infer__node_answers_with_a_redirect__not_followed(
     liar: Liar, open_client: Callable[..., Client]
 ) -> None:
@@ -161,3 +179,51 @@ def test_infer__node_answers_with_a_redirect__not_followed(
     liar.server.intercept = lambda path: (302, b"", None) if path.endswith("/infer") else None
     with pytest.raises(Exception, match="302"):
         client.infer(liar.model, X)
+
+
+@pytest.fixture(scope="module")
+def rival_at(stack: Stack, liar_at: Liar) -> Iterator[Peer]:
+    """An honest, dearer node that offers the same version."""
+    operator, signer = Address(stack.chain.accounts[7]), SigningKey.generate()
+    peer = replace(
+        liar_at.honest, node=operator, signer=signer, price=2 * PRICE, channels={}, vouchers_seen=[]
+    )
+    with PeerServer(peer) as server:
+        stack.register(operator, signer.address, server.url, 2 * PRICE, peer.version_id)
+        yield peer
+
+
+@pytest.mark.parametrize("status", [400, 413])
+def test_infer__node_calls_the_input_wrong__another_is_asked(
+    liar: Liar, rival_at: Peer, open_client: Callable[..., Client], status: int
+) -> None:
+    """Limits differ, and a node that answers nobody so would keep everybody from the others."""
+    client = open_client()
+    refusal = b'{"error": "no", "code": "too_large", "cure": "send less"}'
+    liar.server.intercept = lambda path: (status, refusal, None) if path.endswith("/infer") else None
+    assert client.infer(liar.model, X).node == rival_at.node
+    with pytest.raises(InputInvalid, match="no") as caught:
+        client.infer(liar.model, X, max_price=PRICE)
+    assert caught.value.cure == "send less"
+
+
+@pytest.mark.parametrize("endpoint", ["http://[", "http://a..b", "\x1b[2J"])
+def test_infer__node_with_an_endpoint_that_is_no_url__another_is_asked(
+    stack: Stack, liar: Liar, rival_at: Peer, open_client: Callable[..., Client], endpoint: str
+) -> None:
+    stack.send(liar.peer.node, stack.registry.set_endpoint(endpoint))
+    try:
+        assert open_client().infer(liar.model, X).node == rival_at.node
+    finally:
+        stack.send(liar.peer.node, stack.registry.set_endpoint(liar.server.url))
+
+
+def test_infer__node_says_that_its_model_takes_something_else__another_is_asked(
+    liar: Liar, rival_at: Peer, open_client: Callable[..., Client]
+) -> None:
+    client = open_client()
+    client.manifests.fetch = lambda version: None  # type: ignore[method-assign]
+    spec = {"name": "z", "datatype": "INT8", "shape": [1]}
+    metadata = json.dumps({"inputs": [spec], "outputs": [spec]}).encode()
+    liar.server.intercept = lambda path: (200, metadata, None) if path.startswith("/v2/models/") else None
+    assert client.infer(liar.model, X).node == rival_at.node

@@ -232,6 +232,25 @@ def test_infer__payment_that_expired_unused__is_signed_anew(
     assert shop.income == before + PRICE
 
 
+def test_infer__clock_ahead_of_the_chain__does_not_pay_beside_what_may_still_be_settled(
+    shop: Shop, open_client: Callable[..., Client]
+) -> None:
+    client, before = open_client(), shop.income
+    restore = tamper(client, lose)
+    with pytest.raises(PaymentOpen):
+        buy(client, shop)
+    restore()
+    key = ChannelKey(client.domain, client.consumer, shop.node.operator, shop.published.version_id)
+    kept = client.store.open_payment(key)
+    assert kept is not None
+    assert client._buyer is not None
+    client._buyer._clock = lambda: time.time() + 7200
+    client._buyer._is_used = lambda payment: False  # type: ignore[method-assign] - as if it were not settled yet
+    result = buy(client, shop)
+    assert result.payment is not None and result.payment["payment"] == kept.text
+    assert shop.income == before + PRICE
+
+
 def test_infer__payment_that_was_refused__is_the_only_one_until_it_ends(
     shop: Shop, open_client: Callable[..., Client]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,6 +46,22 @@ def test_save__request_answered__its_body_is_gone(tmp_path: Path) -> None:
     store.save(KEY, prepare(FRESH, pending(body=b"a private matter")))
     store.save(KEY, FRESH)
     assert store._rows("SELECT * FROM bodies") == []
+    store.close()
+
+
+def test_save__disk_full__says_so_and_goes_on_when_there_is_room(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    state = prepare(FRESH, pending(body=bytes(500_000)))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
+    try:
+        with pytest.raises(RetryableError, match="Make room"):
+            store.save(KEY, state)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert store.load(KEY) is None
+    store.save(KEY, state)
+    assert store.load(KEY) == state
     store.close()
 
 
