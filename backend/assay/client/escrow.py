@@ -132,6 +132,7 @@ class Purse:
         if allowed is None:
             return
         amount = max(allowed.deposit, missing)
+        self._check_balance(amount)  # what cannot be deposited uses nothing of the bound
         if self._store.add_deposit(
             self._domain.chain_id, self._key.address, node, amount, limit=allowed.total
         ):
@@ -163,14 +164,7 @@ class Purse:
         fund.
         """
         consumer, settlement = self._key.address, self._settlement
-        balance = self._token.balance_of(consumer)
-        if amount <= 0 or balance < amount:
-            raise EscrowShort(
-                f"{consumer} holds {balance} base units of the token and cannot deposit {amount}; get tokens "
-                "first",
-                needed=amount,
-                free=balance,
-            )
+        self._check_balance(amount)
         self.forget(node)
         fund = settlement.fund(consumer, node, amount)
         with self._sender() as sender:
@@ -179,6 +173,18 @@ class Purse:
             if (permit := self._permit(amount)) is not None:
                 return [sender.send(settlement.fund_with_permit(consumer, node, amount, *permit))]
             return [sender.send(self._token.approve(settlement.address, amount)), sender.send(fund)]
+
+    def _check_balance(self, amount: int) -> None:
+        """Raises EscrowShort."""
+        consumer = self._key.address
+        balance = self._token.balance_of(consumer)
+        if amount <= 0 or balance < amount:
+            raise EscrowShort(
+                f"{consumer} holds {balance} base units of the token and cannot deposit {amount}; get tokens "
+                "first",
+                needed=amount,
+                free=balance,
+            )
 
     def _permit(self, amount: int) -> tuple[int, bytes] | None:
         """(deadline, signature), or None where the token has no EIP-2612."""

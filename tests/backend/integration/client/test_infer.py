@@ -112,6 +112,19 @@ def test_infer__automatic_deposits_at_their_bound__refused(
     assert stack.settlement.escrow(client.consumer, stack.nodes[0].address).balance == 2 * PRICE
 
 
+def test_infer__no_tokens_for_a_deposit__uses_nothing_of_its_bound(
+    stack: Stack, open_client: Callable[..., Client], tmp_path: Path
+) -> None:
+    from assay.client import AutoFund
+
+    poor = stack.new_consumer(tokens=0)
+    client = open_client(key=poor, auto_fund=AutoFund(PRICE, PRICE), data=tmp_path / "poor")
+    with pytest.raises(EscrowShort, match="get tokens"):
+        client.infer(stack.model, ROWS, max_price=PRICE)
+    stack.mint(poor.address, PRICE)
+    assert client.infer(stack.model, ROWS, max_price=PRICE).price == PRICE
+
+
 def test_infer__too_dear__names_the_cheapest(stack: Stack, open_client: Callable[..., Client]) -> None:
     with pytest.raises(PriceTooHigh) as caught:
         open_client().infer(stack.model, ROWS, max_price=PRICE - 1)
