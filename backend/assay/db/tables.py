@@ -217,7 +217,7 @@ class BatchCheck(Base):
     receipts: Mapped[BigInt]
     attempts: Mapped[int]
     checked_at: Mapped[BigInt]
-    next_attempt_at: Mapped[BigInt]
+    next_attempt_at: Mapped[BigInt] = mapped_column(index=True)
 
 
 class Batch(Base):

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, delete, except_, func, insert, or_, select
 
 from assay.db.tables import Batch, BatchCheck, BatchVoucher, Node, Receipt, Signer
 from assay.types import BatchAvailability, SignedReceipt
@@ -64,15 +64,26 @@ class CheckStore:
 
     def due_nodes(self, now: int) -> list[str]:
         """Whose batches were never looked at, or are due again; who has waited longest first."""
-        query = (
-            select(Batch.node)
-            .join(Node, Node.node == Batch.node)
-            .outerjoin(BatchCheck, BatchCheck.batch_id == Batch.batch_id)
-            .where(_is_due(now))
-            .group_by(Batch.node)
-            .order_by(func.min(Batch.block_number), Batch.node)
-        )
-        return list(self._connection.execute(query).scalars())
+        oldest = dict[str, int]()
+        for query in (self._again(now), self._never()):
+            for node, block in () if query is None else self._connection.execute(query):
+                oldest[node] = min(block, oldest.get(node, block))
+        return sorted(oldest, key=lambda node: (oldest[node], node))
+
+    def _again(self, now: int) -> Select[str, int]:
+        """Nodes and blocks of batches that are due again."""
+        query = select(Batch.node, Batch.block_number).join(Node, Node.node == Batch.node)
+        query = query.join(BatchCheck, BatchCheck.batch_id == Batch.batch_id)
+        return query.where(BatchCheck.next_attempt_at <= now)
+
+    def _never(self) -> Select[str, int] | None:
+        """Those of batches never looked at, which takes a look at all; so none where all have a check."""
+        posted, checked = (select(func.count()).select_from(table) for table in (Batch, BatchCheck))
+        if self._connection.scalar(posted) == self._connection.scalar(checked):
+            return None
+        query = select(Batch.node, func.min(Batch.block_number)).join(Node, Node.node == Batch.node)
+        never = except_(select(Batch.batch_id), select(BatchCheck.batch_id))
+        return query.where(Batch.batch_id.in_(never)).group_by(Batch.node)
 
     def due(self, now: int, node: str, limit: int) -> list[PendingBatch]:
         """Batches of a node never looked at, or due again; in posting order."""
