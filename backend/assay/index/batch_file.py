@@ -149,7 +149,10 @@ class BatchFile:
         return bytes(self._digests)
 
     def digests(self) -> Iterator[Hash32]:
-        return map(self.digest, range(len(self)))
+        for index in range(len(self)):
+            if index % CHUNK == 0:
+                self._look()
+            yield self.digest(index)
 
     @cached_property
     def root(self) -> Hash32 | None:

@@ -6,6 +6,7 @@ import io
 import json
 import tracemalloc
 from array import array
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -153,6 +154,21 @@ def test_batch_file__process_stops__is_left_half_read(monkeypatch: pytest.Monkey
     batch = made((3, 1))
     with pytest.raises(Interrupted):
         batch.read(should_stop=lambda: True)
+
+
+@pytest.mark.parametrize("read", [BatchFile.digests, BatchFile.receipts])
+def test_batch_file__process_stops_while_it_is_compared_or_stored__is_left(
+    monkeypatch: pytest.MonkeyPatch, read: Callable[[BatchFile], Iterator[object]]
+) -> None:
+    monkeypatch.setattr(batch_file, "CHUNK", 2)
+    told = list[bool]()
+    stored = made((3, 1)).read(should_stop=lambda: bool(told))
+    receipts = read(stored)
+    for _ in range(2):
+        next(receipts)
+    told.append(True)
+    with pytest.raises(Interrupted):
+        next(receipts)
 
 
 def test_batch_file__thousands_of_receipts__keeps_little_of_each(tmp_path: Path) -> None:
