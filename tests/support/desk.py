@@ -9,9 +9,10 @@ from assay.commitments.receipts import voucher_digest
 from assay.node.receipts.database import SqliteDatabase
 from assay.node.receipts.entries import Acknowledge, ChannelKey, HeldVoucher, Issue
 from assay.node.receipts.log import ReceiptLog
-from assay.node.settlement.batches import BatchState, BatchStore
+from assay.node.settlement.batches import BatchStore
 from assay.node.settlement.profit import VersionProfit, read_profit
 from assay.node.settlement.settler import Settler
+from assay.node.settlement.values import BatchState
 from assay.node.settlement.worth import SettlerRules
 from assay.types import ZERO_ADDRESS, Address, Hash32, Voucher
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,14 @@ def load_key(account: str | Path, password: str) -> SigningKey:
     except (KeyError, TypeError, NotImplementedError) as error:
         raise ConfigurationError(f"{path} is not a keystore v3 file ({type(error).__name__})") from None
     return SigningKey(secret)
+
+
+def unlock(account: str | Path, password: str | Callable[[], str] | None) -> SigningKey:
+    """The account's key, by its password or a function that asks for it. Raises ConfigurationError."""
+    text = password() if callable(password) else password
+    if text is None:
+        raise ConfigurationError(f"account {account} is a keystore: give its password (text or a function)")
+    return load_key(account, text)
 
 
 def read_password(path: Path | str) -> str:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from assay.chain.client import ChainClient
 from assay.chain.contracts import ModelRegistry, NodeRegistry, Settlement, Token
 from assay.chain.deployments import Deployment
-from assay.chain.keys import load_key
+from assay.chain.keys import unlock
 from assay.chain.outbox import Outbox
 from assay.chain.sender import Sender
 from assay.client.accelerator import Accelerator
@@ -98,7 +98,7 @@ class Client:
         max_nodes: int = 3,
         keep_copies: int = KEPT_COPIES,
     ) -> None:
-        self.key = key or _load(account, password)
+        self.key = key or (None if account is None else unlock(account, password))
         self.chain = ChainClient(rpc_urls, chain_id=chain_id)
         self.deployment = Deployment.load(deployments, self.chain.chain_id)
         self.domain = self.deployment.domain
@@ -391,15 +391,6 @@ class Client:
             sender=self.sending,
             auto_fund=auto_fund,
         )
-
-
-def _load(account: str | Path | None, password: str | Callable[[], str] | None) -> SigningKey | None:
-    if account is None:
-        return None
-    text = password() if callable(password) else password
-    if text is None:
-        raise ConfigurationError(f"account {account} is a keystore: give its password (text or a function)")
-    return load_key(str(account), text)
 
 
 def _target(version: ResolvedVersion, offer: NodeOffer) -> Target:

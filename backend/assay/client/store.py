@@ -73,7 +73,9 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._locks = folder / "locks"
-        self._locks.mkdir(parents=True, exist_ok=True)
+        if not folder.exists():  # holds inputs, and payments that anybody could present
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._locks.mkdir(exist_ok=True)
         (folder / "evidence").mkdir(exist_ok=True)
         self._guard = threading.Lock()
         try:

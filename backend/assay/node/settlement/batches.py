@@ -4,8 +4,6 @@ collected."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, Final
 
 from assay.chain.outbox import Intent
@@ -20,85 +18,14 @@ from assay.node.receipts.unbatched import Exposure, OpenChannel, Range
 from assay.node.settlement import spending
 from assay.node.settlement.closing import Leaves, write_ranges
 from assay.node.settlement.spending import Kind
-from assay.types import Address, BatchKey, Hash32, SignedVoucher, Voucher
+from assay.node.settlement.values import Batch, BatchState, ChannelVoucher, Owing, Shares
+from assay.types import Address, BatchKey, Hash32
 
 _PRESENTABLE: Final = (
     "signature IS NOT NULL AND NOT EXISTS (SELECT 1 FROM batch_vouchers v WHERE v.channel = channels.id"
     " AND v.amount = channels.amount AND v.count = channels.count AND v.skip_reason = 2)"  # BAD_SIGNATURE
 )
 """A wallet that took its signature back once is not asked again for the same voucher: each time costs gas."""
-
-
-class BatchState(StrEnum):
-    CLOSED = "closed"
-    """On disk and published; its transaction may or may not have been sent."""
-    POSTED = "posted"
-    COLLECTED = "collected"
-
-
-@dataclass(frozen=True, slots=True)
-class ChannelVoucher:
-    """A voucher that may go into a batch. `channel` is the log's row id."""
-
-    channel: int
-    consumer: Address
-    held: HeldVoucher
-
-    def signed(self, node: Address, version_id: Hash32) -> SignedVoucher:
-        voucher = Voucher(self.consumer, node, version_id, self.held.amount, self.held.count)
-        return SignedVoucher(voucher, self.held.signature)
-
-
-@dataclass(frozen=True, slots=True)
-class Owing:
-    """A channel whose voucher has grown since the last posting, or was not paid in full. `settled`,
-    `settled_count`: the chain's, as of that posting."""
-
-    channel: int
-    version_id: Hash32
-    consumer: Address
-    wallet: bool
-    amount: int
-    count: int
-    settled: int
-    settled_count: int
-
-    @property
-    def is_first(self) -> bool:
-        """Whether the chain does not know the channel yet."""
-        return self.settled == 0 and self.settled_count == 0
-
-    def payable(self, balance: int) -> int:
-        """What an escrow of `balance` would pay now."""
-        return min(max(self.amount - self.settled, 0), balance)
-
-
-@dataclass(frozen=True, slots=True)
-class Shares:
-    """What became of a collected batch's amount."""
-
-    node_amount: int
-    royalty: int
-    fee: int
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """`value`: the sum of its receipts' prices. `amount`: what the posting paid. `collect_key`: what the
-    transaction that collects it was sent under, or was going to be. `collected_block`: by which it was; None
-    once that is too deep for a reorg."""
-
-    id: int
-    batch_id: Hash32
-    key: BatchKey
-    receipts: int
-    state: BatchState
-    attempt: int
-    posted_at: int | None
-    value: int = 0
-    amount: int = 0
-    collect_key: str | None = None
-    collected_block: int | None = None
 
 
 _BATCH: Final = (

@@ -14,8 +14,8 @@ from typing import Any, Final
 from assay.chain.client import hex_bytes
 from assay.node.receipts.database import Connection
 from assay.node.receipts.schema import from_blob
-from assay.node.settlement.batches import BatchState
 from assay.node.settlement.spending import Kind
+from assay.node.settlement.values import BatchState
 from assay.node.settlement.worth import profit_of
 from assay.types import Hash32
 

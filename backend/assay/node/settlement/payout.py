@@ -17,9 +17,10 @@ from assay.chain.settlement import MAX_COLLECT
 from assay.chain.values import TxReceipt, parse_tx_receipt
 from assay.chain.views import Batch as BatchView
 from assay.errors import ContractRevert
-from assay.node.settlement.batches import Batch, BatchState, BatchStore, Shares
+from assay.node.settlement.batches import BatchStore
 from assay.node.settlement.prospects import Outlook
 from assay.node.settlement.spending import Kind
+from assay.node.settlement.values import Batch, BatchState, Shares
 from assay.node.settlement.worth import SettlerRules, claim_pays, collect_pays, is_tight
 from assay.types import Address
 

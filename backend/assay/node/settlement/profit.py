@@ -9,8 +9,8 @@ from typing import Any
 from assay.node.receipts.database import Connection
 from assay.node.receipts.schema import from_blob
 from assay.node.receipts.unbatched import open_channels
-from assay.node.settlement.batches import BatchState
 from assay.node.settlement.spending import Kind
+from assay.node.settlement.values import BatchState
 from assay.node.settlement.worth import net_of_shares, profit_of
 from assay.types import Hash32
 

@@ -19,8 +19,9 @@ from assay.chain.views import Escrow
 from assay.errors import AssayError, RetryableError
 from assay.node.payments.ledger import NO_ESCROW
 from assay.node.receipts.unbatched import OpenChannel
-from assay.node.settlement.batches import BatchStore, Owing
+from assay.node.settlement.batches import BatchStore
 from assay.node.settlement.escrows import EscrowBook
+from assay.node.settlement.values import Owing
 from assay.node.settlement.worth import Decision, Prospect, Rows, SettlerRules, decide, net_of_shares
 from assay.types import Address, Hash32
 

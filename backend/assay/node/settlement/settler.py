@@ -25,9 +25,10 @@ from assay.chain.values import TxReceipt
 from assay.errors import ContractRevert
 from assay.node.receipts.retention import PRUNE_SECONDS, Retention
 from assay.node.receipts.unbatched import choose_ranges, within_rows
-from assay.node.settlement.batches import Batch, BatchState, BatchStore, ChannelVoucher, Owing
+from assay.node.settlement.batches import BatchStore
 from assay.node.settlement.payout import Payout, mined_revert
 from assay.node.settlement.prospects import Forecast, Outlook, forecasts
+from assay.node.settlement.values import Batch, BatchState, ChannelVoucher, Owing
 from assay.node.settlement.worth import SettlerRules
 from assay.types import Address, Hash32
 

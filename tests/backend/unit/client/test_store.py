@@ -106,3 +106,9 @@ def test_keep_copy__limit_of_nothing__keeps_nothing(tmp_path: Path) -> None:
     store.keep_copy("0x1", b"x", limit=0)
     assert store.copy("0x1") is None
     store.close()
+
+
+def test_store__new_folder__is_for_its_owner_alone(tmp_path: Path) -> None:
+    """It holds inputs, and the header of an open payment, which anybody could present."""
+    Store(tmp_path / "var" / "client").close()
+    assert (tmp_path / "var" / "client").stat().st_mode & 0o077 == 0

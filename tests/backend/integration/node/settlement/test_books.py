@@ -12,9 +12,9 @@ import pytest
 from assay.chain.errors import RpcUnavailable
 from assay.chain.views import Batch as BatchView
 from assay.node.settlement import payout
-from assay.node.settlement.batches import BatchState
 from assay.node.settlement.payout import REORG_SECONDS
 from assay.node.settlement.settler import Settler
+from assay.node.settlement.values import BatchState
 
 from tests.support.desk import PRICE, Desk
 from tests.support.nodes import local_network

@@ -24,12 +24,13 @@ from assay.node.payments.chain_ledger import ChainLedger
 from assay.node.receipts.entries import Acknowledge, HeldVoucher, Issue
 from assay.node.receipts.retention import Retention
 from assay.node.receipts.unbatched import count_open
-from assay.node.settlement.batches import BatchState, BatchStore
+from assay.node.settlement.batches import BatchStore
 from assay.node.settlement.money import ProfitRoute, outbox_file
 from assay.node.settlement.payout import CREDIT_SECONDS, REORG_BLOCKS
 from assay.node.settlement.profit import VersionProfit, read_profit
 from assay.node.settlement.settler import Settler
 from assay.node.settlement.spending import Kind, totals
+from assay.node.settlement.values import BatchState
 from assay.node.settlement.worth import POST_BASE, Rows, SettlerRules
 from assay.types import ZERO_ADDRESS, Hash32, SkipReason, Voucher
 

@@ -15,7 +15,8 @@ from assay.node.receipts.entries import ChannelKey, HeldVoucher, Issue, LoggedRe
 from assay.node.receipts.log import ReceiptLog, batch_receipts, read_data
 from assay.node.receipts.retention import Retention
 from assay.node.receipts.unbatched import choose_ranges
-from assay.node.settlement.batches import Batch, BatchStore, Shares
+from assay.node.settlement.batches import BatchStore
+from assay.node.settlement.values import Batch, Shares
 from assay.node.views import batch_lines
 from assay.types import ZERO_ADDRESS, Address, Domain, Hash32
 

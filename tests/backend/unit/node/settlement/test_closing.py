@@ -19,9 +19,10 @@ from assay.node.receipts.log import ReceiptLog, batch_of, batch_receipts
 from assay.node.receipts.schema import MIGRATIONS, TABLES, prepare_database, to_blob
 from assay.node.receipts.unbatched import Exposure, Range, choose_ranges, count_open, within_rows
 from assay.node.settlement import closing as closing_module
-from assay.node.settlement.batches import Batch, BatchState, BatchStore, ChannelVoucher, Shares
+from assay.node.settlement.batches import BatchStore
 from assay.node.settlement.profit import VersionProfit, read_profit
 from assay.node.settlement.spending import Kind, Total, totals
+from assay.node.settlement.values import Batch, BatchState, ChannelVoucher, Shares
 from assay.types import ZERO_ADDRESS, ZERO_HASH, Address, Domain, Hash32, SkipReason
 
 DOMAIN = Domain(31337, Address("0x" + "11" * 20))

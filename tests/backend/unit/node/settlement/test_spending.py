@@ -19,8 +19,9 @@ from assay.node.observability.gauges import read_log
 from assay.node.observability.metrics import Metrics
 from assay.node.receipts.database import Connection, Database, SqliteConnection, SqliteDatabase
 from assay.node.receipts.schema import MIGRATIONS, TABLES, from_blob, prepare_database, to_blob
-from assay.node.settlement.batches import BatchState, BatchStore
+from assay.node.settlement.batches import BatchStore
 from assay.node.settlement.spending import Kind, Total, correct, forget, record, totals
+from assay.node.settlement.values import BatchState
 from assay.types import Address, Domain, Hash32
 
 NODE = Address("0x" + "11" * 20)
