@@ -11,7 +11,7 @@ from typing import Any
 from eth_account import Account
 
 from assay.commitments.signing import SigningKey
-from assay.disk import sync_folder
+from assay.disk import sync_path
 from assay.errors import ConfigurationError
 
 SCRYPT_N = 1 << 18  # the standard's cost (geth, Ape); 1 s and 256 MB
@@ -90,7 +90,7 @@ def create_keystore(
         json.dump(content, file)
         file.flush()
         os.fsync(file.fileno())
-    sync_folder(path.parent)
+    sync_path(path.parent)
     return key
 
 

@@ -21,7 +21,7 @@ from typing import Any, Final, Protocol
 
 from assay.chain.transactions import Fees
 from assay.chain.values import Call, parse_tx_receipt
-from assay.disk import START_AGAIN, room_for, room_in, sync_folder
+from assay.disk import START_AGAIN, room_for, room_in, sync_path
 from assay.errors import ConfigurationError, FatalError
 from assay.types import Address, Hash32
 
@@ -133,7 +133,7 @@ class Outbox:
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.execute("PRAGMA synchronous=FULL")
                 connection.executescript(SCHEMA)
-                sync_folder(path.parent)  # a process that made the files may have been killed before it did
+                sync_path(path.parent)  # a process that made the files may have been killed before it did
         except sqlite3.DatabaseError as error:
             raise ConfigurationError(f"outbox {path} cannot be opened ({error}); is it damaged?") from error
         return connection

@@ -17,6 +17,7 @@ import obstore
 from obstore import exceptions
 from obstore.store import LocalStore, MemoryStore, ObjectStore, from_url
 
+from assay.disk import sync_path
 from assay.errors import ConfigurationError, RetryableError
 from assay.hub.digests import ArtifactUnknownError
 from assay.types import Hash32
@@ -57,12 +58,12 @@ class ArtifactStore:
         incoming = f"incoming/{uuid4().hex}"
         try:
             obstore.put(self._store, incoming, file)
-            _force_to_disk(folder / incoming)
+            sync_path(folder / incoming)
             obstore.rename(self._store, incoming, _key(digest))
         except BaseException:
             (folder / incoming).unlink(missing_ok=True)
             raise
-        _force_to_disk((folder / _key(digest)).parent)
+        sync_path((folder / _key(digest)).parent)
 
     def stream(self, digest: Hash32, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
         """The bytes from `start` up to `stop`, in pieces of about 1 MiB."""
@@ -83,14 +84,6 @@ class ArtifactStore:
 
     def _failed(self, action: str, digest: Hash32, error: Exception) -> RetryableError:
         return RetryableError(f"cannot {action} artifact {digest.hex()} in {self.name}: {_first_line(error)}")
-
-
-def _force_to_disk(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _key(digest: Hash32) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from assay.chain.outbox import Outbox
-from assay.disk import sync_folder
+from assay.disk import sync_path
 from assay.errors import ConfigurationError
 from assay.node.config import LOG_FILE, OUTBOX_FILE, NodeConfig
 from assay.node.receipts.database import Connection, Database, SqliteDatabase
@@ -49,7 +49,7 @@ def move_log(folder: Path, config: NodeConfig, domain: Domain) -> dict[str, int]
     for path in [*folder.glob(f"{LOG_FILE}*"), *folder.glob("receipts.journal.*"), folder / OUTBOX_FILE]:
         if path.exists() and not path.name.endswith(ASIDE):
             path.rename(path.with_name(path.name + ASIDE))
-    sync_folder(folder)
+    sync_path(folder)
     return copied
 
 

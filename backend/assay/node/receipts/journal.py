@@ -23,7 +23,7 @@ from struct import Struct
 from typing import Final
 from zlib import crc32
 
-from assay.disk import sync_folder
+from assay.disk import sync_path
 from assay.errors import FatalError
 
 SEGMENT_BYTES: Final = 8 << 20
@@ -89,9 +89,9 @@ class Journal:
         here on they are relied on."""
         for segment in self._segments:
             os.fsync(segment.descriptor)
-        sync_folder(self.folder)
+        sync_path(self.folder)
         with contextlib.suppress(PermissionError):
-            sync_folder(self.folder.resolve().parent)
+            sync_path(self.folder.resolve().parent)
 
     def _find_end(self) -> None:
         """Go on behind what is there: in the older segment, with a greater epoch."""
