@@ -28,7 +28,7 @@ from assay.errors import VerificationError
 from assay.index.batch_file import BatchFile, spool
 from assay.index.download import Interrupted, Limits, ShouldStop, Unreachable, download_to, go_on
 from assay.index.places import Places, alone
-from assay.index.turns import STEP_SECONDS
+from assay.index.turns import while_in_turn
 from assay.index.verify import BatchClaim, Validity, verify_batch
 from assay.types import Address, BatchAvailability, BatchKey, Domain, Hash32
 
@@ -89,10 +89,9 @@ class BatchChecker:
         """Ask the nodes that are due, for so many batches each in a turn; how many turns began or ended.
         Where none did, one is waited for `wait` seconds. Raises RetryableError, DiskFullError among them.
         """
-        ended = len(self._places.ended())
         now = int(self._clock())
-        begun = self._places.fill(self._due_nodes(now), partial(self._turn, now, limit), should_stop)
-        return ended + begun or len(self._places.ended(wait))
+        turn = partial(self._turn, now, limit)
+        return self._places.step(partial(self._due_nodes, now), turn, should_stop, wait)
 
     def close(self) -> None:
         """End what is under way; it is begun again another time."""
@@ -100,10 +99,8 @@ class BatchChecker:
 
     def _turn(self, now: int, limit: int, node: Address, should_stop: ShouldStop) -> int:
         """How many batches it gave or did not give."""
-        started, done = time.monotonic(), 0
-        for batch in self._due(now, node, limit):
-            if should_stop() or time.monotonic() >= started + STEP_SECONDS:
-                break
+        done = 0
+        for batch in while_in_turn(self._due(now, node, limit), should_stop):
             with spool(self._folder) as file:
                 self._fetch(batch, file, should_stop)
             done += 1

@@ -72,6 +72,19 @@ class Places(Generic[R]):
     def is_busy(self) -> bool:
         return bool(self._running)
 
+    def step(
+        self,
+        due: Callable[[], Iterable[Address]],
+        turn: Callable[[Address, ShouldStop], R],
+        should_stop: ShouldStop,
+        wait: float,
+    ) -> int:
+        """How many turns ended or, of nodes that are `due` then, began. Where none did, one is waited for
+        `wait` seconds."""
+        ended = len(self.ended())
+        begun = self.fill(due(), turn, should_stop)
+        return ended + begun or len(self.ended(wait))
+
     def fill(
         self,
         nodes: Iterable[Address],

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, TypeVar
 
 N = TypeVar("N", bound=str)
+B = TypeVar("B")
 HALF_LIFE: Final = 3_600.0
 """Seconds after which the time that was spent on a node counts half."""
 STEP_SECONDS: Final = 10.0
@@ -30,14 +31,22 @@ class Turns:
         """`nodes`, which come by age."""
         return sorted(nodes, key=lambda node: self._of(node) // STEP_SECONDS)
 
-    def took(self, node: str, seconds: float) -> bool:
-        """Whether others should be looked at before the node's next batch."""
+    def took(self, node: str, seconds: float) -> None:
+        """That much was spent on the node's turn."""
         now = self._clock()
         self._spent[node] = self._of(node) + seconds, now
         spent = {name: self._of(name) for name in self._spent}
         self._spent = {name: (value, now) for name, value in spent.items() if value >= STEP_SECONDS / 10}
-        return seconds >= STEP_SECONDS
 
     def _of(self, node: str) -> float:
         seconds, at = self._spent.get(node, (0.0, 0.0))
         return seconds * math.exp2((at - self._clock()) / HALF_LIFE)
+
+
+def while_in_turn(batches: Iterable[B], should_stop: Callable[[], bool]) -> Iterator[B]:
+    """Those that a node's turn has time to begin."""
+    ends = time.monotonic() + STEP_SECONDS
+    for batch in batches:
+        if should_stop() or time.monotonic() >= ends:
+            return
+        yield batch

@@ -25,7 +25,7 @@ from assay.index.batch_file import BatchFile, spool
 from assay.index.batches import LARGE, PROVEN
 from assay.index.download import Limits, ShouldStop, Unreachable, download_to, go_on
 from assay.index.places import Places, alone
-from assay.index.turns import STEP_SECONDS
+from assay.index.turns import while_in_turn
 from assay.index.verify import BatchClaim, Validity, verify_batch
 from assay.types import Address, BatchAvailability
 from assay.watch.contracts import Contracts
@@ -82,11 +82,9 @@ class Collector:
         """Ask the nodes that are due, for so many batches each in a turn; how many turns began or ended.
         Where none did, one is waited for `wait` seconds. Raises RetryableError if the chain does not answer.
         """
-        ended = len(self._places.ended())
         now = self._clock()
         turn = partial(self._turn, now, limit)
-        begun = self._places.fill(self._store.due_nodes(now), turn, should_stop)
-        return ended + begun or len(self._places.ended(wait))
+        return self._places.step(partial(self._store.due_nodes, now), turn, should_stop, wait)
 
     def close(self) -> None:
         """End what is under way; it is begun again another time."""
@@ -94,10 +92,8 @@ class Collector:
 
     def _turn(self, now: float, limit: int, node: Address, should_stop: ShouldStop) -> int:
         """How many batches it gave or did not give."""
-        started, done = time.monotonic(), 0
-        for batch in self._store.due_batches(now, node, limit):
-            if should_stop() or time.monotonic() >= started + STEP_SECONDS:
-                break
+        done = 0
+        for batch in while_in_turn(self._store.due_batches(now, node, limit), should_stop):
             self._collect(batch, should_stop)
             done += 1
         return done
