@@ -11,6 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import click
 from rich.console import Console
+from rich.measure import Measurement
 from rich.protocol import is_renderable
 from rich.table import Table
 from rich.text import Text
@@ -69,7 +70,7 @@ def emit_wide(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]],
     """A table where it fits; else a block for each row: its first `names` cells, and of the others those that
     are not nothing."""
     table, screen = _table(title, columns, rows), console()
-    if table.__rich_measure__(screen, screen.options.update(width=1 << 16)).maximum <= screen.width:
+    if Measurement.get(screen, screen.options.update(width=1 << 16), table).maximum <= screen.width:
         screen.print(table)
         return
     screen.print(title, soft_wrap=True)
