@@ -8,6 +8,7 @@ import errno
 import os
 import sqlite3
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -29,15 +30,19 @@ class DiskFullError(RetryableError):
 
 def write_whole(path: Path, content: str, mode: int = 0o666) -> None:
     """The file is there, whole and on disk, when this returns, and before that as it was. `mode`: of a new
-    file, less the umask. Raises OSError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    file, less the umask. Raises OSError, and leaves nothing then."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
     temporary.unlink(missing_ok=True)  # of a process of that number that was killed
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
     sync_path(path.parent)
 
 

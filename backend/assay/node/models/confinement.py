@@ -15,14 +15,14 @@ import ctypes
 import os
 import platform
 import resource
-import signal
 import sys
 from typing import Final
+
+from assay.node.child import end_with_parent
 
 CLONE_NEWIPC: Final = 0x0800_0000
 CLONE_NEWUSER: Final = 0x1000_0000
 CLONE_NEWNET: Final = 0x4000_0000
-PR_SET_PDEATHSIG: Final = 1
 NOBODY: Final = 65534
 EXTRA_THREADS: Final = 8
 _PER_NAMESPACE: Final = (5, 14)
@@ -43,15 +43,14 @@ def isolate() -> bool:
 
 def lock_down(memory: int, cpu_seconds: int, threads: int, *, isolated: bool) -> None:
     """From now on: `memory` bytes of address space, seconds of processor, no new file, socket or process; it
-    ends with its parent (prctl(2)).
+    ends with its parent.
 
     `isolated`: what `isolate` said. With `threads` above 1, processes are bounded only where the kernel
     counts them by namespace: elsewhere RLIMIT_NPROC would count what else the user runs.
     """
     if os.geteuid() == 0:
         _become_nobody()
-    if sys.platform == "linux":  # last of what changes who it is: that would undo it
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    end_with_parent()
     if threads == 1:
         _limit(resource.RLIMIT_NPROC, 0)
     elif isolated and _kernel() >= _PER_NAMESPACE:

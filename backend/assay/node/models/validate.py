@@ -6,10 +6,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import platform
 import signal
-import threading
 from dataclasses import astuple, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -17,7 +15,7 @@ from typing import Any, Final
 
 from assay import __version__
 from assay.commitments.manifest import Manifest
-from assay.disk import room_in
+from assay.disk import room_in, write_whole
 from assay.node.errors import ArtifactRefused
 from assay.node.models.confined import run_confined
 from assay.node.models.exactness import ExactClaim, ExactTerms
@@ -80,9 +78,7 @@ def inspect_once(
         **rows,
     }
     with room_in(note.parent):
-        temporary = note.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
-        temporary.write_text(json.dumps(told))
-        temporary.replace(note)
+        write_whole(note, json.dumps(told))
     return found
 
 

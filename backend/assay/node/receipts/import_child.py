@@ -10,7 +10,6 @@ stops it in order, and its last receipts are to get into the tables.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import sys
@@ -20,6 +19,7 @@ from pathlib import Path
 from struct import Struct
 from typing import BinaryIO, Final
 
+from assay.node.child import end_with_parent
 from assay.node.receipts.database import SqliteDatabase
 from assay.node.receipts.importing import Importer, LocalTables
 from assay.node.receipts.journal_mark import Mark
@@ -30,7 +30,6 @@ MAX_PROBLEM: Final = 4096
 LOWEST: Final = 19
 HURRIED: Final = 5
 """Priorities (nice): of a processor that others want it gets a quarter, and needs a tenth."""
-_PR_SET_PDEATHSIG: Final = 1
 
 
 def serve(tables: LocalTables, messages: BinaryIO, answers: BinaryIO) -> None:
@@ -71,8 +70,7 @@ def _set_priority(nice: int) -> None:
 def _end_with(parent: int) -> bool:
     """Be killed when the node is, however that ends: the next one must find nobody at its tables. Whether
     the node is there."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent()
     return os.getppid() == parent
 
 

@@ -4,6 +4,7 @@ agree."""
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -120,9 +121,10 @@ def test_inspect_once__disk_is_full__is_tried_again_and_nothing_is_refused(
 
     path = save(tmp_path, linear_model())
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "write_text", full)
+        patched.setattr(os, "fsync", full)
         with pytest.raises(RetryableError):
             inspect_once(path, SandboxLimits())
+    assert list(tmp_path.iterdir()) == [path]
     assert inspect_once(path, SandboxLimits()).outputs == Y
 
 
