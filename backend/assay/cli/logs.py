@@ -18,11 +18,6 @@ _CREDENTIALS: Final = re.compile(r"(\b[a-z]+://)[^/\s@]+@")
 def configure_logs(*, as_json: bool, level: int = logging.INFO) -> None:
     """structlog for this package; the standard library's loggers (uvicorn, chain) go through the same
     renderer."""
-    shared: list[Any] = [
-        structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _without_secrets,
-    ]
     renderer: Any = (
         structlog.processors.JSONRenderer()
         if as_json
@@ -31,7 +26,7 @@ def configure_logs(*, as_json: bool, level: int = logging.INFO) -> None:
         )
     )
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=_PROCESSORS,
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
@@ -45,7 +40,7 @@ def configure_logs(*, as_json: bool, level: int = logging.INFO) -> None:
                 _without_secrets,
                 renderer,
             ],
-            foreign_pre_chain=shared,
+            foreign_pre_chain=_SHARED,
         )
     )
     root = logging.getLogger()
@@ -63,3 +58,12 @@ def _without_secrets(_logger: WrappedLogger, _name: str, event: EventDict) -> Ev
         elif isinstance(value, str):
             event[field] = _CREDENTIALS.sub(r"\1…@", value)
     return event
+
+
+_SHARED: Final[list[Any]] = [
+    structlog.stdlib.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    _without_secrets,
+]
+_PROCESSORS: Final[list[Any]] = [*_SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter]
+"""One list for good: a logger keeps the one that it was first used with."""

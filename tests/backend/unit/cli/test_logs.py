@@ -29,3 +29,23 @@ def test_configure_logs__unexpected_error__tells_where_and_no_variable_or_creden
     done = subprocess.run([sys.executable, "-c", FAILING, form], capture_output=True, text=True, check=True)
     assert "in fail" in done.stderr and "ValueError: cannot reach postgresql://" in done.stderr
     assert "hunter2" not in done.stderr and not done.stdout
+
+
+CONFIGURED_AGAIN = """
+import structlog
+from assay.cli.logs import configure_logs
+from structlog.testing import capture_logs
+
+log = structlog.get_logger()
+configure_logs(as_json=False)
+log.info("before")
+configure_logs(as_json=True)
+with capture_logs() as lines:
+    log.info("after")
+assert [line["event"] for line in lines] == ["after"], lines
+"""
+
+
+def test_configure_logs__again__loggers_in_use_keep_to_the_same_processors() -> None:
+    done = subprocess.run([sys.executable, "-c", CONFIGURED_AGAIN], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
