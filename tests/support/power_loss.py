@@ -7,7 +7,7 @@
 
 Of a write that has not been synced any sectors may be there, and the file may have its new size or not; a
 name may be missing that its folder was not synced after. A process that is killed leaves what it wrote to the
-next one, synced or not. SQLite's file is as of its last commit, or the one under way.
+next one, synced or not. SQLite's file is as of its last synced commit, one after that, or the one under way.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Disk:
         self._names: dict[str, int] = {}
         self._new_names: list[tuple[str, int]] = []
         self._images: list[bytes] = [b""]
-        self._commits = 0
+        self._commits = self._kept = 0
         self._answered: list[Any] = []
         self._found: dict[tuple[tuple[tuple[str, bytes], ...], int], int] = {}
         self._lock = threading.RLock()
@@ -118,19 +118,24 @@ class Disk:
         self._patch.undo()
 
     def commits(self, owner: object, name: str) -> None:
-        """That function changes the database, in one transaction."""
+        """That function changes the database, in one transaction. Unless it is told otherwise that is
+        `synced`; of a transaction that changes nothing SQLite syncs nothing."""
         function: Callable[..., Any] = getattr(owner, name)
 
         def commit(*arguments: object, **named: object) -> Any:
             with self._lock:
                 self._commits += 1
                 self._note()
+            before = self._log()
             try:
                 return function(*arguments, **named)
             finally:
                 with self._lock:
+                    changes = self._log() != before
                     self._commits -= 1
                     self._images.append(self._image())
+                    if named.get("synced", True) and changes:
+                        self._kept = len(self._images) - 1
                     self._note()
 
         self._patch.setattr(owner, name, commit)
@@ -157,9 +162,14 @@ class Disk:
         with closing(sqlite3.connect(self.folder / self._database)) as connection:
             return connection.serialize()
 
+    def _log(self) -> bytes:
+        """SQLite's write-ahead log."""
+        path = self.folder / f"{self._database}-wal"
+        return path.read_bytes() if path.exists() else b""
+
     def _note(self) -> None:
         contents = {number: file.contents() for number, file in self._files.items()}
-        images = [len(self._images) - 1] + [len(self._images)] * bool(self._commits)
+        images = range(self._kept, len(self._images) + bool(self._commits))
         for count in range(len(self._new_names) + 1):
             for some in combinations(self._new_names, count):
                 names = sorted((self._names | dict(some)).items())

@@ -1,7 +1,7 @@
 """Fills the tables of a node's log beside the node: `python -m assay.node.receipts.import_child FILE PARENT`.
 
-in:   epoch:u64 ‖ number:u64 ‖ hurried:u8 ‖ length:u32 ‖ entries (`journal_entries`)
-out:  length:u32 ‖ what went wrong; nothing: the entries are in the tables, and on disk
+in:   epoch:u64 ‖ number:u64 ‖ hurried:u8 ‖ synced:u8 ‖ length:u32 ‖ entries (`journal_entries`)
+out:  length:u32 ‖ what went wrong; nothing: the entries are in the tables, and on disk if `synced`
 
 One answer for each message, in order. It ends with its input; nobody else tells it to: whoever stops a node
 stops it in order, and its last receipts are to get into the tables.
@@ -24,7 +24,7 @@ from assay.node.receipts.database import SqliteDatabase
 from assay.node.receipts.importing import Importer, LocalTables
 from assay.node.receipts.journal_mark import Mark
 
-MESSAGE: Final = Struct(">QQ?I")
+MESSAGE: Final = Struct(">QQ??I")
 ANSWER: Final = Struct(">I")
 MAX_PROBLEM: Final = 4096
 LOWEST: Final = 19
@@ -37,16 +37,16 @@ def serve(tables: LocalTables, messages: BinaryIO, answers: BinaryIO) -> None:
     thread that stays like this: nobody may raise his own priority."""
     with ThreadPoolExecutor(1, initializer=_stand_back) as at_ease:
         while len(head := messages.read(MESSAGE.size)) == MESSAGE.size:
-            epoch, number, hurried, length = MESSAGE.unpack(head)
+            epoch, number, hurried, synced, length = MESSAGE.unpack(head)
             payload, mark = messages.read(length), Mark(epoch, number)
             if len(payload) != length:
                 return
             problem = b""
             try:
                 if hurried:
-                    tables.take(payload, mark, hurried=True)
+                    tables.take(payload, mark, hurried=True, synced=synced)
                 else:
-                    at_ease.submit(tables.take, payload, mark, hurried=False).result()
+                    at_ease.submit(tables.take, payload, mark, hurried=False, synced=synced).result()
             except Exception as error:
                 problem = (str(error) or repr(error)).encode("utf-8", "replace")[:MAX_PROBLEM]
             answers.write(ANSWER.pack(len(problem)) + problem)

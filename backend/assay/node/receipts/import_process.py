@@ -57,12 +57,12 @@ class ImportProcess:
         if self._child is None:
             self._child = self._start()
 
-    def take(self, payload: bytes, mark: Mark, *, hurried: bool) -> None:
+    def take(self, payload: bytes, mark: Mark, *, hurried: bool, synced: bool) -> None:
         """Raises FatalError."""
         for _ in range(ATTEMPTS):
             if self._child is None:
                 self._child = self._start()
-            message = MESSAGE.pack(mark.epoch, mark.number, hurried, len(payload)) + payload
+            message = MESSAGE.pack(mark.epoch, mark.number, hurried, synced, len(payload)) + payload
             limit = _Limit(self._is_hurried, hurried=hurried)
             try:
                 problem = _ask(self._child, message, limit)

@@ -46,10 +46,15 @@ class Importer:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._db = connection
         self._rows: dict[ChannelKey, tuple[int, Row]] = {}
+        self._is_synced = True
+        """What its commits are, as `SqliteDatabase` opens it."""
 
-    def write(self, entries: Sequence[Entry], mark: Mark | None = None) -> None:
-        """All of them, and the last one's frame, in one transaction, durable when it returns. Raises
-        sqlite3.Error, FatalError."""
+    def write(self, entries: Sequence[Entry], mark: Mark | None = None, *, synced: bool = True) -> None:
+        """All of them, and the last one's frame, in one transaction; unless `synced`, a failing machine may
+        lose it. Raises sqlite3.Error, FatalError."""
+        if synced != self._is_synced:
+            self._db.execute(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
+            self._is_synced = synced
         self._db.execute("BEGIN IMMEDIATE")
         try:
             self._write(entries)
@@ -125,13 +130,13 @@ class LocalTables:
         """They are."""
         del is_hurried
 
-    def take(self, payload: bytes, mark: Mark, *, hurried: bool) -> None:
+    def take(self, payload: bytes, mark: Mark, *, hurried: bool, synced: bool) -> None:
         """Raises sqlite3.Error, FatalError."""
         del hurried
         entries = list(decode(payload))
         while True:
             try:
-                self._importer.write(entries, mark)
+                self._importer.write(entries, mark, synced=synced)
                 return
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:

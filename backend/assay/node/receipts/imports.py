@@ -22,7 +22,10 @@ IMPORT_BYTES: Final = 16 << 20
 """In a transaction that has more than one frame."""
 HURRIED_ENTRIES: Final = 8192
 HURRIED_BYTES: Final = 64 << 20
-"""When so many wait, they go into the tables beside the requests and not after them."""
+"""When so many wait, they go into the tables beside the requests and not after them, until an eighth waits:
+what is taken at ease on a busy processor lasts seconds, in which as many come again."""
+SYNC_BYTES: Final = 2 << 20
+"""Of payloads that the tables have, and the journal alone has on disk: a quarter of one of its segments."""
 
 
 class Tables(Protocol):
@@ -31,16 +34,18 @@ class Tables(Protocol):
     def open(self, is_hurried: Callable[[], bool]) -> None:
         """`is_hurried` tells, while they take something, whether it is wanted soon by now."""
 
-    def take(self, payload: bytes, mark: Mark, *, hurried: bool) -> None:
-        """The entries, and the last one's frame, in one transaction, durable when it returns. Unless
-        `hurried` it may wait until the processor has nothing better to do."""
+    def take(self, payload: bytes, mark: Mark, *, hurried: bool, synced: bool) -> None:
+        """The entries, and the last one's frame, in one transaction. Unless `hurried` it may wait until the
+        processor has nothing better to do. When it returns others see it; if `synced` it is on disk, with all
+        before it, and else a failing machine may lose it, after which the tables are as they were earlier."""
 
     def close(self) -> None: ...
 
 
 class Imports:
-    """`add`, `imported` and `hurry` are the event loop's. `on_imported` hears, in a thread, of the number of
-    the last frame that the tables have now and of the entries; `on_failure` of what ended the thread."""
+    """`add` and `hurry` are the event loop's. `on_imported` hears, in a thread, of the number of the last
+    frame that the tables have on disk and of the entries that they have now; `on_failure` of what ended the
+    thread."""
 
     def __init__(
         self,
@@ -52,12 +57,14 @@ class Imports:
         self._on_imported = on_imported
         self._on_failure = on_failure
         self._groups: deque[tuple[Mark, bytes, list[Entry]]] = deque()
-        self._gathered = 0
-        self._added_bytes = self._taken_bytes = 0
-        """Of payloads; the first is the event loop's, the second the thread's."""
+        self._added = self._taken = self._added_bytes = self._taken_bytes = 0
+        """Entries, and bytes of payloads; what was added is the event loop's, what was taken the thread's."""
         self._is_wanted = False
         self.taken = 0
         """The last frame that the tables have."""
+        self._synced = self._synced_bytes = 0
+        """The last one that they have on disk, and the payloads up to it."""
+        self._is_behind = False
         self._has_all = False
         self._work, self._hurry = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="receipts-import", daemon=True)
@@ -68,16 +75,12 @@ class Imports:
     def add(self, mark: Mark, payload: bytes, entries: list[Entry]) -> None:
         """A frame that is on disk, in the journal's order: its entries, encoded and not."""
         self._groups.append((mark, payload, entries))
-        self._gathered += len(entries)
+        self._added += len(entries)
         self._added_bytes += len(payload)
         if not self._work.is_set():
             self._work.set()
-        if self._gathered >= IMPORT_ENTRIES and not self._hurry.is_set():
+        if self._added - self._taken >= IMPORT_ENTRIES and not self._hurry.is_set():
             self._hurry.set()
-
-    def imported(self, entries: list[Entry]) -> None:
-        """The event loop knows of them."""
-        self._gathered -= len(entries)
 
     def hurry(self) -> None:
         """What waits is wanted in the tables."""
@@ -118,12 +121,22 @@ class Imports:
             entries += group
             payloads.append(payload)
             size += len(payload)
-        self._tables.take(b"".join(payloads), mark, hurried=hurried)
+        synced = self._wants_all or self._taken_bytes + size - self._synced_bytes >= SYNC_BYTES
+        self._tables.take(b"".join(payloads), mark, hurried=hurried, synced=synced)
+        self._taken += len(entries)
         self._taken_bytes += size
         self.taken = mark.number
-        self._on_imported(mark.number, entries)
+        if synced:
+            self._synced, self._synced_bytes = mark.number, self._taken_bytes
+        self._on_imported(self._synced, entries)
+
+    @property
+    def _wants_all(self) -> bool:
+        return self._is_wanted or self._has_all
 
     def _is_hurried(self) -> bool:
         waiting = self._added_bytes - self._taken_bytes
-        is_wanted = self._is_wanted or self._has_all
-        return is_wanted or self._gathered >= HURRIED_ENTRIES or waiting >= HURRIED_BYTES
+        part = 8 if self._is_behind else 1
+        many = (self._added - self._taken) * part >= HURRIED_ENTRIES
+        self._is_behind = many or waiting * part >= HURRIED_BYTES
+        return self._wants_all or self._is_behind

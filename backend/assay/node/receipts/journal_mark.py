@@ -59,14 +59,12 @@ def read_mark(connection: sqlite3.Connection) -> Mark | None:
 
 
 def write_mark(connection: sqlite3.Connection, mark: Mark | None) -> None:
-    """None: the tables have all that the journal has."""
+    """None: the tables have all that the journal has. With it on disk is all that was committed before, be it
+    by a process that was killed: it always changes a page, as an UPDATE to the same value would not."""
     if mark is None:
         connection.execute("DELETE FROM meta WHERE key = ?", (KEY,))
     else:
-        connection.execute(
-            "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-            (KEY, f"{mark.epoch}:{mark.number}"),
-        )
+        connection.execute("REPLACE INTO meta VALUES (?, ?)", (KEY, f"{mark.epoch}:{mark.number}"))
 
 
 def _problem(journal: Journal, mark: Mark) -> str | None:

@@ -283,7 +283,6 @@ class JournalWriter:
             self._groups.observe(len(group))
 
     def _imported(self, number: int, entries: list[Entry]) -> None:
-        self._imports.imported(entries)
         self._pending.remove(entries)
         self._journal.forget(number)
 

@@ -7,6 +7,7 @@ while others write; what the transaction then checks is that no other settler ha
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -17,7 +18,9 @@ from assay.node.receipts.schema import UINT128_MAX, from_blob, to_blob
 from assay.node.receipts.unbatched import Range
 from assay.types import Hash32
 
-PAGE: Final = 8_192
+PAGE: Final = 512
+REST_SECONDS: Final = 0.001
+"""After so many receipts the requests have the interpreter and the processor again."""
 
 
 class Leaves:
@@ -44,12 +47,17 @@ class Leaves:
 
     def __iter__(self) -> Iterator[bytes]:
         self.values = []
+        done = 0
         for taken in self.ranges:
             self.values.append(0)
             for page in pages([taken], PAGE):
                 rows = self._read(page)
                 self.values[-1] += sum(from_blob(price) for _, price in rows)
                 yield from (digest for digest, _ in rows)
+                done += page.receipts
+                if done >= PAGE:
+                    done = 0
+                    time.sleep(REST_SECONDS)
 
     def _read(self, page: Range) -> list[Row]:
         rows = self._db.execute(

@@ -114,12 +114,14 @@ def policies(pid: int) -> list[int]:
 def test_take__hurried_or_not__leaves_what_filling_them_here_leaves(
     file: Path, tables: ImportProcess, tmp_path: Path
 ) -> None:
-    tables.take(payload(1, 2), Mark(7, 1), hurried=False)
-    tables.take(payload(3), Mark(7, 2), hurried=True)
-    tables.take(payload(2, 3, 4), Mark(7, 3), hurried=False)  # some of it again, as after a crash
+    tables.take(payload(1, 2), Mark(7, 1), hurried=False, synced=True)
+    tables.take(payload(3), Mark(7, 2), hurried=True, synced=True)
+    tables.take(
+        payload(2, 3, 4), Mark(7, 3), hurried=False, synced=True
+    )  # some of it again, as after a crash
     other = make_log(tmp_path / "other.sqlite3")
     with contextlib.closing(SqliteDatabase(other).open_file()) as here:
-        LocalTables(Importer(here)).take(payload(1, 2, 3, 4), Mark(7, 3), hurried=True)
+        LocalTables(Importer(here)).take(payload(1, 2, 3, 4), Mark(7, 3), hurried=True, synced=True)
         assert read_mark(here) == Mark(7, 3)
     with contextlib.closing(SqliteDatabase(file).open_file()) as connection:
         assert read_mark(connection) == Mark(7, 3)
@@ -127,12 +129,12 @@ def test_take__hurried_or_not__leaves_what_filling_them_here_leaves(
 
 
 def test_take__child_was_killed__another_goes_on(file: Path, tables: ImportProcess) -> None:
-    tables.take(payload(1), Mark(7, 1), hurried=False)
+    tables.take(payload(1), Mark(7, 1), hurried=False, synced=True)
     for number in (2, 3):
         killed = tables.pid
         assert killed is not None
         os.kill(killed, signal.SIGKILL)
-        tables.take(payload(number), Mark(7, number), hurried=number == 3)
+        tables.take(payload(number), Mark(7, number), hurried=number == 3, synced=True)
         assert tables.pid != killed
     assert len(rows(file)) == 4
 
@@ -142,18 +144,18 @@ def test_take__child_never_comes_up__is_fatal_and_says_so(
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(FatalError, match="failed 3 times: at last it ended with status 1"):
-        tables.take(payload(1), Mark(7, 1), hurried=False)
+        tables.take(payload(1), Mark(7, 1), hurried=False, synced=True)
 
 
 def test_take__child_cannot_be_started__is_fatal_and_says_so(
     file: Path, tables: ImportProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tables.take(payload(1), Mark(7, 1), hurried=False)
+    tables.take(payload(1), Mark(7, 1), hurried=False, synced=True)
     assert tables.pid is not None
     os.kill(tables.pid, signal.SIGKILL)
     monkeypatch.setattr(sys, "executable", str(file.parent / "none"))
     with pytest.raises(FatalError, match=r"cannot be started: .* the journal has everything"):
-        tables.take(payload(2), Mark(7, 2), hurried=False)
+        tables.take(payload(2), Mark(7, 2), hurried=False, synced=True)
 
 
 @pytest.mark.parametrize("size", [1, 2000])
@@ -165,7 +167,7 @@ def test_take__child_hangs__is_killed_and_another_goes_on(
     many = payload(*range(1, size + 1))
     assert size == 1 or len(many) > 1 << 17  # more than a pipe takes
     with capture_logs() as lines:
-        tables.take(many, Mark(7, 1), hurried=True)
+        tables.take(many, Mark(7, 1), hurried=True, synced=True)
     assert tables.pid != hung and not is_there(hung)
     assert len(rows(file)) == size + 1
     (line,) = lines
@@ -180,7 +182,9 @@ def test_take__at_ease__may_take_long_until_it_is_wanted(
     tables.open(wanted.is_set)
     hung = stop(tables)
     wait_briefly(tables, monkeypatch)
-    taking = threading.Thread(target=tables.take, args=(payload(1), Mark(7, 1)), kwargs={"hurried": False})
+    taking = threading.Thread(
+        target=tables.take, args=(payload(1), Mark(7, 1)), kwargs={"hurried": False, "synced": True}
+    )
     taking.start()
     taking.join(1.0)
     assert taking.is_alive() and is_there(hung) and tables.pid == hung
@@ -194,7 +198,7 @@ def test_take__at_ease_for_too_long__another_is_told_to_hurry(
 ) -> None:
     monkeypatch.setattr(import_process, "EASY_SECONDS", 0.3)
     hung = stop(tables)
-    tables.take(payload(1), Mark(7, 1), hurried=False)
+    tables.take(payload(1), Mark(7, 1), hurried=False, synced=True)
     assert not is_there(hung) and len(rows(file)) == 2
     assert tables.pid is not None and os.SCHED_IDLE not in policies(tables.pid)
 
@@ -206,7 +210,7 @@ def test_take__each_child_hangs__is_fatal_and_says_so(
     with contextlib.closing(SqliteDatabase(file).open_file()) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(FatalError, match=r"failed 3 times: at last it did not answer within 0\.2 s"):
-            tables.take(payload(1), Mark(7, 1), hurried=True)
+            tables.take(payload(1), Mark(7, 1), hurried=True, synced=True)
         assert tables.pid is None
         other.execute("ROLLBACK")
     assert not rows(file)
@@ -243,10 +247,10 @@ def test_finish__child_hangs__everything_gets_into_the_tables(
 
 
 def test_take__receipt_is_missing__says_what_the_importer_says(file: Path, tables: ImportProcess) -> None:
-    tables.take(payload(1), Mark(7, 1), hurried=False)
+    tables.take(payload(1), Mark(7, 1), hurried=False, synced=True)
     with pytest.raises(FatalError, match=r"goes on with sequence 3 .* the log ends at 1"):
-        tables.take(payload(3), Mark(7, 2), hurried=False)
-    tables.take(payload(2), Mark(7, 3), hurried=False)
+        tables.take(payload(3), Mark(7, 2), hurried=False, synced=True)
+    tables.take(payload(2), Mark(7, 3), hurried=False, synced=True)
     assert len(rows(file)) == 3
 
 
@@ -255,7 +259,7 @@ def test_take__somebody_else_writes__waits_for_the_lock(file: Path, tables: Impo
         other.execute("BEGIN IMMEDIATE")
         ending = threading.Timer(0.3, lambda: other.execute("ROLLBACK"))
         ending.start()
-        tables.take(payload(1), Mark(7, 1), hurried=True)
+        tables.take(payload(1), Mark(7, 1), hurried=True, synced=True)
         ending.join()
     assert len(rows(file)) == 2
 
@@ -263,12 +267,12 @@ def test_take__somebody_else_writes__waits_for_the_lock(file: Path, tables: Impo
 def test_close__after_signals_that_are_for_the_node__it_has_done_its_work(
     file: Path, tables: ImportProcess
 ) -> None:
-    tables.take(payload(1), Mark(7, 1), hurried=False)
+    tables.take(payload(1), Mark(7, 1), hurried=False, synced=True)
     child = tables.pid
     assert child is not None
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         os.kill(child, number)
-    tables.take(payload(2), Mark(7, 2), hurried=False)
+    tables.take(payload(2), Mark(7, 2), hurried=False, synced=True)
     assert tables.pid == child
     tables.close()
     assert not is_there(child) and len(rows(file)) == 3
@@ -282,7 +286,7 @@ def test_open__whoever_started_it_is_killed__it_ends_as_well(file: Path) -> None
         "from assay.node.receipts.journal_mark import Mark\n"
         "tables = ImportProcess(Path(sys.argv[1])); tables.open(bool)\n"
         "print(tables.pid, flush=True)\n"
-        "tables.take(bytes.fromhex(sys.argv[2]), Mark(7, 1), hurried=True)"
+        "tables.take(bytes.fromhex(sys.argv[2]), Mark(7, 1), hurried=True, synced=True)"
     )
     command = [sys.executable, "-c", program, str(file), payload(1).hex()]
     with contextlib.closing(SqliteDatabase(file).open_file()) as other:
@@ -304,7 +308,7 @@ def test_open__whoever_started_it_is_killed__it_ends_as_well(file: Path) -> None
 
 
 def test_main__node_was_killed_while_it_started__writes_nothing(file: Path) -> None:
-    message = MESSAGE.pack(7, 1, True, len(payload(1))) + payload(1)
+    message = MESSAGE.pack(7, 1, True, True, len(payload(1))) + payload(1)
     command = [sys.executable, "-P", "-m", "assay.node.receipts.import_child", str(file), str(os.getppid())]
     done = subprocess.run(command, input=message, capture_output=True, timeout=WAIT, check=True)
     assert not done.stdout and not rows(file)
@@ -312,11 +316,11 @@ def test_main__node_was_killed_while_it_started__writes_nothing(file: Path) -> N
 
 @pytest.mark.skipif(sys.platform != "linux", reason="priorities of threads")
 def test_take__not_hurried__is_done_by_a_thread_that_stands_back(tables: ImportProcess) -> None:
-    tables.take(payload(1), Mark(7, 1), hurried=True)
+    tables.take(payload(1), Mark(7, 1), hurried=True, synced=True)
     assert tables.pid is not None
     assert policies(tables.pid) == [os.SCHED_OTHER]
     assert priorities(tables.pid) == [max(HURRIED, os.getpriority(os.PRIO_PROCESS, 0))]
-    tables.take(payload(2), Mark(7, 2), hurried=False)
+    tables.take(payload(2), Mark(7, 2), hurried=False, synced=True)
     assert sorted(policies(tables.pid)) == [os.SCHED_OTHER, os.SCHED_IDLE]
     assert max(priorities(tables.pid)) == LOWEST
 
@@ -326,7 +330,7 @@ def test_open__secrets_in_the_environment__stay_with_the_node(
     tables: ImportProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ASSAY_NODE_PASSPHRASE", "hunter2")
-    tables.take(payload(1), Mark(7, 1), hurried=False)
+    tables.take(payload(1), Mark(7, 1), hurried=False, synced=True)
     told = Path(f"/proc/{tables.pid}/environ").read_bytes()
     assert told and b"ASSAY_" not in told and b"hunter2" not in told
 
@@ -334,7 +338,7 @@ def test_open__secrets_in_the_environment__stay_with_the_node(
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
 def test_open__node_s_session__a_process_group_of_its_own(tables: ImportProcess) -> None:
     """A terminal's signals are for the node; in another session its priorities would count for nothing."""
-    tables.take(payload(1), Mark(7, 1), hurried=False)
+    tables.take(payload(1), Mark(7, 1), hurried=False, synced=True)
     assert tables.pid is not None
     assert os.getsid(tables.pid) == os.getsid(0) and os.getpgid(tables.pid) == tables.pid
 
@@ -350,7 +354,7 @@ def test_serve__system_does_not_let_it_stand_back__works_all_the_same(
     monkeypatch.setattr(os, "sched_setscheduler", refuse)
     monkeypatch.setattr(os, "setpriority", refuse)
     answers = io.BytesIO()
-    message = MESSAGE.pack(7, 1, False, len(payload(1))) + payload(1)
+    message = MESSAGE.pack(7, 1, False, True, len(payload(1))) + payload(1)
     with contextlib.closing(SqliteDatabase(file).open_file()) as connection:
         serve(LocalTables(Importer(connection)), io.BytesIO(message), answers)
     assert answers.getvalue() == ANSWER.pack(0) and len(rows(file)) == 2
@@ -360,7 +364,7 @@ def test_serve__system_does_not_let_it_stand_back__works_all_the_same(
 def test_serve__message_is_cut_off__takes_none_of_it(file: Path, given: int) -> None:
     """Else the tables would be said to have the whole frame."""
     answers = io.BytesIO()
-    message = MESSAGE.pack(7, 1, True, len(payload(1, 2))) + payload(1, 2)[:given]
+    message = MESSAGE.pack(7, 1, True, True, len(payload(1, 2))) + payload(1, 2)[:given]
     with contextlib.closing(SqliteDatabase(file).open_file()) as connection:
         serve(LocalTables(Importer(connection)), io.BytesIO(message), answers)
         assert read_mark(connection) is None
@@ -373,5 +377,20 @@ def test_open__modules_of_the_same_names_in_the_working_directory__are_not_run(
     for name in ("ctypes", "sqlite3", "signal"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit(9)")
     monkeypatch.chdir(tmp_path)
-    tables.take(payload(1), Mark(7, 1), hurried=False)
+    tables.take(payload(1), Mark(7, 1), hurried=False, synced=True)
     assert len(rows(file)) == 2
+
+
+@pytest.mark.parametrize("synced", [True, False])
+def test_take__again_after_a_crash__leaves_all_of_it_on_disk_if_it_is_to_be(file: Path, synced: bool) -> None:
+    """SQLite syncs its write-ahead log with a transaction that changes something, and with no other."""
+    wal = file.with_name(file.name + "-wal")
+    with (
+        contextlib.closing(SqliteDatabase(file).open_file()) as killed,
+        contextlib.closing(SqliteDatabase(file).open_file()) as connection,
+    ):
+        LocalTables(Importer(killed)).take(payload(1), Mark(7, 1), hurried=True, synced=False)
+        before = wal.stat().st_size
+        LocalTables(Importer(connection)).take(payload(1), Mark(7, 1), hurried=True, synced=synced)
+        assert connection.execute("PRAGMA synchronous").fetchall() == [(2 if synced else 1,)]
+        assert wal.stat().st_size > before and len(rows(file)) == 2

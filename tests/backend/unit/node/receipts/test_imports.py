@@ -6,6 +6,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from itertools import accumulate
 
 import pytest
 from assay.node.receipts import imports
@@ -28,6 +29,7 @@ class Tables:
         self.payload = b""
         self.marks: list[int] = []
         self.hurried: list[bool] = []
+        self.synced: list[bool] = []
         self.error: Exception | None = None
         self.is_open = False
         self.is_hurried: Callable[[], bool] = bool
@@ -39,7 +41,7 @@ class Tables:
         self.is_hurried = is_hurried
         self.is_open = True
 
-    def take(self, payload: bytes, mark: Mark, *, hurried: bool) -> None:
+    def take(self, payload: bytes, mark: Mark, *, hurried: bool, synced: bool) -> None:
         assert self.is_open
         assert self._inside.acquire(blocking=False), "two transactions at a time"
         try:
@@ -51,6 +53,7 @@ class Tables:
             self.payload += payload
             self.marks.append(mark.number)
             self.hurried.append(hurried)
+            self.synced.append(synced)
         finally:
             self._inside.release()
 
@@ -72,7 +75,6 @@ class Desk:
     def _hear(self, number: int, entries: list[Entry]) -> None:
         self.told.append(number)
         self.heard += entries
-        self.imports.imported(entries)
 
     def add(self, *sizes: int) -> None:
         for size in sizes:
@@ -98,7 +100,8 @@ class Desk:
     def check(self) -> None:
         assert self.tables.payload == self.given and not self.tables.is_open
         assert list(map(id, self.heard)) == list(map(id, self.entries))
-        assert self.tables.marks == self.told == sorted(self.told)
+        synced = [number * known for number, known in zip(self.tables.marks, self.tables.synced, strict=True)]
+        assert self.told == list(accumulate(synced, max)) and self.tables.marks == sorted(self.tables.marks)
         assert self.imports.taken == self.frames and not self.failures
 
 
@@ -112,15 +115,15 @@ def test_add__few_entries__are_taken_soon() -> None:
     assert not desk.tables.hurried[0]
 
 
-def test_add__more_than_may_wait__is_taken_in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_add__more_than_may_wait__is_taken_in_a_hurry_until_few_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(imports, "HURRIED_ENTRIES", 4 * IMPORT_ENTRIES)
     desk = Desk()
-    desk.add(*[IMPORT_ENTRIES] * 5)
+    desk.add(*[IMPORT_ENTRIES] * 4, IMPORT_ENTRIES // 2 - 1)
     desk.imports.start()
     desk.wait(5)
     desk.finish()
     desk.check()
-    assert desk.tables.hurried == [True, True, False, False, False]
+    assert desk.tables.hurried == [True, True, True, True, False]
 
 
 def test_add__many_bytes_or_wanted__is_taken_in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,6 +172,20 @@ def test_add__what_may_wait__is_taken_in_small_transactions(monkeypatch: pytest.
         desk.finish()
         assert desk.tables.marks == marks
         assert not any(desk.tables.hurried)
+
+
+def test_add__at_ease__is_synced_once_in_many_bytes_and_at_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(imports, "SYNC_BYTES", WIDTH * 12)
+    desk = Desk()
+    desk.imports.start()
+    for frame in range(1, 8):
+        desk.add(5)
+        desk.wait(frame)
+    assert desk.tables.synced == [False, False, True, False, False, True, False]
+    desk.add(5)
+    desk.finish()
+    desk.check()
+    assert desk.tables.synced[-1]
 
 
 def test_finish__while_more_comes__takes_everything_once_and_in_order() -> None:

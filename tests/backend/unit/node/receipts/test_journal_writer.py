@@ -340,8 +340,11 @@ def test_put__disk_fails__refuses_this_and_everything_after(
     assert log_count(tmp_path) == 0
 
 
-def test_replay__log_older_than_the_journal__is_fatal(tmp_path: Path) -> None:
+def test_replay__log_older_than_the_journal__is_fatal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The log is an old copy and the journal is not: signing on could contradict receipts."""
+    monkeypatch.setattr(imports, "SYNC_BYTES", 1)  # the journal's segments, as small as here, are used again
 
     async def serve(folder: Path) -> None:
         log = open_log(folder)

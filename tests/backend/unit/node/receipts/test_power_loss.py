@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from assay.errors import FatalError
-from assay.node.receipts import importing, journal_writer
+from assay.node.receipts import importing, imports, journal_writer
 from assay.node.receipts.database import SqliteDatabase
 from assay.node.receipts.entries import Acknowledge, HeldVoucher, Issue, LoggedReceipt
 from assay.node.receipts.importing import Importer, LocalTables
@@ -43,11 +43,11 @@ class HeldTables(LocalTables):
         self.free, self.is_killed = threading.Event(), False
         self.free.set()
 
-    def take(self, payload: bytes, mark: Mark, *, hurried: bool) -> None:
+    def take(self, payload: bytes, mark: Mark, *, hurried: bool, synced: bool) -> None:
         self.free.wait()
         if self.is_killed:
             raise FatalError("killed")
-        super().take(payload, mark, hurried=hurried)
+        super().take(payload, mark, hurried=hurried, synced=synced)
 
 
 class Node:
@@ -103,7 +103,7 @@ class Node:
     async def catch_up(self) -> None:
         self.tables.free.set()
         while self.writer._imports.taken < self.writer._journal.number:
-            self.writer._imports.hurry()
+            self.writer._imports._hurry.set()  # now, but not for good
             await asyncio.sleep(0.001)
 
     async def end(self) -> None:
@@ -204,6 +204,7 @@ def test_start__power_lost_at_any_moment__has_each_receipt_that_left_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     monkeypatch.setattr(journal_writer, "INLINE_SECONDS", math.inf if seed % 2 else 0.0)
+    monkeypatch.setattr(imports, "SYNC_BYTES", 2 * SMALL)
     traffic = Traffic(seed)
     with watched(tmp_path / "node") as disk:
         for _ in range(3):
@@ -218,6 +219,7 @@ def test_start__killed_at_any_step_and_power_lost_later__has_each_receipt_that_l
 ) -> None:
     """What the first process wrote or named and did not sync, the second one sees and relies on."""
     monkeypatch.setattr(journal_writer, "INLINE_SECONDS", math.inf)
+    monkeypatch.setattr(imports, "SYNC_BYTES", 2 * SMALL)
     traffic = Traffic(step)
     with watched(tmp_path / "node") as disk:
         disk.kill_at, disk.with_effect = step, with_effect
