@@ -14,7 +14,9 @@ import os
 import signal
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from hashlib import pbkdf2_hmac
 from pathlib import Path
 from struct import Struct
 from typing import BinaryIO, Final
@@ -27,6 +29,9 @@ from assay.node.receipts.journal_mark import Mark
 MESSAGE: Final = Struct(">QQ??I")
 ANSWER: Final = Struct(">I")
 MAX_PROBLEM: Final = 4096
+TRIAL_SECONDS: Final = 0.003
+PATIENCE_SECONDS: Final = 0.25
+"""Of the processor, and in which time: with less a transaction of tens of milliseconds lasts for seconds."""
 LOWEST: Final = 19
 HURRIED: Final = 5
 """Priorities (nice): of a processor that others want it gets a quarter, and needs a tenth."""
@@ -34,8 +39,10 @@ HURRIED: Final = 5
 
 def serve(tables: LocalTables, messages: BinaryIO, answers: BinaryIO) -> None:
     """Until `messages` end. What is not `hurried` is done while the processor has nothing else to do, by a
-    thread that stays like this: nobody may raise his own priority."""
+    thread that stays like this: nobody may raise his own priority. If it always has, that is not waited for:
+    a transaction once begun keeps others from the log."""
     with ThreadPoolExecutor(1, initializer=_stand_back) as at_ease:
+        idle = _Idle(at_ease)
         while len(head := messages.read(MESSAGE.size)) == MESSAGE.size:
             epoch, number, hurried, synced, length = MESSAGE.unpack(head)
             payload, mark = messages.read(length), Mark(epoch, number)
@@ -43,14 +50,42 @@ def serve(tables: LocalTables, messages: BinaryIO, answers: BinaryIO) -> None:
                 return
             problem = b""
             try:
-                if hurried:
-                    tables.take(payload, mark, hurried=True, synced=synced)
+                if hurried or not idle.is_found():
+                    tables.take(payload, mark, hurried=hurried, synced=synced)
                 else:
                     at_ease.submit(tables.take, payload, mark, hurried=False, synced=synced).result()
             except Exception as error:
                 problem = (str(error) or repr(error)).encode("utf-8", "replace")[:MAX_PROBLEM]
             answers.write(ANSWER.pack(len(problem)) + problem)
             answers.flush()
+
+
+class _Idle:
+    """Whether the processor has time for a thread that stands back: it works a little, for nobody."""
+
+    def __init__(self, at_ease: ThreadPoolExecutor) -> None:
+        self._at_ease = at_ease
+        self._trial: tuple[float, Future[None]] | None = None
+
+    def is_found(self) -> bool:
+        """In at most PATIENCE_SECONDS."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            begun, trial = self._trial = self._trial or (time.monotonic(), self._at_ease.submit(_try))
+            try:
+                trial.result(max(0.0, deadline - time.monotonic()))
+            except TimeoutError:
+                return False
+            self._trial = None
+            if time.monotonic() - begun <= PATIENCE_SECONDS:  # not one that an earlier call gave up
+                return True
+
+
+def _try() -> None:
+    """Without the interpreter's lock, which a thread that waits for the processor would keep."""
+    begun = time.thread_time()
+    while time.thread_time() - begun < TRIAL_SECONDS:
+        pbkdf2_hmac("sha256", b"", b"", 500)
 
 
 def _stand_back() -> None:
