@@ -15,7 +15,9 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from hashlib import pbkdf2_hmac
 from pathlib import Path
 from struct import Struct
@@ -30,19 +32,19 @@ MESSAGE: Final = Struct(">QQ??I")
 ANSWER: Final = Struct(">I")
 MAX_PROBLEM: Final = 4096
 TRIAL_SECONDS: Final = 0.003
+LONG_TRIAL_SECONDS: Final = 0.02
 PATIENCE_SECONDS: Final = 0.25
-"""Of the processor, and in which time: with less a transaction of tens of milliseconds lasts for seconds."""
+"""Of the processor, and in which time: with less a transaction of tens of milliseconds lasts for seconds. A
+busy one gives a thread that stands back a slice of up to 4 ms now and then: the long one needs several."""
 LOWEST: Final = 19
 HURRIED: Final = 5
 """Priorities (nice): of a processor that others want it gets a quarter, and needs a tenth."""
 
 
 def serve(tables: LocalTables, messages: BinaryIO, answers: BinaryIO) -> None:
-    """Until `messages` end. What is not `hurried` is done while the processor has nothing else to do, by a
-    thread that stays like this: nobody may raise his own priority. If it always has, that is not waited for:
-    a transaction once begun keeps others from the log."""
-    with ThreadPoolExecutor(1, initializer=_stand_back) as at_ease:
-        idle = _Idle(at_ease)
+    """Until `messages` end."""
+    with ThreadPoolExecutor(1, initializer=_stand_back) as thread:
+        at_ease = _AtEase(thread)
         while len(head := messages.read(MESSAGE.size)) == MESSAGE.size:
             epoch, number, hurried, synced, length = MESSAGE.unpack(head)
             payload, mark = messages.read(length), Mark(epoch, number)
@@ -50,41 +52,57 @@ def serve(tables: LocalTables, messages: BinaryIO, answers: BinaryIO) -> None:
                 return
             problem = b""
             try:
-                if hurried or not idle.is_found():
-                    tables.take(payload, mark, hurried=hurried, synced=synced)
+                work = partial(tables.take, payload, mark, hurried=hurried, synced=synced)
+                if hurried:
+                    work()
                 else:
-                    at_ease.submit(tables.take, payload, mark, hurried=False, synced=synced).result()
+                    at_ease.run(work)
             except Exception as error:
                 problem = (str(error) or repr(error)).encode("utf-8", "replace")[:MAX_PROBLEM]
             answers.write(ANSWER.pack(len(problem)) + problem)
             answers.flush()
 
 
-class _Idle:
-    """Whether the processor has time for a thread that stands back: it works a little, for nobody."""
+class _AtEase:
+    """Works while the processor has nothing else to do, by a thread that stays like this: nobody may raise
+    his own priority. Where it always has, the caller works: a transaction once begun keeps others from the
+    log. First the thread has to get some of the processor, for nothing; more of it after work that was slow."""
 
-    def __init__(self, at_ease: ThreadPoolExecutor) -> None:
-        self._at_ease = at_ease
+    def __init__(self, thread: ThreadPoolExecutor) -> None:
+        self._thread = thread
         self._trial: tuple[float, Future[None]] | None = None
+        self._needed = TRIAL_SECONDS
 
-    def is_found(self) -> bool:
-        """In at most PATIENCE_SECONDS."""
+    def run(self, work: Callable[[], None]) -> None:
+        if not self._has_time():
+            work()
+            return
+        begun = time.monotonic()
+        self._thread.submit(work).result()
+        self._needed = TRIAL_SECONDS if _since(begun) <= PATIENCE_SECONDS else LONG_TRIAL_SECONDS
+
+    def _has_time(self) -> bool:
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
-            begun, trial = self._trial = self._trial or (time.monotonic(), self._at_ease.submit(_try))
+            begun, trial = self._trial or (time.monotonic(), self._thread.submit(_try, self._needed))
+            self._trial = begun, trial
             try:
                 trial.result(max(0.0, deadline - time.monotonic()))
             except TimeoutError:
                 return False
             self._trial = None
-            if time.monotonic() - begun <= PATIENCE_SECONDS:  # not one that an earlier call gave up
+            if _since(begun) <= PATIENCE_SECONDS:  # not one that was given up earlier
                 return True
 
 
-def _try() -> None:
+def _since(begun: float) -> float:
+    return time.monotonic() - begun
+
+
+def _try(seconds: float) -> None:
     """Without the interpreter's lock, which a thread that waits for the processor would keep."""
     begun = time.thread_time()
-    while time.thread_time() - begun < TRIAL_SECONDS:
+    while time.thread_time() - begun < seconds:
         pbkdf2_hmac("sha256", b"", b"", 500)
 
 

@@ -340,15 +340,16 @@ def test_serve__processor_has_no_time_for_it__is_done_all_the_same(
             by.append(threading.current_thread() is threading.main_thread())
             super().take(payload, mark, hurried=hurried, synced=synced)
             if mark.number == 2:
-                time.sleep(2 * import_child.PATIENCE_SECONDS)
+                time.sleep(1.1 * import_child.PATIENCE_SECONDS)
                 trials[0].set()
 
-    def attempt() -> None:
+    def attempt(_: float) -> None:
         trials.append(threading.Event())
         if len(trials) == 1:
             assert trials[0].wait(WAIT)
 
-    monkeypatch.setattr(import_child, "PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(import_child, "PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(import_child, "_stand_back", lambda: None)
     monkeypatch.setattr(import_child, "_try", attempt)
     messages = b"".join(MESSAGE.pack(7, n, False, False, len(payload(n))) + payload(n) for n in (1, 2, 3))
     answers = io.BytesIO()
@@ -356,6 +357,26 @@ def test_serve__processor_has_no_time_for_it__is_done_all_the_same(
         serve(Seen(Importer(connection)), io.BytesIO(messages), answers)
     assert answers.getvalue() == 3 * ANSWER.pack(0) and len(rows(file)) == 4
     assert by == [True, True, False] and len(trials) == 2
+
+
+def test_serve__at_ease_took_long__needs_more_time_than_a_slice_before_the_next(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed: list[float] = []
+
+    class Slow(LocalTables):
+        def take(self, payload: bytes, mark: Mark, *, hurried: bool, synced: bool) -> None:
+            super().take(payload, mark, hurried=hurried, synced=synced)
+            time.sleep(1.1 if mark.number == 1 else 0.0)
+
+    monkeypatch.setattr(import_child, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(import_child, "_stand_back", lambda: None)
+    monkeypatch.setattr(import_child, "_try", needed.append)
+    messages = b"".join(MESSAGE.pack(7, n, False, False, len(payload(n))) + payload(n) for n in (1, 2, 3))
+    with contextlib.closing(SqliteDatabase(file).open_file()) as connection:
+        serve(Slow(Importer(connection)), io.BytesIO(messages), io.BytesIO())
+    few, many = import_child.TRIAL_SECONDS, import_child.LONG_TRIAL_SECONDS
+    assert needed == [few, many, few] and len(rows(file)) == 4
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
