@@ -66,7 +66,7 @@ def serve(tables: LocalTables, messages: BinaryIO, answers: BinaryIO) -> None:
 class _AtEase:
     """Works while the processor has nothing else to do, by a thread that stays like this: nobody may raise
     his own priority. Where it always has, the caller works: a transaction once begun keeps others from the
-    log. First the thread has to get some of the processor, for nothing; more of it after work that was slow."""
+    log. First the thread has to get some of the processor, for nothing; more after work that was slow."""
 
     def __init__(self, thread: ThreadPoolExecutor) -> None:
         self._thread = thread
