@@ -18,7 +18,7 @@ from assay.node.receipts.schema import UINT128_MAX, from_blob, to_blob
 from assay.node.receipts.unbatched import Range
 from assay.types import Hash32
 
-PAGE: Final = 512
+PAGE: Final = 256
 REST_SECONDS: Final = 0.001
 """After so many receipts the requests have the interpreter and the processor again."""
 
