@@ -2,8 +2,8 @@
 
 In the node's own process, rows by the thousand would take the interpreter's lock and the processor from the
 event loop when they come, not when there is time. The child works when the processor has nothing else to do,
-until it is told to hurry. All that it is given is on disk in the journal: nothing is lost with it, and
-another takes its place; so it does if the child does not answer in time.
+unless that never is, or until it is told to hurry. All that it is given is on disk in the journal: nothing is
+lost with it, and another takes its place; so it does if the child does not answer in time.
 """
 
 from __future__ import annotations

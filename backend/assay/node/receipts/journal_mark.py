@@ -59,8 +59,8 @@ def read_mark(connection: sqlite3.Connection) -> Mark | None:
 
 
 def write_mark(connection: sqlite3.Connection, mark: Mark | None) -> None:
-    """None: the tables have all that the journal has. With it on disk is all that was committed before, be it
-    by a process that was killed: it always changes a page, as an UPDATE to the same value would not."""
+    """None: the tables have all that the journal has. With a mark on disk is all that was committed before,
+    be it by a process that was killed: it always changes a page, as an UPDATE to the same value would not."""
     if mark is None:
         connection.execute("DELETE FROM meta WHERE key = ?", (KEY,))
     else:
